@@ -1,0 +1,191 @@
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::{Load, Output};
+
+/// A lab of its own for one test, gone when the test ends.
+#[derive(Debug)]
+pub struct Lab {
+    name: String,
+}
+
+impl Lab {
+    /// Starts an empty lab whose default namespace is labelled for injection.
+    ///
+    /// # Panics
+    /// The lab does not start: a tier that cannot run fails.
+    #[track_caller]
+    pub fn up(name: &str, flags: &[&str]) -> Self {
+        let lab = Self { name: format!("it-{name}-{}", std::process::id()) };
+        let mut args = vec!["lab", "up", "--wait"];
+        args.extend(flags);
+        lab.meltemi(&args).ok();
+        lab.meltemi(&["lab", "label", "namespace", "default", "istio-injection=enabled"]).ok();
+        lab
+    }
+
+    /// Starts a lab with Istio's own bookinfo in it and waits until all is ready.
+    #[track_caller]
+    pub fn bookinfo(name: &str, flags: &[&str]) -> Self {
+        let lab = Self::up(name, flags);
+        lab.apply_file(&crate::istio("bookinfo/platform/kube/bookinfo.yaml"));
+        lab.wait_ready();
+        lab
+    }
+
+    /// A meshed echo server and an unmeshed client in the namespace `outside`.
+    #[track_caller]
+    pub fn add_echo_and_outsider(&self) {
+        self.apply_file(&crate::sample("echo/echo.yaml"));
+        self.apply("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: outside\n");
+        self.meltemi(&["lab", "apply", "-n", "outside", "-f", &crate::istio("curl/curl.yaml")]).ok();
+        self.wait_ready();
+    }
+
+    /// Runs one of the project's commands against this lab.
+    pub fn meltemi(&self, args: &[&str]) -> Output {
+        self.feed(args, "")
+    }
+
+    pub fn feed(&self, args: &[&str], input: &str) -> Output {
+        let mut command = self.command("meltemi", args);
+        let line = format!("meltemi {}", args.join(" "));
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start `{line}`: {error}"));
+        let mut stdin = child.stdin.take().expect("stdin is piped");
+        if let Err(error) = stdin.write_all(input.as_bytes()) {
+            println!("`{line}` did not read its input: {error}");
+        }
+        drop(stdin);
+        let output = child.wait_with_output().expect("a started command can be waited for");
+        Output::new(line, output.status, &output.stdout, &output.stderr)
+    }
+
+    #[track_caller]
+    pub fn apply(&self, yaml: &str) -> String {
+        self.feed(&["lab", "apply", "-f", "-"], yaml).ok()
+    }
+
+    #[track_caller]
+    pub fn apply_file(&self, path: &str) -> String {
+        self.meltemi(&["lab", "apply", "-f", path]).ok()
+    }
+
+    /// Waits until every pod of the lab is ready.
+    #[track_caller]
+    pub fn wait_ready(&self) {
+        self.meltemi(&["lab", "up", "--wait"]).ok();
+    }
+
+    pub fn exec(&self, target: &str, container: &str, call: &[&str]) -> Output {
+        let (target, namespace) = target.split_once('.').unwrap_or((target, "default"));
+        let mut args = vec!["lab", "exec", target, "-n", namespace, "-c", container, "--"];
+        args.extend(call);
+        self.meltemi(&args)
+    }
+
+    /// Calls a URL with curl from an application container; returns curl's exit status and the HTTP status.
+    pub fn curl(&self, target: &str, container: &str, args: &[&str]) -> (i32, String, Output) {
+        let mut call = vec!["curl", "-sS", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}"];
+        call.extend(args);
+        let output = self.exec(target, container, &call);
+        (output.status, output.stdout.trim().to_owned(), output)
+    }
+
+    /// The answer of a proxy's admin port.
+    #[track_caller]
+    pub fn admin(&self, target: &str, path: &str) -> Value {
+        self.exec(target, "istio-proxy", &["pilot-agent", "request", "GET", path]).json()
+    }
+
+    /// Sets the mTLS mode of the default namespace and waits until the proxy of `target` runs in it.
+    #[track_caller]
+    pub fn set_mode(&self, mode: &str, target: &str) {
+        self.apply(&format!(
+            "apiVersion: security.istio.io/v1beta1\nkind: PeerAuthentication\nmetadata:\n  name: default\n  namespace: default\n\
+             spec:\n  mtls:\n    mode: {mode}\n"
+        ));
+        eventually(&format!("{target} runs in {mode}"), || {
+            let tls = self.admin(target, "tls");
+            let ports = tls["inbound"].as_array().cloned().unwrap_or_default();
+            (!ports.is_empty() && ports.iter().all(|port| port["mode"] == mode)).then_some(())
+        });
+    }
+
+    /// Starts the load generator in an application container.
+    #[track_caller]
+    pub fn load(&self, target: &str, container: &str, args: &[&str]) -> Load {
+        let mut call = vec!["lab", "exec", target, "-c", container, "--", "meltemi-apps", "client"];
+        call.extend(args);
+        let line = format!("meltemi {}", call.join(" "));
+        let child = self
+            .command("meltemi", &call)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start `{line}`: {error}"));
+        Load { child, line }
+    }
+
+    #[track_caller]
+    pub fn pods(&self, namespace: &str) -> Vec<Value> {
+        let list = self.meltemi(&["lab", "get", "pods", "-n", namespace, "-o", "json"]).json();
+        list["items"].as_array().cloned().unwrap_or_default()
+    }
+
+    pub fn command(&self, program: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(programs().join(program));
+        command.args(args).env("MELTEMI_LAB", &self.name);
+        command
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for args in [&["lab", "get", "pods", "-A", "-o", "wide"][..], &["lab", "status"]] {
+                println!("--- {}\n{}", args.join(" "), self.meltemi(args).stdout);
+            }
+        }
+        let down = self.meltemi(&["lab", "down"]);
+        if down.status != 0 {
+            println!("the lab did not go down: {}", down.stderr);
+        }
+    }
+}
+
+/// Where the built programs lie: named by the runner, else beside the test program.
+fn programs() -> PathBuf {
+    std::env::var_os("MELTEMI_PROGRAMS").map_or_else(
+        || {
+            let test = std::env::current_exe().expect("a test program has a path");
+            test.ancestors().nth(2).expect("it lies in target/debug/deps").to_owned()
+        },
+        PathBuf::from,
+    )
+}
+
+/// Asks again and again, for at most 20 s, until there is an answer.
+///
+/// # Panics
+/// Time runs out.
+#[track_caller]
+pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "not within 20 s: {what}");
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,14 @@
+//! What the end-to-end tests share: a lab driven by the commands that a user types.
+//!
+//! It must not know the inside of any crate: what cannot be seen through a command, a port or a file is not tested here.
+#![allow(clippy::expect_used, clippy::panic, reason = "a test that cannot go on panics with what it saw")]
+
+mod lab;
+mod load;
+mod manifests;
+mod output;
+
+pub use lab::{Lab, eventually};
+pub use load::{Load, Summary};
+pub use manifests::{istio, sample};
+pub use output::Output;
