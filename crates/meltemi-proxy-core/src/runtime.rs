@@ -1,0 +1,61 @@
+//! What the proxy runs on: the compiled, validated, immutable form of xDS resources.
+//!
+//! Nothing here knows protobuf. A value is built once by [`crate::compile`], shared by `Arc`, and swapped whole when the
+//! resource changes; a connection or request keeps the version it started with. Wire forms and compiled forms have the same
+//! names and live in different modules: write `runtime::Cluster`.
+
+mod access_log;
+mod cluster;
+mod endpoint;
+mod filter;
+mod http_connection_manager;
+mod listener;
+mod matcher;
+mod rbac;
+mod route;
+mod tls;
+
+pub use access_log::{
+    AccessLog, AccessLogFilter, AccessLogSink, Comparison, ComparisonOp, JsonNode, LogFormat,
+    LogPiece, Operator,
+};
+pub use cluster::{
+    CircuitBreakers, Cluster, Discovery, DnsSettings, LbPolicy, MaglevSettings, OutlierDetection,
+    RetryBudget, RingHashFunction, RingHashSettings, ServiceRef, TcpKeepalive, Thresholds,
+    TransportSocketMatch, UpstreamHttp, UpstreamHttpVersion, UpstreamTransport,
+};
+pub use endpoint::{
+    ClusterLoadAssignment, DropOverload, Endpoint, EndpointAddress, Health, LocalityEndpoints,
+    WorkloadMetadata,
+};
+pub use filter::{
+    AlpnOverrides, AlpnProtocol, Cors, FaultAbort, FaultAbortStatus, FaultDelay, FaultInjection,
+    GrpcStats, HttpFilter, HttpFilterKind, LocalRateLimit, NetworkFilter, PeerMetadataExchange,
+    PeerMetadataMethod, PerFilterConfig, Router, Stats, StatsReporter, TcpMetadataExchange,
+    TokenBucket,
+};
+pub use http_connection_manager::{
+    ClientCertDetails, EscapedSlashes, ForwardClientCert, Http1Options, Http2Options, HttpCodec,
+    HttpConnectionManager, PathNormalisation, RouteSource, ServerHeader, StripPort, Upgrade,
+};
+pub use listener::{
+    FilterChain, FilterChainMatch, InspectorKind, Listener, ListenerFilter, PortPredicate,
+    ServerNames, SourceType, TcpProxy, TcpTarget, TcpWeightedCluster, Terminal, TrafficDirection,
+    TransportProtocol,
+};
+pub use matcher::{
+    Fraction, HeaderMatch, HeaderMatcher, HeaderSource, QueryMatch, QueryMatcher, RegexRewrite,
+    StringMatcher, StringPattern,
+};
+pub use rbac::{RbacAction, RbacFilter, RbacPermission, RbacPolicy, RbacPrincipal, RbacRules};
+pub use route::{
+    ClusterTarget, DirectResponse, DomainIndex, ForwardAction, HashPolicy, HashSource,
+    HeaderAppend, HeaderMutation, HeaderMutations, HeaderTemplate, HostRewrite, MirrorPolicy,
+    PathMatch, PathRewrite, Redirect, RedirectPath, RetryBackoff, RetryConditions, RetryPolicy,
+    Route, RouteAction, RouteConfiguration, RouteMatch, UpgradeOverride, VirtualHost,
+    WeightedCluster, WeightedClusters,
+};
+pub use tls::{
+    CertificateSource, DownstreamTls, SanMatcher, SanType, TlsVersion, TlsVersions, TrustSource,
+    UpstreamTls, Validation,
+};
