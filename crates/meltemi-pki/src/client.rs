@@ -1,0 +1,199 @@
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use meltemi_core::Identity;
+use rustls::ClientConfig;
+use rustls::client::{Resumption, danger::ServerCertVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls_pki_types::ServerName;
+
+use crate::bundle::Roots;
+use crate::provider::{provider, versions};
+use crate::verify::{DnsVerifier, NoVerifier, UpstreamVerifier};
+use crate::{MinimumTls, TlsError, TrustBundle, WorkloadCertificate};
+
+/// Server names for which one configuration keeps sessions.
+const SESSION_LIMIT: usize = 64;
+
+/// Builds the upstream side of mesh mTLS: Istio's `ISTIO_MUTUAL`.
+#[derive(Clone, Debug)]
+pub struct ClientTls {
+    certified: Arc<CertifiedKey>,
+    bundle: Arc<TrustBundle>,
+    allowed: BTreeSet<Identity>,
+    alpn: Vec<Vec<u8>>,
+    minimum: MinimumTls,
+    sni: bool,
+}
+
+impl ClientTls {
+    pub fn new(certificate: &WorkloadCertificate, bundle: Arc<TrustBundle>) -> Self {
+        Self {
+            certified: Arc::clone(certificate.certified()),
+            bundle,
+            allowed: BTreeSet::new(),
+            alpn: Vec::new(),
+            minimum: MinimumTls::default(),
+            sni: true,
+        }
+    }
+
+    /// The identities an upstream may have (`match_typed_subject_alt_names`); none given means any in the bundle's
+    /// trust domains.
+    #[must_use]
+    pub fn allow(mut self, identities: impl IntoIterator<Item = Identity>) -> Self {
+        self.allowed.extend(identities);
+        self
+    }
+
+    #[must_use]
+    pub fn alpn<P: AsRef<[u8]>>(mut self, protocols: impl IntoIterator<Item = P>) -> Self {
+        self.alpn = owned(protocols);
+        self
+    }
+
+    #[must_use]
+    pub fn minimum(mut self, minimum: MinimumTls) -> Self {
+        self.minimum = minimum;
+        self
+    }
+
+    /// Sends no server name, for clusters without an SNI.
+    #[must_use]
+    pub fn without_sni(mut self) -> Self {
+        self.sni = false;
+        self
+    }
+
+    /// # Errors
+    /// rustls refuses the combination.
+    pub fn build(self) -> Result<Arc<ClientConfig>, TlsError> {
+        let verifier = Arc::new(UpstreamVerifier {
+            bundle: self.bundle,
+            allowed: self.allowed,
+        });
+        let mut config = config(verifier, Some(self.certified), self.minimum)?;
+        config.alpn_protocols = self.alpn;
+        config.enable_sni = self.sni;
+        Ok(Arc::new(config))
+    }
+}
+
+/// Builds a TLS client for servers outside the mesh and for the control plane: roots and names instead of identities.
+/// Istio's `SIMPLE` and, with a certificate, `MUTUAL`.
+#[derive(Clone, Debug)]
+pub struct DnsClientTls {
+    roots: Option<Roots>,
+    names: Vec<ServerName<'static>>,
+    certified: Option<Arc<CertifiedKey>>,
+    alpn: Vec<Vec<u8>>,
+    minimum: MinimumTls,
+}
+
+impl DnsClientTls {
+    /// Trusts the roots of a PEM text and checks the name that a connection asks for.
+    ///
+    /// # Errors
+    /// The text holds no certificate, or one that cannot be a root.
+    pub fn new(roots_pem: &[u8]) -> Result<Self, TlsError> {
+        Ok(Self {
+            roots: Some(Roots::from_pem(roots_pem)?),
+            ..Self::insecure_skip_verify()
+        })
+    }
+
+    /// Verifies nothing (`insecureSkipVerify`).
+    pub fn insecure_skip_verify() -> Self {
+        Self {
+            roots: None,
+            names: Vec::new(),
+            certified: None,
+            alpn: Vec::new(),
+            minimum: MinimumTls::default(),
+        }
+    }
+
+    /// The names of which the server must have one (`subjectAltNames`), instead of the requested one.
+    ///
+    /// # Errors
+    /// A name is neither a DNS name nor an address.
+    pub fn names<N: AsRef<str>>(
+        mut self,
+        names: impl IntoIterator<Item = N>,
+    ) -> Result<Self, TlsError> {
+        self.names = names
+            .into_iter()
+            .map(|name| server_name(name.as_ref()))
+            .collect::<Result<_, _>>()?;
+        Ok(self)
+    }
+
+    /// Presents a certificate when the server asks for one.
+    #[must_use]
+    pub fn certificate(mut self, certificate: &WorkloadCertificate) -> Self {
+        self.certified = Some(Arc::clone(certificate.certified()));
+        self
+    }
+
+    #[must_use]
+    pub fn alpn<P: AsRef<[u8]>>(mut self, protocols: impl IntoIterator<Item = P>) -> Self {
+        self.alpn = owned(protocols);
+        self
+    }
+
+    #[must_use]
+    pub fn minimum(mut self, minimum: MinimumTls) -> Self {
+        self.minimum = minimum;
+        self
+    }
+
+    /// # Errors
+    /// rustls refuses the combination.
+    pub fn build(self) -> Result<Arc<ClientConfig>, TlsError> {
+        let verifier: Arc<dyn ServerCertVerifier> = match self.roots {
+            Some(roots) => Arc::new(DnsVerifier {
+                roots,
+                names: self.names,
+            }),
+            None => Arc::new(NoVerifier),
+        };
+        let mut config = config(verifier, self.certified, self.minimum)?;
+        config.alpn_protocols = self.alpn;
+        Ok(Arc::new(config))
+    }
+}
+
+/// Reads the name a client asks for: a DNS name, an address, or a generated SNI such as
+/// `outbound_.9080_.v1_.reviews.default.svc.cluster.local`.
+///
+/// # Errors
+/// The text is none of them.
+pub fn server_name(name: &str) -> Result<ServerName<'static>, TlsError> {
+    ServerName::try_from(name.to_owned()).map_err(|_| TlsError::ServerName(name.to_owned()))
+}
+
+fn config(
+    verifier: Arc<dyn ServerCertVerifier>,
+    certified: Option<Arc<CertifiedKey>>,
+    minimum: MinimumTls,
+) -> Result<ClientConfig, TlsError> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions(minimum))?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    let mut config = match certified {
+        Some(certified) => {
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
+        }
+        None => builder.with_no_client_auth(),
+    };
+    config.resumption = Resumption::in_memory_sessions(SESSION_LIMIT);
+    Ok(config)
+}
+
+pub(crate) fn owned<P: AsRef<[u8]>>(protocols: impl IntoIterator<Item = P>) -> Vec<Vec<u8>> {
+    protocols
+        .into_iter()
+        .map(|protocol| protocol.as_ref().to_vec())
+        .collect()
+}
