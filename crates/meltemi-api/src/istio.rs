@@ -1,0 +1,32 @@
+//! Istio's resources as types. A field that is absent is `None` or empty: defaults that depend on the mesh belong to
+//! who applies them.
+
+mod common;
+mod destination_rule;
+mod mesh_config;
+mod peer_authentication;
+mod service_entry;
+mod virtual_service;
+
+pub use common::{Destination, LabelSelector, Percent, PortSelector, StringMatch};
+pub use destination_rule::{
+    ClientTlsMode, ClientTlsSettings, ConnectionPool, ConsistentHash, DestinationRule,
+    H2UpgradePolicy, HashKey, HttpCookie, HttpSettings, LoadBalancer, OutlierDetection,
+    PortTrafficPolicy, RetryBudget, SimpleLb, Subset, TcpKeepalive, TcpSettings, TrafficPolicy,
+    Warmup,
+};
+pub use mesh_config::{
+    AccessLogEncoding, ForwardClientCertDetails, GatewayTopology, InboundTrafficPolicy, InboundTrafficPolicyMode,
+    MeshConfig, OutboundTrafficPolicy, OutboundTrafficPolicyMode, PathNormalization,
+    PathNormalizationType, ProxyConfig, ProxyImage, ProxyStatsMatcher, Tracing,
+};
+pub use peer_authentication::{MutualTls, PeerAuthentication, TlsMode};
+pub use service_entry::{
+    Location, Resolution, ServiceEntry, ServicePort, WorkloadEntry, WorkloadSelector,
+};
+pub use virtual_service::{
+    Abort, AbortKind, CorsPolicy, Delay, Delegate, DerivePort, DirectResponse, DirectResponseBody,
+    Fault, HeaderOperations, Headers, HttpMatch, HttpRoute, L4Match, Mirror, Redirect,
+    RegexRewrite, Retries, Rewrite, RouteDestination, TcpRoute, TlsMatch, TlsRoute,
+    UnmatchedPreflights, VirtualService,
+};
