@@ -1,1 +1,549 @@
+//! Whole handshakes in memory between configurations of this crate, with certificates of a small authority.
 
+use std::io::{Read, Write};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use meltemi_core::{Identity, TrustDomain};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyUsagePurpose, SanType,
+};
+use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
+
+use crate::{
+    CertificateError, CertificateSlot, ClientAuth, ClientTls, DnsClientTls, HandshakeInfo,
+    KeyError, MinimumTls, PeerError, PrivateKey, ServerTls, ServingCertificate, ServingTls,
+    TrustBundle, Usage, VerifyError, WorkloadCertificate, certificates_from_pem, explain,
+    server_name, verified_public_key, verify::verify_workload,
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+fn id(service_account: &str) -> Identity {
+    Identity::new(TrustDomain::default(), "default", service_account).unwrap()
+}
+
+struct Authority {
+    key: PrivateKey,
+    params: CertificateParams,
+    pem: String,
+}
+
+impl Authority {
+    fn new(not_after: SystemTime) -> Self {
+        let key = PrivateKey::generate().unwrap();
+        Self::with_key(key, not_after)
+    }
+
+    fn with_key(key: PrivateKey, not_after: SystemTime) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params
+            .distinguished_name
+            .push(DnType::OrganizationName, "test");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.not_before = (now() - 10 * HOUR).into();
+        params.not_after = not_after.into();
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { key, params, pem }
+    }
+
+    fn bundle(&self) -> Arc<TrustBundle> {
+        Arc::new(TrustBundle::new(TrustDomain::default(), self.pem.as_bytes()).unwrap())
+    }
+
+    fn sign(&self, key: &PrivateKey, params: &CertificateParams) -> String {
+        let issuer = Issuer::from_params(&self.params, &self.key);
+        params.signed_by(key, &issuer).unwrap().pem()
+    }
+
+    fn issue(&self, identity: &Identity) -> WorkloadCertificate {
+        let key = PrivateKey::generate().unwrap();
+        let answer = [self.sign(&key, &leaf(identity)), self.pem.clone()];
+        WorkloadCertificate::accept(&key, &answer, identity, now()).unwrap()
+    }
+}
+
+fn leaf(identity: &Identity) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.subject_alt_names = vec![uri(&identity.to_string())];
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ];
+    params.not_before = (now() - HOUR).into();
+    params.not_after = (now() + HOUR).into();
+    params
+}
+
+fn uri(text: &str) -> SanType {
+    SanType::URI(text.try_into().unwrap())
+}
+
+/// Two connected ends after their handshake.
+struct Session {
+    client: ClientConnection,
+    server: ServerConnection,
+}
+
+/// Runs a handshake and exchanges a byte each way, so that tickets are delivered and refusals arrive.
+fn handshake(
+    client: &Arc<ClientConfig>,
+    server: &Arc<ServerConfig>,
+    name: &str,
+) -> Result<Session, rustls::Error> {
+    let mut client = ClientConnection::new(Arc::clone(client), server_name(name).unwrap())?;
+    let mut server = ServerConnection::new(Arc::clone(server))?;
+    client.writer().write_all(b"x").unwrap();
+    server.writer().write_all(b"y").unwrap();
+    for _ in 0..8 {
+        let mut wire = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut wire).unwrap();
+        }
+        let mut wire = &wire[..];
+        while !wire.is_empty() {
+            server.read_tls(&mut wire).unwrap();
+            server.process_new_packets()?;
+        }
+        let mut wire = Vec::new();
+        while server.wants_write() {
+            server.write_tls(&mut wire).unwrap();
+        }
+        let mut wire = &wire[..];
+        while !wire.is_empty() {
+            client.read_tls(&mut wire).unwrap();
+            client.process_new_packets()?;
+        }
+    }
+    let mut byte = [0];
+    client.reader().read_exact(&mut byte).unwrap();
+    server.reader().read_exact(&mut byte).unwrap();
+    Ok(Session { client, server })
+}
+
+const SNI: &str = "outbound_.9080_._.reviews.default.svc.cluster.local";
+
+#[test]
+fn mutual_tls_with_the_facts_of_both_ends() {
+    let ca = Authority::new(now() + HOUR);
+    let (caller, callee) = (ca.issue(&id("productpage")), ca.issue(&id("reviews")));
+    let client = ClientTls::new(&caller, ca.bundle())
+        .allow([id("reviews")])
+        .alpn(["istio-peer-exchange", "istio"])
+        .build()
+        .unwrap();
+    let server = ServerTls::new(&callee, ca.bundle())
+        .alpn(["istio", "h2"])
+        .build()
+        .unwrap();
+    let session = handshake(&client, &server, SNI).unwrap();
+    assert_eq!(session.server.server_name(), Some(SNI));
+
+    let info = HandshakeInfo::new(&session.server, Some(callee.identity()), now()).unwrap();
+    let peer = info.peer.clone().unwrap();
+    assert_eq!(*peer.identity, id("productpage"));
+    assert_eq!(peer.subject, "");
+    assert_eq!(info.local.as_deref(), Some(&id("reviews")));
+    assert_eq!((info.tls_version, info.alpn_str()), ("TLSv1.3", "istio"));
+    assert_eq!(info.key_exchange, "X25519MLKEM768");
+    assert_eq!(info.cipher, "TLS_AES_256_GCM_SHA384");
+    assert!(!info.resumed);
+    let der = certificates_from_pem(caller.chain_pem().as_bytes()).unwrap();
+    assert_eq!(der.len(), 1, "the root is not sent");
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &der[0]);
+    assert_eq!(peer.sha256_hex(), hex::encode(digest));
+
+    let info = HandshakeInfo::new(&session.client, Some(caller.identity()), now()).unwrap();
+    assert_eq!(*info.peer.unwrap().identity, id("reviews"));
+}
+
+#[test]
+fn tls12_where_a_peer_needs_it() {
+    let ca = Authority::new(now() + HOUR);
+    let certificate = ca.issue(&id("a"));
+    let client = ClientTls::new(&certificate, ca.bundle()).build().unwrap();
+    let mut old = (*client).clone();
+    old.alpn_protocols = Vec::new();
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let old = Arc::new(
+        ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(&[&rustls::version::TLS12])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(crate::verify::NoVerifier))
+            .with_client_cert_resolver(Arc::clone(&old.client_auth_cert_resolver)),
+    );
+    let serve = |minimum| {
+        ServerTls::new(&certificate, ca.bundle())
+            .minimum(minimum)
+            .build()
+            .unwrap()
+    };
+    let session = handshake(&old, &serve(MinimumTls::V12), SNI).unwrap();
+    let info = HandshakeInfo::new(&session.server, None, now()).unwrap();
+    assert_eq!(info.tls_version, "TLSv1.2");
+    assert_eq!(info.cipher, "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384");
+    assert!(handshake(&old, &serve(MinimumTls::V13), SNI).is_err());
+}
+
+#[test]
+fn an_upstream_with_another_identity_is_refused_and_named() {
+    let ca = Authority::new(now() + HOUR);
+    let certificate = ca.issue(&id("ratings"));
+    let client = ClientTls::new(&certificate, ca.bundle())
+        .allow([id("reviews")])
+        .build()
+        .unwrap();
+    let server = ServerTls::new(&certificate, ca.bundle()).build().unwrap();
+    let error = handshake(&client, &server, SNI).err().unwrap();
+    assert_eq!(
+        explain(&error),
+        "the peer is spiffe://cluster.local/ns/default/sa/ratings, \
+         expected spiffe://cluster.local/ns/default/sa/reviews"
+    );
+}
+
+#[test]
+fn client_certificates_are_required_optional_or_not_asked_for() {
+    let ca = Authority::new(now() + HOUR);
+    let certificate = ca.issue(&id("a"));
+    let anonymous = DnsClientTls::insecure_skip_verify().build().unwrap();
+    let serve = |auth| {
+        ServerTls::new(&certificate, ca.bundle())
+            .client_auth(auth)
+            .build()
+            .unwrap()
+    };
+    assert!(handshake(&anonymous, &serve(ClientAuth::Required), SNI).is_err());
+    for auth in [ClientAuth::Optional, ClientAuth::None] {
+        let session = handshake(&anonymous, &serve(auth), SNI).unwrap();
+        let info = HandshakeInfo::new(&session.server, None, now()).unwrap();
+        assert_eq!(info.peer, None);
+    }
+    let stranger = Authority::new(now() + HOUR);
+    let outsider = ClientTls::new(&stranger.issue(&id("a")), ca.bundle())
+        .build()
+        .unwrap();
+    for auth in [ClientAuth::Required, ClientAuth::Optional] {
+        assert!(handshake(&outsider, &serve(auth), SNI).is_err());
+    }
+}
+
+#[test]
+fn a_server_can_restrict_its_clients() {
+    let ca = Authority::new(now() + HOUR);
+    let (a, b) = (ca.issue(&id("a")), ca.issue(&id("b")));
+    let server = ServerTls::new(&a, ca.bundle())
+        .allow([id("b")])
+        .build()
+        .unwrap();
+    let client = |certificate| ClientTls::new(certificate, ca.bundle()).build().unwrap();
+    assert!(handshake(&client(&b), &server, SNI).is_ok());
+    assert!(handshake(&client(&a), &server, SNI).is_err());
+}
+
+/// Verifies a leaf made from `params` under `ca` as both usages.
+fn verdict(ca: &Authority, params: &CertificateParams) -> Result<Identity, VerifyError> {
+    let key = PrivateKey::generate().unwrap();
+    let pem = ca.sign(&key, params);
+    let leaf = certificates_from_pem(pem.as_bytes()).unwrap().remove(0);
+    let time = crate::verify::unix_time(now());
+    let verify = |usage| verify_workload(&ca.bundle(), &leaf, &[], time, usage);
+    verify(Usage::ServerAuth).and(verify(Usage::ClientAuth))
+}
+
+#[test]
+fn leaves_that_are_no_workload_certificates_are_refused() {
+    let ca = Authority::new(now() + HOUR);
+    assert_eq!(verdict(&ca, &leaf(&id("a"))), Ok(id("a")));
+
+    type Spoil = fn(&mut CertificateParams);
+    let cases: [(&str, Spoil); 10] = [
+        ("two URIs", |p| {
+            p.subject_alt_names
+                .push(uri("spiffe://cluster.local/ns/b/sa/b"));
+        }),
+        ("no URI", |p| {
+            let name = "spiffe.cluster.local".try_into().unwrap();
+            p.subject_alt_names = vec![SanType::DnsName(name)];
+        }),
+        ("not a workload's URI", |p| {
+            p.subject_alt_names = vec![uri("spiffe://cluster.local/other")];
+        }),
+        ("other trust domain", |p| {
+            p.subject_alt_names = vec![uri("spiffe://other.domain/ns/default/sa/a")];
+        }),
+        ("no extended key usage", |p| p.extended_key_usages.clear()),
+        ("client only", |p| {
+            p.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        }),
+        ("server only", |p| {
+            p.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        }),
+        ("authority", |p| {
+            p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        }),
+        ("may sign certificates", |p| {
+            p.key_usages.push(KeyUsagePurpose::KeyCertSign);
+        }),
+        ("expired", |p| p.not_after = (now() - HOUR / 2).into()),
+    ];
+    for (case, spoil) in cases {
+        let mut params = leaf(&id("a"));
+        spoil(&mut params);
+        assert!(verdict(&ca, &params).is_err(), "{case}");
+    }
+}
+
+#[test]
+fn an_expired_root_vouches_for_nobody() {
+    let ca = Authority::new(now() - HOUR);
+    let refused = verdict(&ca, &leaf(&id("a")));
+    assert!(matches!(refused, Err(VerifyError::Chain { .. })));
+}
+
+#[test]
+fn an_expired_root_does_not_hide_its_renewal_with_the_same_key() {
+    let old = Authority::new(now() - HOUR);
+    let new = Authority::with_key(old.key.clone(), now() + HOUR);
+    let key = PrivateKey::generate().unwrap();
+    let pem = old.sign(&key, &leaf(&id("a")));
+    let leaf = certificates_from_pem(pem.as_bytes()).unwrap().remove(0);
+    let both = format!("{}{}", old.pem, new.pem);
+    let bundle = TrustBundle::new(TrustDomain::default(), both.as_bytes()).unwrap();
+    let time = crate::verify::unix_time(now());
+    assert_eq!(
+        verify_workload(&bundle, &leaf, &[], time, Usage::ServerAuth),
+        Ok(id("a"))
+    );
+}
+
+#[test]
+fn a_root_vouches_only_for_its_own_domain() {
+    let (ours, theirs) = (Authority::new(now() + HOUR), Authority::new(now() + HOUR));
+    let other = TrustDomain::new("other.domain").unwrap();
+    let bundle = TrustBundle::clone(&ours.bundle())
+        .with_domain(other.clone(), theirs.pem.as_bytes())
+        .unwrap();
+    let foreign = Identity::new(other, "default", "a").unwrap();
+    let verify = |ca: &Authority, identity: &Identity| {
+        let pem = ca.sign(&PrivateKey::generate().unwrap(), &leaf(identity));
+        let leaf = certificates_from_pem(pem.as_bytes()).unwrap().remove(0);
+        let time = crate::verify::unix_time(now());
+        verify_workload(&bundle, &leaf, &[], time, Usage::ClientAuth)
+    };
+    assert!(verify(&ours, &id("a")).is_ok());
+    assert!(verify(&theirs, &foreign).is_ok());
+    assert!(verify(&theirs, &id("a")).is_err());
+    assert!(verify(&ours, &foreign).is_err());
+    assert_eq!(bundle.roots().len(), 2);
+}
+
+#[test]
+fn sessions_resume_within_a_configuration_and_not_across_rotations() {
+    let ca = Authority::new(now() + HOUR);
+    let certificate = ca.issue(&id("a"));
+    let client = || ClientTls::new(&certificate, ca.bundle()).build().unwrap();
+    let server = || ServerTls::new(&certificate, ca.bundle()).build().unwrap();
+    let (c1, s1) = (client(), server());
+    let resumed = |c: &Arc<ClientConfig>, s: &Arc<ServerConfig>| {
+        let session = handshake(c, s, SNI).unwrap();
+        let info = HandshakeInfo::new(&session.server, None, now()).unwrap();
+        assert_eq!(*info.peer.unwrap().identity, id("a"));
+        info.resumed
+    };
+    assert!(!resumed(&c1, &s1));
+    assert!(resumed(&c1, &s1));
+    assert!(!resumed(&c1, &server()), "another server configuration");
+    assert!(!resumed(&client(), &s1), "another client configuration");
+}
+
+#[test]
+fn a_connection_of_a_certificate_that_ran_out_is_noticed() {
+    let ca = Authority::new(now() + HOUR);
+    let certificate = ca.issue(&id("a"));
+    let client = ClientTls::new(&certificate, ca.bundle()).build().unwrap();
+    let server = ServerTls::new(&certificate, ca.bundle()).build().unwrap();
+    let session = handshake(&client, &server, SNI).unwrap();
+    let later = certificate.validity().not_after + Duration::from_secs(1);
+    assert_eq!(
+        HandshakeInfo::new(&session.server, None, later).err(),
+        Some(PeerError::NotValidNow(Box::new(id("a"))))
+    );
+}
+
+#[test]
+fn an_answer_must_fit_the_request() {
+    let ca = Authority::new(now() + HOUR);
+    let key = PrivateKey::generate().unwrap();
+    let accept = |answer: &[String]| WorkloadCertificate::accept(&key, answer, &id("a"), now());
+    let good = ca.sign(&key, &leaf(&id("a")));
+
+    let accepted = accept(&[good.clone(), ca.pem.clone()]).unwrap();
+    assert_eq!(accepted.root_pem().as_deref(), Some(ca.pem.as_str()));
+    assert_eq!(accepted.chain_pem(), good);
+
+    let other_key = ca.sign(&PrivateKey::generate().unwrap(), &leaf(&id("a")));
+    assert!(matches!(
+        accept(&[other_key, ca.pem.clone()]),
+        Err(CertificateError::KeyMismatch)
+    ));
+    let other_id = ca.sign(&key, &leaf(&id("b")));
+    assert!(matches!(
+        accept(&[other_id, ca.pem.clone()]),
+        Err(CertificateError::WrongIdentity { .. })
+    ));
+    let other_root = Authority::new(now() + HOUR);
+    assert!(matches!(
+        accept(&[good.clone(), other_root.pem]),
+        Err(CertificateError::Chain(_))
+    ));
+    let mut stale = leaf(&id("a"));
+    stale.not_after = (now() - HOUR / 2).into();
+    assert!(matches!(
+        accept(&[ca.sign(&key, &stale), ca.pem.clone()]),
+        Err(CertificateError::NotValidNow)
+    ));
+    assert!(accept(&[]).is_err());
+}
+
+#[test]
+fn requests_prove_possession_and_only_their_key_is_read() {
+    let key = PrivateKey::generate().unwrap();
+    let csr = key.csr_pem(&id("a")).unwrap();
+    let read = verified_public_key(csr.as_bytes()).unwrap();
+    assert_eq!(
+        rcgen::PublicKeyData::subject_public_key_info(&read),
+        key.public_key_der()
+    );
+
+    let der = CertificateParams::default()
+        .serialize_request(&key)
+        .unwrap();
+    let mut forged = der.der().to_vec();
+    *forged.last_mut().unwrap() ^= 1;
+    let forged = crate::pem::encode("CERTIFICATE REQUEST", &forged);
+    assert!(matches!(
+        verified_public_key(forged.as_bytes()),
+        Err(KeyError::CsrSignature | KeyError::CsrFormat)
+    ));
+    for junk in ["", "x", &"a".repeat(1 << 20)] {
+        assert!(verified_public_key(junk.as_bytes()).is_err());
+    }
+}
+
+#[test]
+fn keys_round_trip_and_do_not_print() {
+    let key = PrivateKey::generate().unwrap();
+    let pem = key.to_pem().unwrap();
+    let again = PrivateKey::from_pem(pem.as_bytes()).unwrap();
+    assert_eq!(key.public_key_der(), again.public_key_der());
+    assert_eq!(format!("{key:?}"), "PrivateKey(P-256)");
+    let ed25519 = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    assert!(matches!(
+        PrivateKey::from_pem(ed25519.serialize_pem().as_bytes()),
+        Err(KeyError::NotP256)
+    ));
+}
+
+fn serving(ca: &Authority, name: &str) -> ServingCertificate {
+    let key = PrivateKey::generate().unwrap();
+    let mut params = leaf(&id("istiod"));
+    params.subject_alt_names = vec![SanType::DnsName(name.try_into().unwrap())];
+    let pem = ca.sign(&key, &params) + &ca.pem;
+    ServingCertificate::with_key(pem.as_bytes(), &key, now()).unwrap()
+}
+
+#[test]
+fn the_control_plane_is_known_by_name_and_swaps_its_certificate() {
+    let ca = Authority::new(now() + HOUR);
+    let slot = Arc::new(CertificateSlot::default());
+    let server = ServingTls::new(Arc::clone(&slot))
+        .alpn(["h2"])
+        .build()
+        .unwrap();
+    let client = DnsClientTls::new(ca.pem.as_bytes())
+        .unwrap()
+        .alpn(["h2"])
+        .build()
+        .unwrap();
+    let ask = |name| handshake(&client, &server, name);
+    assert!(ask("istiod.istio-system.svc").is_err(), "empty slot");
+    slot.set(&serving(&ca, "istiod.istio-system.svc"));
+    let session = ask("istiod.istio-system.svc").unwrap();
+    let info = HandshakeInfo::without_peer(&session.client, None, now()).unwrap();
+    assert_eq!(info.alpn_str(), "h2");
+    let error = ask("istiod.evil.svc").err().unwrap();
+    assert_eq!(
+        explain(&error),
+        "the certificate is for none of the names [\"istiod.evil.svc\"]"
+    );
+    slot.set(&serving(&ca, "istiod.evil.svc"));
+    assert!(ask("istiod.evil.svc").is_ok());
+
+    let by_list = DnsClientTls::new(ca.pem.as_bytes())
+        .unwrap()
+        .names(["istiod.evil.svc"])
+        .unwrap()
+        .build()
+        .unwrap();
+    assert!(handshake(&by_list, &server, "anything").is_ok());
+}
+
+#[test]
+fn the_control_plane_follows_the_bundle() {
+    let (old, new) = (Authority::new(now() + HOUR), Authority::new(now() + HOUR));
+    let bundle = Arc::new(ArcSwap::new(old.bundle()));
+    let slot = Arc::new(CertificateSlot::new(&serving(&old, "istiod")));
+    let server = ServingTls::new(slot)
+        .client_auth(ClientAuth::Optional, Arc::clone(&bundle))
+        .build()
+        .unwrap();
+    let client = |certificate: Option<&WorkloadCertificate>| {
+        let tls = DnsClientTls::new(old.pem.as_bytes()).unwrap();
+        match certificate {
+            Some(certificate) => tls.certificate(certificate),
+            None => tls,
+        }
+        .build()
+        .unwrap()
+    };
+    let peer = |config: &Arc<ClientConfig>| {
+        let session = handshake(config, &server, "istiod").ok()?;
+        let info = HandshakeInfo::new(&session.server, None, now()).unwrap();
+        Some(info.peer.map(|peer| Identity::clone(&peer.identity)))
+    };
+    let newcomer = client(Some(&new.issue(&id("a"))));
+    assert_eq!(peer(&client(None)), Some(None));
+    assert_eq!(
+        peer(&client(Some(&old.issue(&id("a"))))),
+        Some(Some(id("a")))
+    );
+    assert_eq!(peer(&newcomer), None);
+    bundle.store(new.bundle());
+    assert_eq!(peer(&newcomer), Some(Some(id("a"))));
+}
+
+#[test]
+fn every_generated_sni_is_a_server_name() {
+    for name in [
+        SNI,
+        "outbound_.9080_.v1_.reviews.default.svc.cluster.local",
+        "outbound_.443_._.*.example.com",
+        "10.0.0.1",
+        "istiod.istio-system.svc",
+    ] {
+        let accepted = server_name(name).is_ok();
+        assert_eq!(accepted, !name.contains('*'), "{name}");
+    }
+}
