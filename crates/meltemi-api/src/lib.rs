@@ -13,8 +13,15 @@ mod object;
 pub mod istio;
 pub mod k8s;
 
+mod decode;
+mod parse;
 mod source;
+mod suggest;
+mod support;
 mod tree;
+mod validate;
 
 pub use object::{Change, Kind, Meta, Object, ObjectKey, Resource, Scope};
+pub use parse::{Message, Parsed, parse, parse_message};
 pub use source::Source;
+pub use suggest::did_you_mean;

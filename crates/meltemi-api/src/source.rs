@@ -40,15 +40,12 @@ impl Source {
 
     /// The place of a field, or of its nearest ancestor that is written.
     pub fn locate(&self, field: &FieldPath) -> SourceLocation {
-        self.at(self.tree.locate(field))
+        location(&self.text, self.tree.locate(field), self.quotable)
     }
 
-    pub(crate) fn at(&self, place: Place) -> SourceLocation {
-        location(&self.text, place, self.quotable)
-    }
-
-    pub(crate) fn tree(&self) -> &Node {
-        &self.tree
+    /// The object as it was written.
+    pub fn to_json(&self) -> serde_json::Value {
+        self.tree.to_json()
     }
 }
 

@@ -120,6 +120,91 @@ impl Node {
     }
 }
 
+impl Node {
+    /// The place of a field's name.
+    pub(crate) fn locate_key(&self, path: &FieldPath) -> Place {
+        let steps = steps(path.as_str());
+        let Some((last, parents)) = steps.split_last() else {
+            return self.place;
+        };
+        let parent = parents.iter().try_fold(self, |node, step| node.step(step));
+        let entry = parent.and_then(|parent| match last {
+            Step::Field(name) => parent.entry(name),
+            Step::Key(name) => parent.entries().iter().find(|entry| entry.key == *name),
+            Step::Index(_) => None,
+        });
+        entry.map_or_else(|| self.locate(path), |entry| entry.key_place)
+    }
+
+    /// Whether the field is written and not null.
+    pub(crate) fn has(&self, path: &FieldPath) -> bool {
+        steps(path.as_str())
+            .iter()
+            .try_fold(self, |node, step| node.step(step))
+            .is_some_and(|node| !node.is_null())
+    }
+
+    fn step(&self, step: &Step<'_>) -> Option<&Self> {
+        match step {
+            Step::Field(name) => self.get(name),
+            Step::Key(name) => self
+                .entries()
+                .iter()
+                .find(|entry| entry.key == *name)
+                .map(|entry| &entry.node),
+            Step::Index(index) => self.items().get(*index),
+        }
+    }
+
+    /// The paths of all fields that are set, outermost first.
+    pub(crate) fn fields(&self) -> Vec<FieldPath> {
+        let mut fields = Vec::new();
+        self.collect_fields(&FieldPath::default(), &mut fields);
+        fields
+    }
+
+    fn collect_fields(&self, path: &FieldPath, fields: &mut Vec<FieldPath>) {
+        for entry in self.entries().iter().filter(|entry| !entry.node.is_null()) {
+            let field = path.field(&entry.key);
+            fields.push(field.clone());
+            entry.node.collect_fields(&field, fields);
+        }
+        for (index, item) in self.items().iter().enumerate() {
+            item.collect_fields(&path.index(index), fields);
+        }
+    }
+
+    /// Moves every place down by `lines`: a document begins where its file says.
+    pub(crate) fn move_down(&mut self, lines: u32) {
+        self.place.line += lines;
+        match &mut self.value {
+            Value::List(items) => items.iter_mut().for_each(|item| item.move_down(lines)),
+            Value::Map(entries) => {
+                for entry in entries {
+                    entry.key_place.line += lines;
+                    entry.node.move_down(lines);
+                }
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        use serde_json::Value as Json;
+        match &self.value {
+            Value::Null => Json::Null,
+            Value::Bool(value) => Json::Bool(*value),
+            Value::Number(number) => Json::Number(number.clone()),
+            Value::String(text) => Json::String(text.clone()),
+            Value::List(items) => items.iter().map(Self::to_json).collect(),
+            Value::Map(entries) => entries
+                .iter()
+                .map(|entry| (entry.key.clone(), entry.node.to_json()))
+                .collect(),
+        }
+    }
+}
+
 /// Splits `spec.http[1].headers["end-user"]` into its steps.
 pub(crate) fn steps(path: &str) -> Vec<Step<'_>> {
     let mut steps = Vec::new();

@@ -1,0 +1,151 @@
+//! Which object a tree is: apiVersion, kind, namespace, name.
+
+use meltemi_core::{Diagnostic, FieldPath};
+
+use super::Report;
+use crate::object::{Kind, ObjectKey, Scope};
+use crate::suggest;
+use crate::support::{UNREAD_KINDS, Unread};
+use crate::tree::Node;
+
+pub(super) enum Header {
+    Object(ObjectKey),
+    /// Recognised, and nothing reads it.
+    Unread,
+    /// Cannot be told; reported.
+    Unknown,
+}
+
+pub(super) fn read(tree: &Node, default_namespace: &str, report: &mut Report) -> Header {
+    if !matches!(tree.value, crate::tree::Value::Map(_)) {
+        report.error(
+            tree,
+            "MEL0002",
+            FieldPath::default(),
+            "an object is a mapping with apiVersion, kind and metadata",
+        );
+        return Header::Unknown;
+    }
+    let text = |field| tree.get(field).and_then(Node::as_str);
+    let (Some(api_version), Some(kind)) = (text("apiVersion"), text("kind")) else {
+        for field in ["apiVersion", "kind"] {
+            if text(field).is_none() {
+                let diagnostic = Diagnostic::error("MEL0002", format!("{field} is required"));
+                report.add(tree, FieldPath::new(field), diagnostic);
+            }
+        }
+        return Header::Unknown;
+    };
+    let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
+    let metadata = tree.get("metadata");
+    let name = metadata.and_then(|metadata| metadata.get("name")).and_then(Node::as_str);
+    let namespace = metadata
+        .and_then(|metadata| metadata.get("namespace"))
+        .and_then(Node::as_str)
+        .filter(|namespace| !namespace.is_empty())
+        .unwrap_or(default_namespace);
+
+    let known = Kind::ALL
+        .iter()
+        .copied()
+        .find(|known| known.as_str() == kind && known.group() == group);
+    let Some(known) = known else {
+        report.object = name.map(|name| meltemi_core::ObjectRef::new(kind, namespace, name));
+        return unread_or_unknown(tree, group, kind, report);
+    };
+    if !known.versions().contains(&version) {
+        report.add(
+            tree,
+            FieldPath::new("apiVersion"),
+            Diagnostic::error("MEL0003", format!("{kind} has no version \"{api_version}\""))
+                .hint(format!("write apiVersion: {}", api_version_of(known))),
+        );
+        return Header::Unknown;
+    }
+    let Some(name) = name.filter(|name| is_object_name(name)) else {
+        let message = match name {
+            None => "metadata.name is required",
+            Some(_) => "a name is lower-case letters, digits, dashes and dots, at most 253 bytes",
+        };
+        report.error(tree, "IST0106", FieldPath::new("metadata.name"), message);
+        return Header::Unknown;
+    };
+    let namespace = match known.scope() {
+        Scope::Cluster => "",
+        Scope::Namespaced => namespace,
+    };
+    Header::Object(ObjectKey::new(known, namespace, name))
+}
+
+fn unread_or_unknown(tree: &Node, group: &str, kind: &str, report: &mut Report) -> Header {
+    let unread = UNREAD_KINDS
+        .iter()
+        .find(|(known_group, known_kind, _)| *known_group == group && *known_kind == kind);
+    let field = FieldPath::new("kind");
+    if let Some((_, _, why)) = unread {
+        let diagnostic = match why {
+            Unread::Security => Diagnostic::error(
+                "MEL0004",
+                format!("{kind} is not supported yet: nothing enforces this policy"),
+            )
+            .hint("do not rely on it; PeerAuthentication is enforced"),
+            Unread::Mesh => Diagnostic::warning(
+                "MEL0004",
+                format!("{kind} is not supported yet, the object is ignored"),
+            ),
+            Unread::Kubernetes => Diagnostic::new(
+                "MEL0009",
+                meltemi_core::Severity::Info,
+                format!("the mesh does not use {kind}, the object is ignored"),
+            ),
+        };
+        report.add(tree, field, diagnostic);
+        return Header::Unread;
+    }
+    let (field, diagnostic) = unknown_kind(group, kind);
+    report.add(tree, field, diagnostic);
+    Header::Unknown
+}
+
+/// A wrong group and a misspelt kind have different remedies.
+fn unknown_kind(group: &str, kind: &str) -> (FieldPath, Diagnostic) {
+    let same_kind = Kind::ALL.iter().find(|known| known.as_str() == kind);
+    if let Some(known) = same_kind {
+        let message = format!("{kind} is not in the API group \"{group}\"");
+        return (
+            FieldPath::new("apiVersion"),
+            Diagnostic::error("MEL0003", message)
+                .hint(format!("write apiVersion: {}", api_version_of(*known))),
+        );
+    }
+    let kinds = Kind::ALL
+        .iter()
+        .map(|known| known.as_str())
+        .chain(UNREAD_KINDS.iter().map(|(_, known, _)| *known));
+    let hint = suggest::did_you_mean(kind, kinds)
+        .map(|near| format!("did you mean \"{near}\"?"))
+        .unwrap_or_default();
+    (
+        FieldPath::new("kind"),
+        Diagnostic::error("MEL0003", format!("unknown kind \"{kind}\"")).hint(hint),
+    )
+}
+
+fn api_version_of(kind: Kind) -> String {
+    let version = kind.versions().first().copied().unwrap_or_default();
+    match kind.group() {
+        "" => version.to_owned(),
+        group => format!("{group}/{version}"),
+    }
+}
+
+/// A DNS subdomain (RFC 1123), as Kubernetes asks of names.
+fn is_object_name(name: &str) -> bool {
+    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    name.len() <= 253
+        && edge(name.chars().next())
+        && edge(name.chars().next_back())
+        && name
+            .bytes()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-' || c == b'.')
+}

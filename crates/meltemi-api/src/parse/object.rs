@@ -1,0 +1,118 @@
+//! A tree whose kind and name are known, as an [`Object`].
+
+use std::sync::Arc;
+
+use k8s_openapi::Metadata;
+use meltemi_core::{FieldPath, Severity};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::Report;
+use crate::decode::decode;
+use crate::object::{Kind, Meta, Object, ObjectKey, Resource};
+use crate::source::Source;
+use crate::tree::Node;
+use crate::{istio, k8s, support, validate};
+
+/// `None` if it has errors, which are reported.
+pub(super) fn read(key: &ObjectKey, tree: Node, report: &mut Report) -> Option<Object> {
+    let (meta, resource) = match key.kind {
+        Kind::Namespace => kubernetes::<k8s::Namespace>(key, &tree, report),
+        Kind::ServiceAccount => kubernetes::<k8s::ServiceAccount>(key, &tree, report),
+        Kind::ConfigMap => kubernetes::<k8s::ConfigMap>(key, &tree, report),
+        Kind::Secret => kubernetes::<k8s::Secret>(key, &tree, report),
+        Kind::Service => kubernetes::<k8s::Service>(key, &tree, report),
+        Kind::Pod => kubernetes::<k8s::Pod>(key, &tree, report),
+        Kind::EndpointSlice => kubernetes::<k8s::EndpointSlice>(key, &tree, report),
+        Kind::Deployment => kubernetes::<k8s::Deployment>(key, &tree, report),
+        Kind::StatefulSet => kubernetes::<k8s::StatefulSet>(key, &tree, report),
+        Kind::ReplicaSet => kubernetes::<k8s::ReplicaSet>(key, &tree, report),
+        Kind::Job => kubernetes::<k8s::Job>(key, &tree, report),
+        Kind::PeerAuthentication => istio::<istio::PeerAuthentication>(key, &tree, report),
+        Kind::DestinationRule => istio::<istio::DestinationRule>(key, &tree, report),
+        Kind::VirtualService => istio::<istio::VirtualService>(key, &tree, report),
+        Kind::ServiceEntry => istio::<istio::ServiceEntry>(key, &tree, report),
+        Kind::WorkloadEntry => istio::<istio::WorkloadEntry>(key, &tree, report),
+    }?;
+    validate::object(&tree, &resource, report);
+    if report.has_errors() {
+        return None;
+    }
+    let source = Source::new(Arc::clone(&report.text), tree, report.quotable);
+    Some(Object {
+        meta,
+        resource,
+        source: Some(Arc::new(source)),
+    })
+}
+
+/// Kubernetes tolerates unknown fields of its own kinds where the mesh is concerned: a newer API must not stop a Service.
+fn kubernetes<T>(key: &ObjectKey, tree: &Node, report: &mut Report) -> Option<(Meta, Resource)>
+where
+    T: DeserializeOwned + Metadata<Ty = k8s::ObjectMeta> + Into<Resource>,
+{
+    let (content, problems) = decode::<T>(tree, &FieldPath::default(), &|_| false);
+    report.problems(tree, problems, Severity::Warning);
+    let mut content = content?;
+    if !key.namespace.is_empty() {
+        content.metadata_mut().namespace = Some(key.namespace.clone());
+    }
+    let meta = meta(key, content.metadata());
+    let mut resource = content.into();
+    if let Resource::Secret(secret) = &mut resource {
+        merge_string_data(secret);
+    }
+    Some((meta, resource))
+}
+
+/// As the API server does on writing: `stringData` is the same data in readable form, and wins.
+fn merge_string_data(secret: &mut k8s::Secret) {
+    let texts = secret.string_data.take().unwrap_or_default();
+    let data = secret.data.get_or_insert_default();
+    data.extend(
+        texts
+            .into_iter()
+            .map(|(key, text)| (key, k8s_openapi::ByteString(text.into_bytes()))),
+    );
+}
+
+/// The frame of an Istio object.
+#[derive(Deserialize)]
+#[serde(bound = "T: DeserializeOwned + Default")]
+struct Frame<T> {
+    #[serde(rename = "apiVersion")]
+    _api_version: String,
+    #[serde(rename = "kind")]
+    _kind: String,
+    metadata: k8s::ObjectMeta,
+    #[serde(default)]
+    spec: T,
+    /// Written by the control plane only; what a file says here is not looked at.
+    #[serde(default, rename = "status")]
+    _status: Option<()>,
+}
+
+fn istio<T>(key: &ObjectKey, tree: &Node, report: &mut Report) -> Option<(Meta, Resource)>
+where
+    T: DeserializeOwned + Default + Into<Resource>,
+{
+    let is_unsupported = |field: &FieldPath| support::is_unsupported(key.kind, field);
+    report.unsupported(tree, &is_unsupported);
+    let skip = |field: &FieldPath| is_unsupported(field) || field.as_str() == "status";
+    let (frame, problems) = decode::<Frame<T>>(tree, &FieldPath::default(), &skip);
+    report.problems(tree, problems, Severity::Error);
+    let frame = frame?;
+    Some((meta(key, &frame.metadata), frame.spec.into()))
+}
+
+fn meta(key: &ObjectKey, metadata: &k8s::ObjectMeta) -> Meta {
+    Meta {
+        name: key.name.clone(),
+        namespace: key.namespace.clone(),
+        labels: metadata.labels.iter().flatten().collect(),
+        annotations: metadata.annotations.clone().unwrap_or_default(),
+        created: metadata.creation_timestamp.as_ref().map(|time| time.0),
+        uid: metadata.uid.clone().unwrap_or_default(),
+        generation: metadata.generation.unwrap_or_default(),
+    }
+}

@@ -1,0 +1,165 @@
+//! What types cannot say: rules of one object, as Istio's and Kubernetes' own validation has them (IST0106).
+
+mod destination_rule;
+mod kubernetes;
+mod peer_authentication;
+mod service_entry;
+mod virtual_service;
+
+use std::time::Duration;
+
+use meltemi_core::{Diagnostic, FieldPath, Hostname, Labels};
+
+use crate::object::Resource;
+use crate::parse::Report;
+use crate::tree::Node;
+
+/// The longest regular expression that Istio lets through, in bytes.
+const REGEX_LIMIT_BYTES: usize = 1024;
+/// The largest compiled program, in the order of RE2's default bound at Istio's proxies.
+const REGEX_PROGRAM_LIMIT_BYTES: usize = 1 << 20;
+
+pub(crate) fn object(tree: &Node, resource: &Resource, report: &mut Report) {
+    let mut check = Check { tree, report };
+    let spec = FieldPath::new("spec");
+    match resource {
+        Resource::PeerAuthentication(policy) => peer_authentication::check(policy, &spec, &mut check),
+        Resource::DestinationRule(rule) => destination_rule::check(rule, &spec, &mut check),
+        Resource::VirtualService(service) => virtual_service::check(service, &spec, &mut check),
+        Resource::ServiceEntry(entry) => service_entry::check(entry, &spec, &mut check),
+        Resource::WorkloadEntry(entry) => service_entry::check_workload(entry, &spec, &mut check),
+        Resource::Service(service) => kubernetes::check_service(service, &mut check),
+        Resource::Deployment(deployment) => kubernetes::check_deployment(deployment, &mut check),
+        Resource::StatefulSet(set) => kubernetes::check_stateful_set(set, &mut check),
+        _ => {}
+    }
+}
+
+/// The rules' way to report, and the rules that many fields share.
+struct Check<'a> {
+    tree: &'a Node,
+    report: &'a mut Report,
+}
+
+impl Check<'_> {
+    fn error(&mut self, field: &FieldPath, message: impl Into<String>) {
+        self.add(field, Diagnostic::error("IST0106", message));
+    }
+
+    fn error_hint(&mut self, field: &FieldPath, message: impl Into<String>, hint: impl Into<String>) {
+        self.add(field, Diagnostic::error("IST0106", message).hint(hint));
+    }
+
+    fn add(&mut self, field: &FieldPath, diagnostic: Diagnostic) {
+        self.report.add(self.tree, field.clone(), diagnostic);
+    }
+
+    fn is_written(&self, field: &FieldPath) -> bool {
+        self.tree.has(field)
+    }
+
+    fn port(&mut self, field: &FieldPath, port: u32) {
+        if !(1..=65535).contains(&port) {
+            self.error(field, format!("a port is between 1 and 65535, not {port}"));
+        }
+    }
+
+    /// Istio's durations are at least a millisecond.
+    fn duration(&mut self, field: &FieldPath, duration: Option<Duration>) {
+        if duration.is_some_and(|duration| duration < Duration::from_millis(1)) {
+            self.error(field, "a duration is at least 1ms");
+        }
+    }
+
+    fn percent(&mut self, field: &FieldPath, percent: Option<f64>) {
+        if percent.is_some_and(|percent| !(0.0..=100.0).contains(&percent)) {
+            self.error(field, "a percentage is between 0 and 100");
+        }
+    }
+
+    fn not_negative(&mut self, field: &FieldPath, number: Option<i32>) {
+        if number.is_some_and(|number| number < 0) {
+            self.error(field, "must not be negative");
+        }
+    }
+
+    /// A host that may be short, full or a wildcard.
+    fn host(&mut self, field: &FieldPath, host: &str) {
+        if host.is_empty() {
+            self.error(field, "a host is required");
+        } else if let Err(error) = Hostname::new(host) {
+            self.error(field, error.to_string());
+        }
+    }
+
+    fn regex(&mut self, field: &FieldPath, pattern: &str) {
+        if pattern.is_empty() {
+            self.error(field, "a regular expression must not be empty");
+        } else if pattern.len() > REGEX_LIMIT_BYTES {
+            self.error(field, format!("a regular expression has at most {REGEX_LIMIT_BYTES} bytes"));
+        } else if let Err(error) = regex::RegexBuilder::new(pattern)
+            .size_limit(REGEX_PROGRAM_LIMIT_BYTES)
+            .build()
+        {
+            let text = error.to_string();
+            let reason = text.lines().last().unwrap_or_default();
+            let reason = reason.strip_prefix("error: ").unwrap_or(reason);
+            self.error(field, format!("not an RE2 regular expression: {reason}"));
+        }
+    }
+
+    /// `.`, `*`, `~` or namespaces, and neither of the first beside others.
+    fn export_to(&mut self, field: &FieldPath, export_to: &[String]) {
+        for (index, target) in export_to.iter().enumerate() {
+            let field = field.index(index);
+            let is_special = matches!(target.as_str(), "." | "*" | "~");
+            if !is_special && !is_dns_label(target) {
+                self.error(&field, "write \".\", \"*\" or the name of a namespace");
+            } else if matches!(target.as_str(), "*" | "~") && export_to.len() > 1 {
+                self.error(&field, format!("\"{target}\" must stand alone"));
+            }
+        }
+    }
+
+    /// Selectors compare for equality: no wildcards, no empty keys.
+    fn selector(&mut self, field: &FieldPath, labels: &Labels) {
+        for (key, value) in &labels.0 {
+            let field = field.key(key);
+            if key.is_empty() {
+                self.error(&field, "the key of a label must not be empty");
+            } else if key.contains('*') || value.contains('*') {
+                self.error(&field, "a selector compares for equality, it has no wildcards");
+            }
+        }
+    }
+
+    fn header_name(&mut self, field: &FieldPath, name: &str) {
+        let is_token = |c: u8| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~:@[]".contains(&c);
+        if name.is_empty() || !name.bytes().all(is_token) {
+            self.error(field, format!("\"{name}\" is not the name of a header"));
+        }
+    }
+}
+
+/// A DNS label (RFC 1123): names of namespaces, subsets, ports.
+fn is_dns_label(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 63
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+        && name
+            .bytes()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
+}
+
+/// The positions of values that occurred before.
+fn repeated<T: Ord>(values: impl Iterator<Item = T>) -> Vec<usize> {
+    let mut seen = std::collections::BTreeSet::new();
+    values
+        .enumerate()
+        .filter_map(|(index, value)| (!seen.insert(value)).then_some(index))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

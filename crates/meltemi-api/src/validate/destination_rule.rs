@@ -1,0 +1,199 @@
+use meltemi_core::FieldPath;
+
+use super::{Check, is_dns_label, repeated};
+use crate::istio::{
+    ClientTlsMode, ClientTlsSettings, ConnectionPool, DestinationRule, HttpSettings, LoadBalancer,
+    OutlierDetection, Subset, TcpSettings, TrafficPolicy,
+};
+
+pub(super) fn check(rule: &DestinationRule, spec: &FieldPath, check: &mut Check<'_>) {
+    check.host(&spec.field("host"), &rule.host);
+    check.export_to(&spec.field("exportTo"), &rule.export_to);
+    if let Some(selector) = &rule.workload_selector {
+        let field = spec.field("workloadSelector").field("matchLabels");
+        check.selector(&field, &selector.match_labels);
+    }
+    if let Some(policy) = &rule.traffic_policy {
+        traffic_policy(policy, &spec.field("trafficPolicy"), check);
+    }
+    let subsets = spec.field("subsets");
+    for (index, subset) in rule.subsets.iter().enumerate() {
+        check_subset(subset, &subsets.index(index), check);
+    }
+    for index in repeated(rule.subsets.iter().map(|subset| &subset.name)) {
+        let name = rule.subsets.get(index).map_or("", |subset| &subset.name);
+        let message = format!("subset \"{name}\" is defined twice");
+        check.error(&subsets.index(index).field("name"), message);
+    }
+}
+
+fn check_subset(subset: &Subset, path: &FieldPath, check: &mut Check<'_>) {
+    let name = path.field("name");
+    if subset.name.is_empty() {
+        check.error(&name, "a subset needs a name");
+    } else if !is_dns_label(&subset.name) {
+        let message = format!(
+            "\"{}\" is not a name of lower-case letters, digits and dashes",
+            subset.name
+        );
+        check.error(&name, message);
+    }
+    if let Some(policy) = &subset.traffic_policy {
+        traffic_policy(policy, &path.field("trafficPolicy"), check);
+    }
+}
+
+fn traffic_policy(policy: &TrafficPolicy, path: &FieldPath, check: &mut Check<'_>) {
+    blocks(
+        path,
+        policy.load_balancer.as_ref(),
+        policy.connection_pool.as_ref(),
+        policy.outlier_detection.as_ref(),
+        policy.tls.as_ref(),
+        check,
+    );
+    let ports = path.field("portLevelSettings");
+    for (index, settings) in policy.port_level_settings.iter().enumerate() {
+        let path = ports.index(index);
+        match settings.port {
+            Some(port) => check.port(&path.field("port").field("number"), port.number),
+            None => check.error(&path.field("port"), "port.number is required"),
+        }
+        blocks(
+            &path,
+            settings.load_balancer.as_ref(),
+            settings.connection_pool.as_ref(),
+            settings.outlier_detection.as_ref(),
+            settings.tls.as_ref(),
+            check,
+        );
+    }
+    let numbers = policy
+        .port_level_settings
+        .iter()
+        .map(|settings| settings.port.map(|port| port.number));
+    for index in repeated(numbers) {
+        check.error(&ports.index(index).field("port"), "the port has settings already");
+    }
+}
+
+fn blocks(
+    path: &FieldPath,
+    load_balancer: Option<&LoadBalancer>,
+    pool: Option<&ConnectionPool>,
+    outlier: Option<&OutlierDetection>,
+    tls: Option<&ClientTlsSettings>,
+    check: &mut Check<'_>,
+) {
+    if let Some(settings) = load_balancer {
+        check_load_balancer(settings, &path.field("loadBalancer"), check);
+    }
+    let pool_path = path.field("connectionPool");
+    if let Some(pool) = pool {
+        if pool.tcp.is_none() && pool.http.is_none() {
+            check.error(&pool_path, "set tcp, http or both");
+        }
+        if let Some(tcp) = &pool.tcp {
+            check_tcp(tcp, &pool_path.field("tcp"), check);
+        }
+        if let Some(http) = &pool.http {
+            check_http(http, &pool_path.field("http"), check);
+        }
+    }
+    if let Some(settings) = outlier {
+        check_outlier(settings, &path.field("outlierDetection"), check);
+    }
+    if let Some(settings) = tls {
+        check_tls(settings, &path.field("tls"), check);
+    }
+}
+
+fn check_load_balancer(settings: &LoadBalancer, path: &FieldPath, check: &mut Check<'_>) {
+    if settings.simple.is_some() && settings.consistent_hash.is_some() {
+        check.error(path, "only one of simple and consistentHash can be set");
+    }
+    if let Some(warmup) = &settings.warmup {
+        let path = path.field("warmup");
+        check.duration(&path.field("duration"), warmup.duration);
+        check.percent(&path.field("minimumPercent"), warmup.minimum_percent);
+    }
+}
+
+fn check_tcp(tcp: &TcpSettings, path: &FieldPath, check: &mut Check<'_>) {
+    check.not_negative(&path.field("maxConnections"), tcp.max_connections);
+    check.duration(&path.field("connectTimeout"), tcp.connect_timeout);
+    check.duration(&path.field("maxConnectionDuration"), tcp.max_connection_duration);
+    if let Some(keepalive) = &tcp.tcp_keepalive {
+        let path = path.field("tcpKeepalive");
+        check.duration(&path.field("time"), keepalive.time);
+        check.duration(&path.field("interval"), keepalive.interval);
+    }
+}
+
+fn check_http(http: &HttpSettings, path: &FieldPath, check: &mut Check<'_>) {
+    for (field, number) in [
+        ("http1MaxPendingRequests", http.http1_max_pending_requests),
+        ("http2MaxRequests", http.http2_max_requests),
+        ("maxRequestsPerConnection", http.max_requests_per_connection),
+        ("maxRetries", http.max_retries),
+        ("maxConcurrentStreams", http.max_concurrent_streams),
+    ] {
+        check.not_negative(&path.field(field), number);
+    }
+    check.duration(&path.field("idleTimeout"), http.idle_timeout);
+}
+
+fn check_outlier(settings: &OutlierDetection, path: &FieldPath, check: &mut Check<'_>) {
+    check.duration(&path.field("interval"), settings.interval);
+    check.duration(&path.field("baseEjectionTime"), settings.base_ejection_time);
+    for (field, percent) in [
+        ("maxEjectionPercent", settings.max_ejection_percent),
+        ("minHealthPercent", settings.min_health_percent),
+    ] {
+        check.percent(&path.field(field), percent.map(f64::from));
+    }
+    if settings.consecutive_local_origin_failures.is_some()
+        && !settings.split_external_local_origin_errors
+    {
+        check.error(
+            &path.field("consecutiveLocalOriginFailures"),
+            "needs splitExternalLocalOriginErrors: true",
+        );
+    }
+}
+
+fn check_tls(tls: &ClientTlsSettings, path: &FieldPath, check: &mut Check<'_>) {
+    let files = [
+        ("clientCertificate", &tls.client_certificate),
+        ("privateKey", &tls.private_key),
+        ("caCertificates", &tls.ca_certificates),
+    ];
+    match tls.mode {
+        ClientTlsMode::IstioMutual => {
+            for (field, value) in files {
+                if !value.is_empty() {
+                    check.error_hint(
+                        &path.field(field),
+                        "ISTIO_MUTUAL uses the workload's own certificate",
+                        "remove the field, or use mode MUTUAL",
+                    );
+                }
+            }
+        }
+        ClientTlsMode::Mutual => {
+            let has_secret = check.is_written(&path.field("credentialName"));
+            for (field, value) in files.into_iter().take(2) {
+                if value.is_empty() && !has_secret {
+                    check.error(&path.field(field), "is required in mode MUTUAL");
+                }
+            }
+        }
+        ClientTlsMode::Disable | ClientTlsMode::Simple => {}
+    }
+    if tls.insecure_skip_verify == Some(true) && !tls.ca_certificates.is_empty() {
+        check.error(
+            &path.field("insecureSkipVerify"),
+            "cannot be set together with caCertificates",
+        );
+    }
+}

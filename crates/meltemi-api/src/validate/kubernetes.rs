@@ -1,0 +1,84 @@
+//! The few rules of Kubernetes' kinds that decide whether the mesh can use them.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use meltemi_core::{Diagnostic, FieldPath, Severity};
+
+use super::service_entry::PROTOCOLS;
+use super::{Check, repeated};
+use crate::k8s::{Deployment, Service, StatefulSet};
+
+pub(super) fn check_service(service: &Service, check: &mut Check<'_>) {
+    let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+    let ports: Vec<_> = ports.collect();
+    let path = FieldPath::new("spec.ports");
+    for (index, port) in ports.iter().enumerate() {
+        let path = path.index(index);
+        check.port(&path.field("port"), u32::try_from(port.port).unwrap_or(0));
+        let name = port.name.as_deref().unwrap_or_default();
+        if name.is_empty() && ports.len() > 1 {
+            check.error(&path.field("name"), "the ports of a Service with several need names");
+        }
+        let has_convention = port.app_protocol.is_some()
+            || PROTOCOLS.iter().any(|protocol| {
+                name.strip_prefix(protocol)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+            });
+        let is_tcp = port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP");
+        if !has_convention && is_tcp {
+            check.add(
+                &path.field("name"),
+                Diagnostic::new(
+                    "IST0118",
+                    Severity::Info,
+                    "the port's name does not begin with its protocol: it is detected from the traffic",
+                )
+                .hint("write for instance name: http-web, or set appProtocol"),
+            );
+        }
+    }
+    let numbers = ports
+        .iter()
+        .map(|port| (port.port, port.protocol.as_deref().unwrap_or("TCP")));
+    for index in repeated(numbers) {
+        check.error(&path.index(index).field("port"), "the port is listed twice");
+    }
+}
+
+pub(super) fn check_deployment(deployment: &Deployment, check: &mut Check<'_>) {
+    if let Some(spec) = &deployment.spec {
+        selector_matches(&spec.selector, &spec.template, check);
+    }
+}
+
+pub(super) fn check_stateful_set(set: &StatefulSet, check: &mut Check<'_>) {
+    if let Some(spec) = &set.spec {
+        selector_matches(&spec.selector, &spec.template, check);
+    }
+}
+
+fn selector_matches(selector: &LabelSelector, template: &PodTemplateSpec, check: &mut Check<'_>) {
+    let field = FieldPath::new("spec.selector");
+    let wanted = selector.match_labels.clone().unwrap_or_default();
+    if wanted.is_empty() && selector.match_expressions.is_none() {
+        check.error(&field, "a selector is required");
+        return;
+    }
+    let empty = BTreeMap::new();
+    let labels = template
+        .metadata
+        .as_ref()
+        .and_then(|metadata| metadata.labels.as_ref())
+        .unwrap_or(&empty);
+    for (key, value) in &wanted {
+        if labels.get(key) != Some(value) {
+            check.error_hint(
+                &field.field("matchLabels").key(key),
+                format!("does not match the pods of the template: {key}={value}"),
+                "give spec.template.metadata.labels the same label",
+            );
+        }
+    }
+}
