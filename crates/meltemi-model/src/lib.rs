@@ -1,0 +1,35 @@
+//! The mesh as it is: services, workloads, endpoints and the policies that hold for them, from the objects users wrote.
+//!
+//! ```text
+//! Change -> Mesh (indexes, one owner) -> Arc<MeshSnapshot> (immutable, shared) + ChangeSet (which parts differ)
+//! ```
+//! Everything here is a pure function of the objects: no files, sockets, clocks, tasks or globals. It knows nothing of
+//! xDS; it answers which service, endpoint, rule or mode counts, with Istio's lookup and precedence.
+
+mod analysis;
+
+mod change;
+mod destination_rule;
+mod kubernetes;
+mod mesh;
+mod peer_authentication;
+mod protocol;
+mod service;
+mod service_entry;
+mod snapshot;
+mod virtual_service;
+mod workload;
+
+pub use analysis::analyze;
+
+pub use change::{ChangeSet, Part};
+pub use destination_rule::{EffectivePolicy, HostRule};
+pub use mesh::Mesh;
+pub use peer_authentication::{ServerTls, WorkloadTls};
+pub use protocol::Protocol;
+pub use service::{ExportTo, Resolution, Service, ServiceAddress, ServicePort, TargetPort};
+pub use snapshot::MeshSnapshot;
+pub use virtual_service::MeshVirtualService;
+pub use workload::{
+    Endpoint, EndpointAddress, Health, ServiceEndpoints, Workload, WorkloadPort,
+};

@@ -1,0 +1,141 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use meltemi_api::istio::MeshConfig;
+use meltemi_core::{Hostname, Labels, TrustDomain};
+
+use crate::destination_rule::DestinationRules;
+use crate::peer_authentication::PeerAuthentications;
+use crate::virtual_service::VirtualServices;
+use crate::{
+    HostRule, MeshVirtualService, ServerTls, Service, ServiceEndpoints, Workload, WorkloadTls,
+};
+
+/// The mesh at one moment. Immutable; snapshots share what did not change between them.
+///
+/// Each accessor names the [`crate::Part`] that its answer depends on.
+#[derive(Clone, Debug, Default)]
+pub struct MeshSnapshot {
+    pub(crate) config: Arc<MeshConfig>,
+    pub(crate) services: Arc<BTreeMap<Hostname, Arc<Service>>>,
+    pub(crate) hosts_by_port: Arc<BTreeMap<u16, BTreeSet<Hostname>>>,
+    pub(crate) endpoints: Arc<BTreeMap<Hostname, Arc<ServiceEndpoints>>>,
+    pub(crate) workloads: Arc<BTreeMap<IpAddr, Arc<Workload>>>,
+    pub(crate) memberships: Arc<BTreeMap<IpAddr, BTreeSet<Hostname>>>,
+    pub(crate) destination_rules: Arc<DestinationRules>,
+    pub(crate) virtual_services: Arc<VirtualServices>,
+    pub(crate) peer_authentications: Arc<PeerAuthentications>,
+}
+
+impl MeshSnapshot {
+    /// `Part::MeshConfig`.
+    pub fn config(&self) -> &MeshConfig {
+        &self.config
+    }
+
+    /// `Part::MeshConfig`. A name that is no trust domain counts as the default.
+    pub fn trust_domain(&self) -> TrustDomain {
+        TrustDomain::new(&self.config.trust_domain).unwrap_or_default()
+    }
+
+    /// All services by host: `Part::ServiceNames`, and `Part::Service` of each.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.values()
+    }
+
+    /// `Part::Service(host)`.
+    pub fn service(&self, host: &Hostname) -> Option<&Arc<Service>> {
+        self.services.get(host)
+    }
+
+    /// The services with a port of that number: `Part::ServicePort(port)`.
+    pub fn services_on_port(&self, port: u16) -> impl Iterator<Item = &Arc<Service>> {
+        self.hosts_by_port
+            .get(&port)
+            .into_iter()
+            .flatten()
+            .filter_map(|host| self.services.get(host))
+    }
+
+    /// Every port number that some service has: `Part::ServiceNames`.
+    pub fn service_ports(&self) -> impl Iterator<Item = u16> {
+        self.hosts_by_port.keys().copied()
+    }
+
+    /// `Part::Endpoints(host)`.
+    pub fn endpoints(&self, host: &Hostname) -> Option<&Arc<ServiceEndpoints>> {
+        self.endpoints.get(host)
+    }
+
+    /// `Part::Workload(address)`.
+    pub fn workload(&self, address: IpAddr) -> Option<&Arc<Workload>> {
+        self.workloads.get(&address)
+    }
+
+    /// All workloads, each once per address.
+    pub fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
+        self.workloads.values()
+    }
+
+    /// The services that a workload stands behind: `Part::Workload(address)`, and `Part::Service` of each.
+    pub fn services_of(&self, address: IpAddr) -> impl Iterator<Item = &Arc<Service>> {
+        self.memberships
+            .get(&address)
+            .into_iter()
+            .flatten()
+            .filter_map(|host| self.services.get(host))
+    }
+
+    /// The rule that a client obeys for a host: `Part::DestinationRule(host)`, `Part::Service(host)`.
+    pub fn destination_rule(
+        &self,
+        client_namespace: &str,
+        client_labels: &Labels,
+        host: &Hostname,
+    ) -> Option<&Arc<HostRule>> {
+        let service_namespace = self
+            .services
+            .get(host)
+            .map_or(client_namespace, |service| &service.namespace);
+        self.destination_rules.lookup(
+            client_namespace,
+            client_labels,
+            host,
+            service_namespace,
+            &self.config.root_namespace,
+        )
+    }
+
+    /// `Part::VirtualService(host)`.
+    pub fn virtual_service(
+        &self,
+        host: &Hostname,
+        client_namespace: &str,
+    ) -> Option<&Arc<MeshVirtualService>> {
+        self.virtual_services.lookup(host, client_namespace)
+    }
+
+    /// Those that a client sees, the oldest first: `Part::ForeignVirtualServices` for hosts that are no service.
+    pub fn virtual_services(
+        &self,
+        client_namespace: &str,
+    ) -> impl Iterator<Item = &Arc<MeshVirtualService>> {
+        self.virtual_services
+            .by_age
+            .iter()
+            .filter(move |service| service.visible_to(client_namespace))
+    }
+
+    /// `Part::PeerAuthentication` of the namespace and of the root namespace.
+    pub fn namespace_tls(&self, namespace: &str) -> ServerTls {
+        self.peer_authentications
+            .of_namespace(namespace, &self.config.root_namespace)
+    }
+
+    /// As [`Self::namespace_tls`], and `Part::WorkloadPeerAuthentication` of the namespace.
+    pub fn workload_tls(&self, namespace: &str, labels: &Labels) -> WorkloadTls {
+        self.peer_authentications
+            .of_workload(namespace, labels, &self.config.root_namespace)
+    }
+}

@@ -1,0 +1,91 @@
+//! Which VirtualService routes the requests of a host.
+
+use std::sync::Arc;
+
+use meltemi_api::istio::{MeshConfig, VirtualService};
+use meltemi_api::{Object, Resource};
+use meltemi_core::Hostname;
+
+use crate::ExportTo;
+
+/// A VirtualService that sidecars obey, with its hosts resolved.
+#[derive(Clone, Debug)]
+pub struct MeshVirtualService {
+    pub object: Arc<Object>,
+    pub spec: VirtualService,
+    pub hosts: Vec<Hostname>,
+    export_to: ExportTo,
+}
+
+impl PartialEq for MeshVirtualService {
+    fn eq(&self, other: &Self) -> bool {
+        self.object == other.object && self.hosts == other.hosts && self.export_to == other.export_to
+    }
+}
+
+impl MeshVirtualService {
+    pub(crate) fn new(object: &Arc<Object>, config: &MeshConfig, domain: &str) -> Option<Self> {
+        let Resource::VirtualService(spec) = &object.resource else {
+            return None;
+        };
+        let namespace = &object.meta.namespace;
+        let hosts: Vec<_> = spec
+            .hosts
+            .iter()
+            .filter_map(|host| Hostname::resolve(host, namespace, domain).ok())
+            .collect();
+        if !spec.applies_to_mesh() || hosts.is_empty() {
+            return None;
+        }
+        let export_to = ExportTo::new(
+            &spec.export_to,
+            &config.default_virtual_service_export_to,
+            namespace,
+        );
+        Some(Self {
+            object: Arc::clone(object),
+            spec: spec.as_ref().clone(),
+            hosts,
+            export_to,
+        })
+    }
+
+    pub fn namespace(&self) -> &str {
+        &self.object.meta.namespace
+    }
+
+    pub fn visible_to(&self, namespace: &str) -> bool {
+        self.export_to.includes(namespace)
+    }
+
+    /// The most specific of its hosts that covers `host`.
+    fn host_covering(&self, host: &Hostname) -> Option<&Hostname> {
+        self.hosts
+            .iter()
+            .filter(|own| own.covers(host))
+            .min_by(|a, b| Hostname::by_specificity(a, b))
+    }
+}
+
+/// Those that sidecars obey, the oldest first.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct VirtualServices {
+    pub(crate) by_age: Vec<Arc<MeshVirtualService>>,
+}
+
+impl VirtualServices {
+    /// The one whose host is most specific; of those for the same host the oldest, the others do not count (IST0109).
+    pub(crate) fn lookup(
+        &self,
+        host: &Hostname,
+        client_namespace: &str,
+    ) -> Option<&Arc<MeshVirtualService>> {
+        self.by_age
+            .iter()
+            .filter(|service| service.visible_to(client_namespace))
+            .filter_map(|service| Some((service.host_covering(host)?, service)))
+            // `min_by` keeps the first of equals.
+            .min_by(|(a, _), (b, _)| Hostname::by_specificity(a, b))
+            .map(|(_, service)| service)
+    }
+}
