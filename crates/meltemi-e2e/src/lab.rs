@@ -20,11 +20,20 @@ impl Lab {
     /// The lab does not start: a tier that cannot run fails.
     #[track_caller]
     pub fn up(name: &str, flags: &[&str]) -> Self {
-        let lab = Self { name: format!("it-{name}-{}", std::process::id()) };
+        let lab = Self {
+            name: format!("it-{name}-{}", std::process::id()),
+        };
         let mut args = vec!["lab", "up", "--wait"];
         args.extend(flags);
         lab.meltemi(&args).ok();
-        lab.meltemi(&["lab", "label", "namespace", "default", "istio-injection=enabled"]).ok();
+        lab.meltemi(&[
+            "lab",
+            "label",
+            "namespace",
+            "default",
+            "istio-injection=enabled",
+        ])
+        .ok();
         lab
     }
 
@@ -42,7 +51,15 @@ impl Lab {
     pub fn add_echo_and_outsider(&self) {
         self.apply_file(&crate::sample("echo/echo.yaml"));
         self.apply("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: outside\n");
-        self.meltemi(&["lab", "apply", "-n", "outside", "-f", &crate::istio("curl/curl.yaml")]).ok();
+        self.meltemi(&[
+            "lab",
+            "apply",
+            "-n",
+            "outside",
+            "-f",
+            &crate::istio("curl/curl.yaml"),
+        ])
+        .ok();
         self.wait_ready();
     }
 
@@ -65,7 +82,9 @@ impl Lab {
             println!("`{line}` did not read its input: {error}");
         }
         drop(stdin);
-        let output = child.wait_with_output().expect("a started command can be waited for");
+        let output = child
+            .wait_with_output()
+            .expect("a started command can be waited for");
         Output::new(line, output.status, &output.stdout, &output.stderr)
     }
 
@@ -87,14 +106,25 @@ impl Lab {
 
     pub fn exec(&self, target: &str, container: &str, call: &[&str]) -> Output {
         let (target, namespace) = target.split_once('.').unwrap_or((target, "default"));
-        let mut args = vec!["lab", "exec", target, "-n", namespace, "-c", container, "--"];
+        let mut args = vec![
+            "lab", "exec", target, "-n", namespace, "-c", container, "--",
+        ];
         args.extend(call);
         self.meltemi(&args)
     }
 
     /// Calls a URL with curl from an application container; returns curl's exit status and the HTTP status.
     pub fn curl(&self, target: &str, container: &str, args: &[&str]) -> (i32, String, Output) {
-        let mut call = vec!["curl", "-sS", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}"];
+        let mut call = vec![
+            "curl",
+            "-sS",
+            "-m",
+            "5",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+        ];
         call.extend(args);
         let output = self.exec(target, container, &call);
         (output.status, output.stdout.trim().to_owned(), output)
@@ -103,7 +133,12 @@ impl Lab {
     /// The answer of a proxy's admin port.
     #[track_caller]
     pub fn admin(&self, target: &str, path: &str) -> Value {
-        self.exec(target, "istio-proxy", &["pilot-agent", "request", "GET", path]).json()
+        self.exec(
+            target,
+            "istio-proxy",
+            &["pilot-agent", "request", "GET", path],
+        )
+        .json()
     }
 
     /// Sets the mTLS mode of the default namespace and waits until the proxy of `target` runs in it.
@@ -123,7 +158,16 @@ impl Lab {
     /// Starts the load generator in an application container.
     #[track_caller]
     pub fn load(&self, target: &str, container: &str, args: &[&str]) -> Load {
-        let mut call = vec!["lab", "exec", target, "-c", container, "--", "meltemi-apps", "client"];
+        let mut call = vec![
+            "lab",
+            "exec",
+            target,
+            "-c",
+            container,
+            "--",
+            "meltemi-apps",
+            "client",
+        ];
         call.extend(args);
         let line = format!("meltemi {}", call.join(" "));
         let child = self
@@ -138,7 +182,9 @@ impl Lab {
 
     #[track_caller]
     pub fn pods(&self, namespace: &str) -> Vec<Value> {
-        let list = self.meltemi(&["lab", "get", "pods", "-n", namespace, "-o", "json"]).json();
+        let list = self
+            .meltemi(&["lab", "get", "pods", "-n", namespace, "-o", "json"])
+            .json();
         list["items"].as_array().cloned().unwrap_or_default()
     }
 
@@ -152,7 +198,10 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            for args in [&["lab", "get", "pods", "-A", "-o", "wide"][..], &["lab", "status"]] {
+            for args in [
+                &["lab", "get", "pods", "-A", "-o", "wide"][..],
+                &["lab", "status"],
+            ] {
                 println!("--- {}\n{}", args.join(" "), self.meltemi(args).stdout);
             }
         }
@@ -168,7 +217,10 @@ fn programs() -> PathBuf {
     std::env::var_os("MELTEMI_PROGRAMS").map_or_else(
         || {
             let test = std::env::current_exe().expect("a test program has a path");
-            test.ancestors().nth(2).expect("it lies in target/debug/deps").to_owned()
+            test.ancestors()
+                .nth(2)
+                .expect("it lies in target/debug/deps")
+                .to_owned()
         },
         PathBuf::from,
     )

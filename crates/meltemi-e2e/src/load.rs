@@ -25,13 +25,28 @@ impl Load {
     /// The load generator failed or printed no summary.
     #[track_caller]
     pub fn finish(self) -> Summary {
-        let output = self.child.wait_with_output().expect("the load generator can be waited for");
+        let output = self
+            .child
+            .wait_with_output()
+            .expect("the load generator can be waited for");
         let text = String::from_utf8_lossy(&output.stdout);
         let Ok(raw) = serde_json::from_str::<Value>(&text) else {
-            panic!("`{}` printed no summary: {text}{}", self.line, String::from_utf8_lossy(&output.stderr))
+            panic!(
+                "`{}` printed no summary: {text}{}",
+                self.line,
+                String::from_utf8_lossy(&output.stderr)
+            )
         };
-        let number = |key: &str| raw[key].as_u64().unwrap_or_else(|| panic!("the summary lacks \"{key}\": {raw}"));
-        Summary { sent: number("sent"), ok: number("ok"), raw }
+        let number = |key: &str| {
+            raw[key]
+                .as_u64()
+                .unwrap_or_else(|| panic!("the summary lacks \"{key}\": {raw}"))
+        };
+        Summary {
+            sent: number("sent"),
+            ok: number("ok"),
+            raw,
+        }
     }
 }
 
@@ -41,7 +56,12 @@ impl Summary {
     #[track_caller]
     pub fn assert_none_failed(&self, at_least: u64) {
         assert_eq!(self.sent, self.ok, "requests failed: {}", self.raw);
-        assert!(self.ok >= at_least, "only {} requests were sent, {at_least} expected: {}", self.ok, self.raw);
+        assert!(
+            self.ok >= at_least,
+            "only {} requests were sent, {at_least} expected: {}",
+            self.ok,
+            self.raw
+        );
     }
 
     /// Answers per value of the JSON field that the load generator was asked to count, cut by `key`.

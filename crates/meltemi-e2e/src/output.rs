@@ -14,7 +14,12 @@ pub struct Output {
 impl Output {
     pub(crate) fn new(line: String, status: ExitStatus, stdout: &[u8], stderr: &[u8]) -> Self {
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-        Self { line, status: status.code().unwrap_or(-1), stdout: text(stdout), stderr: text(stderr) }
+        Self {
+            line,
+            status: status.code().unwrap_or(-1),
+            stdout: text(stdout),
+            stderr: text(stderr),
+        }
     }
 
     /// The standard output of a command that must have succeeded.
@@ -23,7 +28,11 @@ impl Output {
     /// It did not succeed.
     #[track_caller]
     pub fn ok(self) -> String {
-        assert_eq!(self.status, 0, "`{}` failed\nstdout: {}\nstderr: {}", self.line, self.stdout, self.stderr);
+        assert_eq!(
+            self.status, 0,
+            "`{}` failed\nstdout: {}\nstderr: {}",
+            self.line, self.stdout, self.stderr
+        );
         self.stdout
     }
 
@@ -35,6 +44,7 @@ impl Output {
     pub fn json(self) -> Value {
         let line = self.line.clone();
         let text = self.ok();
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("`{line}` printed no JSON ({error}): {text}"))
+        serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("`{line}` printed no JSON ({error}): {text}"))
     }
 }

@@ -9,12 +9,26 @@ fn renewal_under_load_loses_nothing() {
     let load = lab.load(
         "deploy/productpage-v1",
         "productpage",
-        &["--rps", "500", "--duration", "30s", "--connections", "16", "http://ratings:9080/ratings/0"],
+        &[
+            "--rps",
+            "500",
+            "--duration",
+            "30s",
+            "--connections",
+            "16",
+            "http://ratings:9080/ratings/0",
+        ],
     );
     load.finish().assert_none_failed(14_500);
     assert_ne!(serial(&lab), before);
     for pod in ["deploy/productpage-v1", "deploy/ratings-v1"] {
-        let stats = lab.exec(pod, "istio-proxy", &["pilot-agent", "request", "GET", "stats/prometheus"]).ok();
+        let stats = lab
+            .exec(
+                pod,
+                "istio-proxy",
+                &["pilot-agent", "request", "GET", "stats/prometheus"],
+            )
+            .ok();
         let renewals = stats
             .lines()
             .find_map(|line| line.strip_prefix("istio_agent_certificate_renewals_total"))
@@ -26,5 +40,8 @@ fn renewal_under_load_loses_nothing() {
 
 fn serial(lab: &Lab) -> String {
     let certs = lab.admin("deploy/ratings-v1", "certs");
-    certs["certificates"][0]["cert_chain"][0]["serial_number"].as_str().expect("a certificate has a serial number").to_owned()
+    certs["certificates"][0]["cert_chain"][0]["serial_number"]
+        .as_str()
+        .expect("a certificate has a serial number")
+        .to_owned()
 }

@@ -3,8 +3,16 @@
 use meltemi_e2e::Lab;
 
 fn received_bytes(lab: &Lab) -> u64 {
-    let counters = lab.exec("deploy/echo", "echo", &["curl", "-sS", "http://127.0.0.1:8080/counters"]).json();
-    counters["ports"]["8080"]["received_bytes"].as_u64().expect("the echo app counts the bytes it received")
+    let counters = lab
+        .exec(
+            "deploy/echo",
+            "echo",
+            &["curl", "-sS", "http://127.0.0.1:8080/counters"],
+        )
+        .json();
+    counters["ports"]["8080"]["received_bytes"]
+        .as_u64()
+        .expect("the echo app counts the bytes it received")
 }
 
 #[test]
@@ -13,22 +21,50 @@ fn strict_refuses_plaintext_before_a_byte_reaches_the_app() {
     lab.add_echo_and_outsider();
 
     lab.set_mode("PERMISSIVE", "deploy/echo");
-    let (status, code, output) = lab.curl("deploy/curl.outside", "curl", &["http://echo.default:8080/"]);
-    assert_eq!((status, code.as_str()), (0, "200"), "PERMISSIVE takes plaintext: {output:?}");
+    let (status, code, output) = lab.curl(
+        "deploy/curl.outside",
+        "curl",
+        &["http://echo.default:8080/"],
+    );
+    assert_eq!(
+        (status, code.as_str()),
+        (0, "200"),
+        "PERMISSIVE takes plaintext: {output:?}"
+    );
 
     lab.set_mode("STRICT", "deploy/echo");
     // The counter's own request passes over loopback and is counted too: its size is the same each time.
     let (first, second) = (received_bytes(&lab), received_bytes(&lab));
     for _ in 0..5 {
-        let (status, _, output) = lab.curl("deploy/curl.outside", "curl", &["http://echo.default:8080/"]);
-        assert!([52, 56].contains(&status), "STRICT resets plaintext: {output:?}");
+        let (status, _, output) = lab.curl(
+            "deploy/curl.outside",
+            "curl",
+            &["http://echo.default:8080/"],
+        );
+        assert!(
+            [52, 56].contains(&status),
+            "STRICT resets plaintext: {output:?}"
+        );
     }
-    assert_eq!(received_bytes(&lab) - second, second - first, "bytes of a refused client reached the app");
+    assert_eq!(
+        received_bytes(&lab) - second,
+        second - first,
+        "bytes of a refused client reached the app"
+    );
 
     lab.apply_file(&meltemi_e2e::istio("httpbin/httpbin.yaml"));
     lab.wait_ready();
-    let echoed = lab.exec("deploy/httpbin", "httpbin", &["curl", "-sS", "http://echo:8080/"]).ok();
-    assert!(echoed.contains("URI=spiffe://cluster.local/ns/default/sa/httpbin"), "XFCC names the caller: {echoed}");
+    let echoed = lab
+        .exec(
+            "deploy/httpbin",
+            "httpbin",
+            &["curl", "-sS", "http://echo:8080/"],
+        )
+        .ok();
+    assert!(
+        echoed.contains("URI=spiffe://cluster.local/ns/default/sa/httpbin"),
+        "XFCC names the caller: {echoed}"
+    );
 }
 
 #[test]
@@ -38,9 +74,24 @@ fn changing_the_mode_under_load_loses_nothing() {
     let load = lab.load(
         "deploy/productpage-v1",
         "productpage",
-        &["--rps", "500", "--duration", "20s", "--connections", "16", "http://ratings:9080/ratings/0"],
+        &[
+            "--rps",
+            "500",
+            "--duration",
+            "20s",
+            "--connections",
+            "16",
+            "http://ratings:9080/ratings/0",
+        ],
     );
-    for mode in ["PERMISSIVE", "STRICT", "PERMISSIVE", "DISABLE", "PERMISSIVE", "STRICT"] {
+    for mode in [
+        "PERMISSIVE",
+        "STRICT",
+        "PERMISSIVE",
+        "DISABLE",
+        "PERMISSIVE",
+        "STRICT",
+    ] {
         lab.set_mode(mode, "deploy/ratings-v1");
     }
     load.finish().assert_none_failed(9_500);
