@@ -115,11 +115,10 @@ fn applied_at(lab: &Lab, weight: u32) -> Option<SystemTime> {
         .flatten();
     let entry = routes.into_iter().find(|entry| {
         let hosts = entry["route_config"]["virtual_hosts"].as_array();
-        let found = hosts.into_iter().flatten().any(|host| {
+        hosts.into_iter().flatten().any(|host| {
             host["routes"][0]["route"]["weighted_clusters"]["clusters"][0]["weight"]
                 == Value::from(weight)
-        });
-        found
+        })
     })?;
     let at: jiff::Timestamp = entry["last_updated"].as_str()?.parse().ok()?;
     Some(SystemTime::from(at))
