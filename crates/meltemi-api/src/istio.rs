@@ -16,9 +16,9 @@ pub use destination_rule::{
     Warmup,
 };
 pub use mesh_config::{
-    AccessLogEncoding, ForwardClientCertDetails, GatewayTopology, InboundTrafficPolicy, InboundTrafficPolicyMode,
-    MeshConfig, OutboundTrafficPolicy, OutboundTrafficPolicyMode, PathNormalization,
-    PathNormalizationType, ProxyConfig, ProxyImage, ProxyStatsMatcher, Tracing,
+    AccessLogEncoding, ForwardClientCertDetails, GatewayTopology, InboundTrafficPolicy,
+    InboundTrafficPolicyMode, MeshConfig, OutboundTrafficPolicy, OutboundTrafficPolicyMode,
+    PathNormalization, PathNormalizationType, ProxyConfig, ProxyImage, ProxyStatsMatcher, Tracing,
 };
 pub use peer_authentication::{MutualTls, PeerAuthentication, TlsMode};
 pub use service_entry::{

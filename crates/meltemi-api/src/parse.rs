@@ -56,6 +56,11 @@ pub fn parse(file: &str, text: &str, default_namespace: &str) -> Parsed {
             }
         }
     }
+    let place = |diagnostic: &Diagnostic| {
+        let location = diagnostic.location.as_ref();
+        location.map(|location| (location.line, location.column))
+    };
+    parser.parsed.diagnostics.sort_by_key(place);
     parser.parsed
 }
 
@@ -205,10 +210,9 @@ impl Report {
         for field in tree.fields() {
             if is_unsupported(&field) {
                 let place = self.place(tree.locate_key(&field));
-                let mut diagnostic =
-                    Diagnostic::warning("MEL0005", "not supported yet, ignored")
-                        .field(field)
-                        .at(place);
+                let mut diagnostic = Diagnostic::warning("MEL0005", "not supported yet, ignored")
+                    .field(field)
+                    .at(place);
                 diagnostic.object.clone_from(&self.object);
                 self.diagnostics.push(diagnostic);
             }

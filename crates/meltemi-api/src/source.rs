@@ -59,8 +59,14 @@ impl fmt::Debug for Source {
 }
 
 pub(crate) fn location(source: &SourceText, place: Place, quotable: bool) -> SourceLocation {
-    let snippet = match source.text.lines().nth(place.line.saturating_sub(1) as usize) {
-        Some(line) if quotable && place.line > 0 => line.chars().take(SNIPPET_LIMIT_CHARS).collect(),
+    let snippet = match source
+        .text
+        .lines()
+        .nth(place.line.saturating_sub(1) as usize)
+    {
+        Some(line) if quotable && place.line > 0 => {
+            line.chars().take(SNIPPET_LIMIT_CHARS).collect()
+        }
         _ => String::new(),
     };
     SourceLocation {

@@ -19,7 +19,11 @@ pub(crate) enum Unread {
 /// Kinds that are recognised only: group, kind, why.
 pub(crate) const UNREAD_KINDS: &[(&str, &str, Unread)] = &[
     ("security.istio.io", "AuthorizationPolicy", Unread::Security),
-    ("security.istio.io", "RequestAuthentication", Unread::Security),
+    (
+        "security.istio.io",
+        "RequestAuthentication",
+        Unread::Security,
+    ),
     ("networking.istio.io", "Gateway", Unread::Mesh),
     ("networking.istio.io", "Sidecar", Unread::Mesh),
     ("networking.istio.io", "EnvoyFilter", Unread::Mesh),
@@ -52,12 +56,36 @@ pub(crate) const UNREAD_KINDS: &[(&str, &str, Unread)] = &[
     ("batch", "CronJob", Unread::Kubernetes),
     ("policy", "PodDisruptionBudget", Unread::Kubernetes),
     ("rbac.authorization.k8s.io", "Role", Unread::Kubernetes),
-    ("rbac.authorization.k8s.io", "RoleBinding", Unread::Kubernetes),
-    ("rbac.authorization.k8s.io", "ClusterRole", Unread::Kubernetes),
-    ("rbac.authorization.k8s.io", "ClusterRoleBinding", Unread::Kubernetes),
-    ("apiextensions.k8s.io", "CustomResourceDefinition", Unread::Kubernetes),
-    ("admissionregistration.k8s.io", "MutatingWebhookConfiguration", Unread::Kubernetes),
-    ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration", Unread::Kubernetes),
+    (
+        "rbac.authorization.k8s.io",
+        "RoleBinding",
+        Unread::Kubernetes,
+    ),
+    (
+        "rbac.authorization.k8s.io",
+        "ClusterRole",
+        Unread::Kubernetes,
+    ),
+    (
+        "rbac.authorization.k8s.io",
+        "ClusterRoleBinding",
+        Unread::Kubernetes,
+    ),
+    (
+        "apiextensions.k8s.io",
+        "CustomResourceDefinition",
+        Unread::Kubernetes,
+    ),
+    (
+        "admissionregistration.k8s.io",
+        "MutatingWebhookConfiguration",
+        Unread::Kubernetes,
+    ),
+    (
+        "admissionregistration.k8s.io",
+        "ValidatingWebhookConfiguration",
+        Unread::Kubernetes,
+    ),
     ("storage.k8s.io", "StorageClass", Unread::Kubernetes),
 ];
 
@@ -206,11 +234,19 @@ mod tests {
     #[test]
     fn fields_are_found_at_every_place_and_spelling() {
         let check = |kind, path: &str, expected| {
-            assert_eq!(is_unsupported(kind, &FieldPath::new(path)), expected, "{path}");
+            assert_eq!(
+                is_unsupported(kind, &FieldPath::new(path)),
+                expected,
+                "{path}"
+            );
         };
         let dr = Kind::DestinationRule;
         check(dr, "spec.trafficPolicy.tunnel", true);
-        check(dr, "spec.subsets[2].trafficPolicy.portLevelSettings[0].tls.caCrl", true);
+        check(
+            dr,
+            "spec.subsets[2].trafficPolicy.portLevelSettings[0].tls.caCrl",
+            true,
+        );
         check(dr, "spec.subsets[2].traffic_policy.proxy_protocol", true);
         check(dr, "spec.trafficPolicy.tls", false);
         check(Kind::PeerAuthentication, "spec.mtls", false);

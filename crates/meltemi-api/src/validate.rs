@@ -23,7 +23,9 @@ pub(crate) fn object(tree: &Node, resource: &Resource, report: &mut Report) {
     let mut check = Check { tree, report };
     let spec = FieldPath::new("spec");
     match resource {
-        Resource::PeerAuthentication(policy) => peer_authentication::check(policy, &spec, &mut check),
+        Resource::PeerAuthentication(policy) => {
+            peer_authentication::check(policy, &spec, &mut check)
+        }
         Resource::DestinationRule(rule) => destination_rule::check(rule, &spec, &mut check),
         Resource::VirtualService(service) => virtual_service::check(service, &spec, &mut check),
         Resource::ServiceEntry(entry) => service_entry::check(entry, &spec, &mut check),
@@ -46,7 +48,12 @@ impl Check<'_> {
         self.add(field, Diagnostic::error("IST0106", message));
     }
 
-    fn error_hint(&mut self, field: &FieldPath, message: impl Into<String>, hint: impl Into<String>) {
+    fn error_hint(
+        &mut self,
+        field: &FieldPath,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
         self.add(field, Diagnostic::error("IST0106", message).hint(hint));
     }
 
@@ -96,7 +103,10 @@ impl Check<'_> {
         if pattern.is_empty() {
             self.error(field, "a regular expression must not be empty");
         } else if pattern.len() > REGEX_LIMIT_BYTES {
-            self.error(field, format!("a regular expression has at most {REGEX_LIMIT_BYTES} bytes"));
+            self.error(
+                field,
+                format!("a regular expression has at most {REGEX_LIMIT_BYTES} bytes"),
+            );
         } else if let Err(error) = regex::RegexBuilder::new(pattern)
             .size_limit(REGEX_PROGRAM_LIMIT_BYTES)
             .build()
@@ -128,7 +138,10 @@ impl Check<'_> {
             if key.is_empty() {
                 self.error(&field, "the key of a label must not be empty");
             } else if key.contains('*') || value.contains('*') {
-                self.error(&field, "a selector compares for equality, it has no wildcards");
+                self.error(
+                    &field,
+                    "a selector compares for equality, it has no wildcards",
+                );
             }
         }
     }

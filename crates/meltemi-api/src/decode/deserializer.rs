@@ -219,7 +219,9 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'de> {
     ) -> Result<V::Value> {
         let path = self.path.clone();
         match &self.node.value {
-            Value::String(name) => visitor.visit_enum(IntoDeserializer::<DecodeError>::into_deserializer(name.as_str())),
+            Value::String(name) => visitor.visit_enum(
+                IntoDeserializer::<DecodeError>::into_deserializer(name.as_str()),
+            ),
             Value::Map(entries) => match entries.as_slice() {
                 [entry] => visitor.visit_enum(Variant {
                     entry,
@@ -261,8 +263,9 @@ impl<'de> SeqAccess<'de> for Items<'de> {
             let path = self.path.index(index);
             if !self.session.is_hidden(&path) {
                 return seed
-                    .deserialize(NodeDeserializer::new(node, path, self.session))
-                    .map(Some);
+                    .deserialize(NodeDeserializer::new(node, path.clone(), self.session))
+                    .map(Some)
+                    .map_err(|error| error.at(&path));
             }
         }
         Ok(None)
@@ -310,9 +313,9 @@ impl<'de> MapAccess<'de> for Fields<'de> {
         let Some((entry, path)) = self.current.take() else {
             return Err(DecodeError::custom("a value was read before its key"));
         };
-        let mut node = NodeDeserializer::new(&entry.node, path, self.session);
+        let mut node = NodeDeserializer::new(&entry.node, path.clone(), self.session);
         node.siblings = self.fields.unwrap_or_default();
-        seed.deserialize(node)
+        seed.deserialize(node).map_err(|error| error.at(&path))
     }
 }
 

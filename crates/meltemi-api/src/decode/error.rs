@@ -69,9 +69,22 @@ impl de::Error for DecodeError {
 
     fn invalid_type(unexpected: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
         Self::custom(format!(
-            "expected {expected}, found {}",
+            "expected {}, found {}",
+            in_words(&expected.to_string()),
             type_name(&unexpected)
         ))
+    }
+
+    fn invalid_value(unexpected: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        match unexpected {
+            de::Unexpected::Unsigned(_) | de::Unexpected::Signed(_) | de::Unexpected::Float(_) => {
+                Self::custom(format!(
+                    "the number is out of range for {}",
+                    in_words(&expected.to_string())
+                ))
+            }
+            _ => Self::custom(format!("expected {}", in_words(&expected.to_string()))),
+        }
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
@@ -80,6 +93,19 @@ impl de::Error for DecodeError {
 
     fn missing_field(field: &'static str) -> Self {
         Self::custom(format!("{field} is required"))
+    }
+}
+
+/// Rust's names of types in the words of those who write YAML.
+fn in_words(expected: &str) -> &str {
+    match expected {
+        "i8" | "i16" | "i32" | "i64" => "a whole number",
+        "u8" | "u16" | "u32" | "u64" => "a whole number that is not negative",
+        "f32" | "f64" => "a number",
+        "a sequence" => "a list",
+        "a map" => "a mapping",
+        _ if expected.starts_with("struct ") => "a mapping",
+        _ => expected,
     }
 }
 

@@ -28,7 +28,9 @@ enum Mode {
 
 fn decode_text(text: &str) -> (Option<Outer>, Vec<Problem>) {
     let tree: Node = serde_saphyr::from_str(text).unwrap();
-    decode(&tree, &FieldPath::default(), &|path| path.as_str() == "later")
+    decode(&tree, &FieldPath::default(), &|path| {
+        path.as_str() == "later"
+    })
 }
 
 #[test]
@@ -55,10 +57,20 @@ fn every_wrong_value_is_reported_with_its_path() {
         "hostName: 5\ncount: -1\ninner: [{weight: 1}, {weight: x}, 7]\nbyPort: {http: true}\nmode: STRCT",
     );
     assert_eq!(outer, None);
-    let paths: Vec<&str> = problems.iter().map(|problem| problem.path.as_str()).collect();
+    let paths: Vec<&str> = problems
+        .iter()
+        .map(|problem| problem.path.as_str())
+        .collect();
     assert_eq!(
         paths,
-        ["hostName", "count", "inner[1].weight", "inner[2]", "byPort[\"http\"]", "mode"]
+        [
+            "hostName",
+            "count",
+            "inner[1].weight",
+            "inner[2]",
+            "byPort[\"http\"]",
+            "mode"
+        ]
     );
     assert_eq!(problems[0].hint, "put the value in quotation marks");
     assert_eq!(problems[5].hint, "did you mean \"STRICT\"?");
@@ -66,7 +78,8 @@ fn every_wrong_value_is_reported_with_its_path() {
 
 #[test]
 fn unknown_fields_do_not_prevent_decoding_and_are_reported_once() {
-    let (outer, problems) = decode_text("hostNmae: a\ncount: 3\nlater: {any: thing}\ninner: [{wieght: 3}]");
+    let (outer, problems) =
+        decode_text("hostNmae: a\ncount: 3\nlater: {any: thing}\ninner: [{wieght: 3}]");
     assert_eq!(outer.unwrap().count, 3);
     let found: Vec<(&str, &str)> = problems
         .iter()

@@ -130,7 +130,9 @@ impl TryFrom<ConsistentHashFields> for ConsistentHash {
             fields.http_header_name.map(HashKey::Header),
             fields.http_cookie.map(HashKey::Cookie),
             (fields.use_source_ip == Some(true)).then_some(HashKey::SourceIp),
-            fields.http_query_parameter_name.map(HashKey::QueryParameter),
+            fields
+                .http_query_parameter_name
+                .map(HashKey::QueryParameter),
         ]
         .into_iter()
         .flatten();

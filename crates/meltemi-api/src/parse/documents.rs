@@ -70,7 +70,9 @@ pub(super) fn read(document: &Document<'_>) -> Result<Option<Node>, SyntaxError>
         }
         Ok(_) => Ok(None),
         Err(error) => {
-            let mut place = error.location().map_or(Place { line: 1, column: 1 }, Place::from);
+            let mut place = error
+                .location()
+                .map_or(Place { line: 1, column: 1 }, Place::from);
             place.line += document.line_offset;
             Err(SyntaxError {
                 place,
@@ -91,7 +93,10 @@ fn describe(error: &serde_saphyr::Error) -> String {
 }
 
 fn hint(text: &str) -> String {
-    if text.lines().any(|line| line.starts_with('\t') || line.trim_start_matches(' ').starts_with('\t')) {
+    if text
+        .lines()
+        .any(|line| line.starts_with('\t') || line.trim_start_matches(' ').starts_with('\t'))
+    {
         "indent with spaces, YAML allows no tabs".to_owned()
     } else {
         String::new()

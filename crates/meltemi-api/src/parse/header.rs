@@ -1,6 +1,6 @@
 //! Which object a tree is: apiVersion, kind, namespace, name.
 
-use meltemi_core::{Diagnostic, FieldPath};
+use meltemi_core::{Diagnostic, FieldPath, ObjectRef, Severity};
 
 use super::Report;
 use crate::object::{Kind, ObjectKey, Scope};
@@ -38,7 +38,9 @@ pub(super) fn read(tree: &Node, default_namespace: &str, report: &mut Report) ->
     };
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
     let metadata = tree.get("metadata");
-    let name = metadata.and_then(|metadata| metadata.get("name")).and_then(Node::as_str);
+    let name = metadata
+        .and_then(|metadata| metadata.get("name"))
+        .and_then(Node::as_str);
     let namespace = metadata
         .and_then(|metadata| metadata.get("namespace"))
         .and_then(Node::as_str)
@@ -50,15 +52,18 @@ pub(super) fn read(tree: &Node, default_namespace: &str, report: &mut Report) ->
         .copied()
         .find(|known| known.as_str() == kind && known.group() == group);
     let Some(known) = known else {
-        report.object = name.map(|name| meltemi_core::ObjectRef::new(kind, namespace, name));
+        report.object = name.map(|name| ObjectRef::new(kind, namespace, name));
         return unread_or_unknown(tree, group, kind, report);
     };
     if !known.versions().contains(&version) {
         report.add(
             tree,
             FieldPath::new("apiVersion"),
-            Diagnostic::error("MEL0003", format!("{kind} has no version \"{api_version}\""))
-                .hint(format!("write apiVersion: {}", api_version_of(known))),
+            Diagnostic::error(
+                "MEL0003",
+                format!("{kind} has no version \"{api_version}\""),
+            )
+            .hint(format!("write apiVersion: {}", api_version_of(known))),
         );
         return Header::Unknown;
     }
@@ -95,16 +100,33 @@ fn unread_or_unknown(tree: &Node, group: &str, kind: &str, report: &mut Report) 
             ),
             Unread::Kubernetes => Diagnostic::new(
                 "MEL0009",
-                meltemi_core::Severity::Info,
+                Severity::Info,
                 format!("the mesh does not use {kind}, the object is ignored"),
             ),
         };
         report.add(tree, field, diagnostic);
         return Header::Unread;
     }
+    if is_foreign(group) {
+        let message = format!("the mesh does not use {kind} of {group}, the object is ignored");
+        let diagnostic = Diagnostic::new("MEL0009", Severity::Info, message);
+        report.add(tree, field, diagnostic);
+        return Header::Unread;
+    }
     let (field, diagnostic) = unknown_kind(group, kind);
     report.add(tree, field, diagnostic);
     Header::Unknown
+}
+
+/// Whether a group is neither known nor a known one misspelt.
+fn is_foreign(group: &str) -> bool {
+    let known = Kind::ALL
+        .iter()
+        .map(|kind| kind.group())
+        .chain(UNREAD_KINDS.iter().map(|(known, ..)| *known));
+    !known.clone().any(|known| known == group)
+        && !group.ends_with("istio.io")
+        && suggest::did_you_mean(group, known).is_none()
 }
 
 /// A wrong group and a misspelt kind have different remedies.

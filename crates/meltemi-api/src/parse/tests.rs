@@ -1,0 +1,278 @@
+use super::*;
+use crate::istio::{MeshConfig, OutboundTrafficPolicyMode, ProxyConfig, SimpleLb};
+use crate::object::{Kind, Resource};
+
+const GOOD_RULE: &str = "\
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: ok}
+spec:
+  host: reviews
+  traffic_policy:
+    loadBalancer: {simple: LEAST_CONN}
+";
+
+/// `code line:column field: message` of every problem.
+fn problems(parsed: &Parsed) -> Vec<String> {
+    parsed
+        .diagnostics
+        .iter()
+        .map(|d| {
+            let at = d.location.as_ref().unwrap();
+            format!(
+                "{} {}:{} {}: {}",
+                d.code, at.line, at.column, d.field, d.message
+            )
+        })
+        .collect()
+}
+
+fn parse_text(text: &str) -> Parsed {
+    parse("mesh.yaml", text, "default")
+}
+
+#[test]
+fn a_broken_document_hides_no_other() {
+    let text = format!(
+        "# three objects\nkind: [\n---\n{GOOD_RULE}---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{name: p}}\nspec: {{mtls: {{mode: STRCT}}}}\n"
+    );
+    let parsed = parse_text(&text);
+    assert_eq!(parsed.objects.len(), 1);
+    assert!(parsed.is_partial);
+    assert_eq!(
+        parsed.rejected,
+        [ObjectKey::new(Kind::PeerAuthentication, "default", "p")]
+    );
+    let problems = problems(&parsed);
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(problems[0].starts_with("MEL0001 "), "{problems:?}");
+    assert_eq!(
+        problems[1],
+        "IST0106 15:21 spec.mtls.mode: unknown value \"STRCT\""
+    );
+}
+
+#[test]
+fn an_alias_of_a_version_and_snake_case_are_accepted() {
+    for version in ["v1", "v1beta1", "v1alpha3"] {
+        let text = GOOD_RULE.replace("/v1", &format!("/{version}"));
+        let parsed = parse_text(&text);
+        assert_eq!(problems(&parsed), Vec::<String>::new());
+        let Resource::DestinationRule(rule) = &parsed.objects[0].resource else {
+            panic!("a DestinationRule");
+        };
+        let policy = rule.traffic_policy.as_ref().unwrap();
+        let simple = policy.load_balancer.as_ref().unwrap().simple;
+        assert_eq!(simple, Some(SimpleLb::LeastRequest));
+    }
+}
+
+#[test]
+fn lists_are_flattened_and_keep_their_places() {
+    let text = "\
+apiVersion: v1
+kind: List
+items:
+- apiVersion: v1
+  kind: Namespace
+  metadata: {name: a, namespace: ignored}
+- apiVersion: v1
+  kind: Service
+  metadata:
+    name: web
+    namespace: a
+  spec:
+    selector: {app: web}
+    ports:
+    - port: 99999
+      name: http
+";
+    let parsed = parse_text(text);
+    assert_eq!(parsed.objects.len(), 1);
+    assert_eq!(
+        parsed.objects[0].key(),
+        ObjectKey::new(Kind::Namespace, "", "a")
+    );
+    assert_eq!(
+        problems(&parsed),
+        ["IST0106 15:13 spec.ports[0].port: a port is between 1 and 65535, not 99999"]
+    );
+}
+
+#[test]
+fn wrong_kinds_and_groups_name_the_remedy() {
+    let check = |api_version: &str, kind: &str, code: &str, hint: &str| {
+        let text = format!("apiVersion: {api_version}\nkind: {kind}\nmetadata: {{name: x}}\n");
+        let parsed = parse_text(&text);
+        assert_eq!(parsed.objects.len(), 0);
+        let diagnostic = &parsed.diagnostics[0];
+        assert_eq!(
+            (diagnostic.code.as_str(), diagnostic.hint.as_str()),
+            (code, hint)
+        );
+    };
+    check(
+        "security.istio.io/v1",
+        "PeerAuthenticaton",
+        "MEL0003",
+        "did you mean \"PeerAuthentication\"?",
+    );
+    check(
+        "networking.istio.io/v1",
+        "PeerAuthentication",
+        "MEL0003",
+        "write apiVersion: security.istio.io/v1",
+    );
+    check(
+        "networking.istio.io/v2",
+        "VirtualService",
+        "MEL0003",
+        "write apiVersion: networking.istio.io/v1",
+    );
+    check("v1", "Deployment", "MEL0003", "write apiVersion: apps/v1");
+    check(
+        "security.istio.io/v1",
+        "AuthorizationPolicy",
+        "MEL0004",
+        "do not rely on it; PeerAuthentication is enforced",
+    );
+    check("cert-manager.io/v1", "Certificate", "MEL0009", "");
+}
+
+#[test]
+fn an_unenforced_security_policy_is_an_error_and_other_unread_kinds_are_not() {
+    let severity = |group: &str, kind: &str| {
+        let text = format!("apiVersion: {group}/v1\nkind: {kind}\nmetadata: {{name: x}}\n");
+        parse_text(&text).diagnostics[0].severity
+    };
+    assert_eq!(
+        severity("security.istio.io", "AuthorizationPolicy"),
+        Severity::Error
+    );
+    assert_eq!(
+        severity("networking.istio.io", "Gateway"),
+        Severity::Warning
+    );
+    assert_eq!(severity("apps", "DaemonSet"), Severity::Info);
+}
+
+#[test]
+fn secrets_are_never_quoted() {
+    let text = "\
+apiVersion: v1
+kind: Secret
+metadata: {name: s}
+data: {key: \"?hunter2?\"}
+stringData: {pin: 5318008, word: swordfish}
+";
+    let parsed = parse_text(text);
+    assert_eq!(parsed.objects.len(), 0);
+    let shown = format!("{:?}", parsed.diagnostics);
+    assert_eq!(parsed.diagnostics.len(), 2, "{shown}");
+    for secret in ["hunter2", "5318008", "swordfish"] {
+        assert!(!shown.contains(secret), "{shown}");
+    }
+}
+
+#[test]
+fn string_data_of_a_secret_is_data() {
+    let text =
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ndata: {a: YQ==}\nstringData: {b: b}\n";
+    let parsed = parse_text(text);
+    let Resource::Secret(secret) = &parsed.objects[0].resource else {
+        panic!("a Secret");
+    };
+    let data = secret.data.as_ref().unwrap();
+    assert_eq!(
+        (data["a"].0.as_slice(), data["b"].0.as_slice()),
+        (&b"a"[..], &b"b"[..])
+    );
+}
+
+#[test]
+fn unknown_fields_reject_a_policy_but_not_a_service() {
+    let parsed = parse_text(&GOOD_RULE.replace("  host:", "  hots:"));
+    assert_eq!(parsed.objects.len(), 0);
+    assert_eq!(
+        problems(&parsed),
+        [
+            "IST0106 4:1 spec.host: a host is required",
+            "IST0106 5:3 spec.hots: unknown field \"hots\""
+        ]
+    );
+    let parsed =
+        parse_text("apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {clusterIp: None}\n");
+    assert_eq!(parsed.objects.len(), 1);
+    assert_eq!(
+        problems(&parsed),
+        ["MEL0008 4:8 spec.clusterIp: unknown field \"clusterIp\""]
+    );
+    assert_eq!(parsed.diagnostics[0].hint, "did you mean \"clusterIP\"?");
+}
+
+#[test]
+fn what_is_not_supported_is_named_and_ignored() {
+    let parsed =
+        parse_text(&GOOD_RULE.replace("simple: LEAST_CONN", "warmup: {duration: nonsense}"));
+    assert_eq!(parsed.objects.len(), 1);
+    assert_eq!(
+        problems(&parsed),
+        ["MEL0005 7:20 spec.traffic_policy.loadBalancer.warmup: not supported yet, ignored"]
+    );
+}
+
+#[test]
+fn a_second_definition_in_one_file_is_refused() {
+    let parsed = parse_text(&format!("{GOOD_RULE}---\n{GOOD_RULE}"));
+    assert_eq!(parsed.objects.len(), 1);
+    assert_eq!(parsed.diagnostics[0].code, "MEL0006");
+}
+
+#[test]
+fn later_problems_find_their_place_again() {
+    let parsed = parse_text(&format!("\n\n---\n{GOOD_RULE}"));
+    let location = parsed.objects[0]
+        .locate(&FieldPath::new("spec.host"))
+        .unwrap();
+    assert_eq!((location.line, location.column), (8, 9));
+    assert_eq!(location.snippet, "  host: reviews");
+}
+
+#[test]
+fn mesh_config_has_istios_defaults_and_reports() {
+    let text = "\
+outboundTrafficPolicy: {mode: REGISTRY_ONLY}
+enableAutoMtls: false
+defaultConfig:
+  drainDuration: 1m30s
+  tracing: {sampling: 10}
+trustDomian: x
+";
+    let (mesh, diagnostics) = parse_message::<MeshConfig>("mesh", text);
+    let mesh = mesh.unwrap();
+    assert_eq!(
+        mesh.outbound_traffic_policy.mode,
+        OutboundTrafficPolicyMode::RegistryOnly
+    );
+    assert!(!mesh.enable_auto_mtls && mesh.enable_prometheus_merge);
+    assert_eq!(mesh.root_namespace, "istio-system");
+    let fields: Vec<&str> = diagnostics.iter().map(|d| d.field.as_str()).collect();
+    assert_eq!(fields, ["defaultConfig.tracing", "trustDomian"]);
+    assert_eq!(diagnostics[1].hint, "did you mean \"trustDomain\"?");
+    let json = serde_json::to_string(&mesh.default_config).unwrap();
+    assert_eq!(json, r#"{"drainDuration":"90s"}"#);
+
+    let (empty, diagnostics) = parse_message::<MeshConfig>("mesh", "");
+    assert_eq!((empty, diagnostics), (Some(MeshConfig::default()), vec![]));
+    let (broken, diagnostics) = parse_message::<ProxyConfig>("annotation", "concurrency: many");
+    assert!(broken.is_none());
+    assert_eq!(diagnostics[0].field.as_str(), "concurrency");
+}
+
+#[test]
+fn hostile_nesting_is_an_error_not_a_crash() {
+    let text = format!("kind: {}{}", "[".repeat(5000), "]".repeat(5000));
+    let parsed = parse_text(&text);
+    assert!(parsed.is_partial);
+    assert_eq!(parsed.diagnostics[0].code, "MEL0001");
+}

@@ -73,7 +73,10 @@ fn traffic_policy(policy: &TrafficPolicy, path: &FieldPath, check: &mut Check<'_
         .iter()
         .map(|settings| settings.port.map(|port| port.number));
     for index in repeated(numbers) {
-        check.error(&ports.index(index).field("port"), "the port has settings already");
+        check.error(
+            &ports.index(index).field("port"),
+            "the port has settings already",
+        );
     }
 }
 
@@ -122,7 +125,10 @@ fn check_load_balancer(settings: &LoadBalancer, path: &FieldPath, check: &mut Ch
 fn check_tcp(tcp: &TcpSettings, path: &FieldPath, check: &mut Check<'_>) {
     check.not_negative(&path.field("maxConnections"), tcp.max_connections);
     check.duration(&path.field("connectTimeout"), tcp.connect_timeout);
-    check.duration(&path.field("maxConnectionDuration"), tcp.max_connection_duration);
+    check.duration(
+        &path.field("maxConnectionDuration"),
+        tcp.max_connection_duration,
+    );
     if let Some(keepalive) = &tcp.tcp_keepalive {
         let path = path.field("tcpKeepalive");
         check.duration(&path.field("time"), keepalive.time);

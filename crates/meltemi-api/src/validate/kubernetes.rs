@@ -11,7 +11,10 @@ use super::{Check, repeated};
 use crate::k8s::{Deployment, Service, StatefulSet};
 
 pub(super) fn check_service(service: &Service, check: &mut Check<'_>) {
-    let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+    let ports = service
+        .spec
+        .iter()
+        .flat_map(|spec| spec.ports.iter().flatten());
     let ports: Vec<_> = ports.collect();
     let path = FieldPath::new("spec.ports");
     for (index, port) in ports.iter().enumerate() {
@@ -19,14 +22,20 @@ pub(super) fn check_service(service: &Service, check: &mut Check<'_>) {
         check.port(&path.field("port"), u32::try_from(port.port).unwrap_or(0));
         let name = port.name.as_deref().unwrap_or_default();
         if name.is_empty() && ports.len() > 1 {
-            check.error(&path.field("name"), "the ports of a Service with several need names");
+            check.error(
+                &path.field("name"),
+                "the ports of a Service with several need names",
+            );
         }
         let has_convention = port.app_protocol.is_some()
             || PROTOCOLS.iter().any(|protocol| {
                 name.strip_prefix(protocol)
                     .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
             });
-        let is_tcp = port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP");
+        let is_tcp = port
+            .protocol
+            .as_deref()
+            .is_none_or(|protocol| protocol == "TCP");
         if !has_convention && is_tcp {
             check.add(
                 &path.field("name"),

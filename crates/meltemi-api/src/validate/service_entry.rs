@@ -30,7 +30,10 @@ pub(super) fn check(entry: &ServiceEntry, spec: &FieldPath, check: &mut Check<'_
         let path = spec.field("endpoints").index(index);
         check_workload(endpoint, &path, check);
         if entry.resolution == Resolution::Static && !is_ip_or_socket(&endpoint.address) {
-            check.error(&path.field("address"), "with resolution STATIC an address is an IP");
+            check.error(
+                &path.field("address"),
+                "with resolution STATIC an address is an IP",
+            );
         }
     }
     if let Some(selector) = &entry.workload_selector {
@@ -47,7 +50,10 @@ fn check_ports(ports: &[ServicePort], path: &FieldPath, check: &mut Check<'_>) {
             check.port(&path.field("targetPort"), target);
         }
         if !is_dns_label(&port.name) {
-            check.error(&path.field("name"), "a port needs a name of lower-case letters, digits and dashes");
+            check.error(
+                &path.field("name"),
+                "a port needs a name of lower-case letters, digits and dashes",
+            );
         }
         let protocol = port.protocol.to_ascii_lowercase();
         if !protocol.is_empty() && !PROTOCOLS.contains(&protocol.as_str()) {
@@ -57,7 +63,10 @@ fn check_ports(ports: &[ServicePort], path: &FieldPath, check: &mut Check<'_>) {
         }
     }
     for index in repeated(ports.iter().map(|port| port.number)) {
-        check.error(&path.index(index).field("number"), "the port is listed twice");
+        check.error(
+            &path.index(index).field("number"),
+            "the port is listed twice",
+        );
     }
     for index in repeated(ports.iter().map(|port| &port.name)) {
         check.error(&path.index(index).field("name"), "the name is used twice");
@@ -69,7 +78,10 @@ fn check_addresses(entry: &ServiceEntry, path: &FieldPath, check: &mut Check<'_>
     for (index, address) in entry.addresses.iter().enumerate() {
         let field = path.index(index);
         if !is_ip_or_range(address) {
-            check.error(&field, format!("\"{address}\" is neither an IP nor a CIDR range"));
+            check.error(
+                &field,
+                format!("\"{address}\" is neither an IP nor a CIDR range"),
+            );
         } else if address.contains('/') && !allows_ranges {
             check.error(&field, "CIDR ranges need resolution NONE or STATIC");
         }
@@ -80,7 +92,10 @@ fn check_resolution(entry: &ServiceEntry, spec: &FieldPath, check: &mut Check<'_
     let endpoints = spec.field("endpoints");
     let resolution = spec.field("resolution");
     if entry.workload_selector.is_some() && !entry.endpoints.is_empty() {
-        check.error(&endpoints, "only one of workloadSelector and endpoints can be set");
+        check.error(
+            &endpoints,
+            "only one of workloadSelector and endpoints can be set",
+        );
     }
     match entry.resolution {
         Resolution::None if !entry.endpoints.is_empty() => check.error_hint(
@@ -92,9 +107,13 @@ fn check_resolution(entry: &ServiceEntry, spec: &FieldPath, check: &mut Check<'_
             check.error(&resolution, "STATIC needs endpoints or a workloadSelector");
         }
         Resolution::Dns | Resolution::DnsRoundRobin
-            if entry.endpoints.is_empty() && entry.hosts.iter().any(|host| host.starts_with('*')) =>
+            if entry.endpoints.is_empty()
+                && entry.hosts.iter().any(|host| host.starts_with('*')) =>
         {
-            check.error(&resolution, "a wildcard host cannot be resolved: endpoints are required");
+            check.error(
+                &resolution,
+                "a wildcard host cannot be resolved: endpoints are required",
+            );
         }
         Resolution::DnsRoundRobin if entry.endpoints.len() > 1 => {
             check.error(&endpoints, "DNS_ROUND_ROBIN takes one endpoint at most");
@@ -107,7 +126,10 @@ pub(super) fn check_workload(entry: &WorkloadEntry, path: &FieldPath, check: &mu
     let address = path.field("address");
     if let Some(socket) = entry.address.strip_prefix("unix://") {
         if !socket.starts_with(['/', '@']) || socket.ends_with('/') {
-            check.error(&address, "a socket is an absolute path or an abstract name (@)");
+            check.error(
+                &address,
+                "a socket is an absolute path or an abstract name (@)",
+            );
         }
         if !entry.ports.is_empty() {
             check.error(&path.field("ports"), "a socket has no ports");

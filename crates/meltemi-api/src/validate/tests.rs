@@ -1,0 +1,241 @@
+use crate::parse;
+
+/// The fields and messages of a spec's errors and warnings.
+fn problems(kind: &str, spec: &str) -> Vec<String> {
+    let group = match kind {
+        "PeerAuthentication" => "security.istio.io/v1",
+        "Deployment" => "apps/v1",
+        "Service" => "v1",
+        _ => "networking.istio.io/v1",
+    };
+    let text = format!("apiVersion: {group}\nkind: {kind}\nmetadata: {{name: x}}\nspec: {spec}\n");
+    parse("t", &text, "default")
+        .diagnostics
+        .iter()
+        .map(|d| {
+            format!(
+                "{}: {}",
+                d.field.as_str().trim_start_matches("spec."),
+                d.message
+            )
+        })
+        .collect()
+}
+
+fn check(kind: &str, spec: &str, expected: &[&str]) {
+    assert_eq!(problems(kind, spec), expected, "{kind} {spec}");
+}
+
+#[test]
+fn peer_authentication() {
+    let kind = "PeerAuthentication";
+    check(kind, "{mtls: {mode: STRICT}}", &[]);
+    check(
+        kind,
+        "{selector: {matchLabels: {app: a}}, portLevelMtls: {8080: {mode: DISABLE}}}",
+        &[],
+    );
+    check(
+        kind,
+        "{portLevelMtls: {8080: {mode: DISABLE}}}",
+        &["portLevelMtls: port settings need a selector"],
+    );
+    check(
+        kind,
+        "{selector: {matchLabels: {app: 'a*'}}, portLevelMtls: {70000: {mode: STRICT}}}",
+        &["portLevelMtls[\"70000\"]: \"70000\" is not a number in range"],
+    );
+    check(
+        kind,
+        "{selector: {matchLabels: {app: 'a*'}}}",
+        &["selector.matchLabels[\"app\"]: a selector compares for equality, it has no wildcards"],
+    );
+}
+
+#[test]
+fn destination_rule() {
+    let kind = "DestinationRule";
+    check(
+        kind,
+        "{host: '*.default.svc.cluster.local', trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}}",
+        &[],
+    );
+    check(kind, "{}", &["host: a host is required"]);
+    check(kind, "{host: a b}", &["host: \"a b\" is not a DNS name"]);
+    check(
+        kind,
+        "{host: a, subsets: [{name: v1}, {name: v1}, {labels: {a: b}}, {name: V_2}]}",
+        &[
+            "subsets[1].name: subset \"v1\" is defined twice",
+            "subsets[2].name: a subset needs a name",
+            "subsets[3].name: \"V_2\" is not a name of lower-case letters, digits and dashes",
+        ],
+    );
+    check(
+        kind,
+        "{host: a, trafficPolicy: {tls: {mode: ISTIO_MUTUAL, privateKey: /k}, portLevelSettings: [{}, {port: {number: 0}}]}}",
+        &[
+            "trafficPolicy.tls.privateKey: ISTIO_MUTUAL uses the workload's own certificate",
+            "trafficPolicy.portLevelSettings[0].port: port.number is required",
+            "trafficPolicy.portLevelSettings[1].port.number: a port is between 1 and 65535, not 0",
+        ],
+    );
+    check(
+        kind,
+        "{host: a, trafficPolicy: {outlierDetection: {maxEjectionPercent: 101, interval: 0s}, connectionPool: {tcp: {maxConnections: -1}}}}",
+        &[
+            "trafficPolicy.outlierDetection.maxEjectionPercent: a percentage is between 0 and 100",
+            "trafficPolicy.outlierDetection.interval: a duration is at least 1ms",
+            "trafficPolicy.connectionPool.tcp.maxConnections: must not be negative",
+        ],
+    );
+    check(
+        kind,
+        "{host: a, exportTo: ['*', Default]}",
+        &[
+            "exportTo[0]: \"*\" must stand alone",
+            "exportTo[1]: write \".\", \"*\" or the name of a namespace",
+        ],
+    );
+}
+
+#[test]
+fn virtual_service() {
+    let kind = "VirtualService";
+    let route = "{route: [{destination: {host: a}}]}";
+    check(kind, &format!("{{hosts: [a], http: [{route}]}}"), &[]);
+    check(
+        kind,
+        "{hosts: []}",
+        &[
+            "spec: http, tcp or tls must be provided",
+            "hosts: at least one host is required",
+        ],
+    );
+    check(
+        kind,
+        &format!("{{hosts: ['*', A.b, a.b], http: [{route}]}}"),
+        &[
+            "hosts[0]: the host \"*\" is not allowed for sidecars",
+            "hosts[2]: the host is listed twice",
+        ],
+    );
+    check(
+        kind,
+        "{hosts: [a], http: [{route: [{destination: {host: a}, weight: 0}, {destination: {host: '*.a'}, weight: -1}]}]}",
+        &[
+            "http[0].route[1].destination.host: a destination must not be a wildcard",
+            "http[0].route[1].weight: a weight must not be negative",
+        ],
+    );
+    check(
+        kind,
+        "{hosts: [a], http: [{route: [{destination: {host: a}}, {destination: {host: b}}]}]}",
+        &["http[0].route: the weights of the destinations sum to 0"],
+    );
+    check(
+        kind,
+        "{hosts: [a], http: [{match: [{uri: {prefix: /}}], route: []}, {match: [{uri: {prefix: /}}], redirect: {uri: /x}, route: [{destination: {host: a}}]}]}",
+        &[
+            "http[0].route: at least one destination is required",
+            "http[1]: only one of route and redirect can be set",
+        ],
+    );
+    check(
+        kind,
+        "{hosts: [a], http: [{match: [{uri: {regex: '('}, headers: {'b c': {}}}], route: [{destination: {host: a}}], timeout: 0s, retries: {attempts: 1, retryOn: '5xx,503,conect-failure'}}]}",
+        &[
+            "http[0].match[0].uri.regex: not an RE2 regular expression: unclosed group",
+            "http[0].match[0].headers[\"b c\"]: \"b c\" is not the name of a header",
+            "http[0].timeout: a duration is at least 1ms",
+            "http[0].retries.retryOn: \"conect-failure\" is neither a retry condition nor a status",
+        ],
+    );
+    check(
+        kind,
+        &format!("{{hosts: [a], http: [{route}, {route}]}}"),
+        &["http[1]: never reached: http[0] takes every request"],
+    );
+    check(
+        kind,
+        "{hosts: ['*.a.com'], tls: [{match: [{port: 443, sniHosts: [x.a.com, x.b.com]}], route: [{destination: {host: x}}]}]}",
+        &["tls[0].match[0].sniHosts[1]: \"x.b.com\" is not among the hosts"],
+    );
+}
+
+#[test]
+fn the_size_of_a_regular_expression_is_bounded() {
+    let regex = "a".repeat(1025);
+    check(
+        "VirtualService",
+        &format!(
+            "{{hosts: [a], http: [{{match: [{{uri: {{regex: {regex}}}}}], route: [{{destination: {{host: a}}}}]}}]}}"
+        ),
+        &["http[0].match[0].uri.regex: a regular expression has at most 1024 bytes"],
+    );
+}
+
+#[test]
+fn service_entry_and_workload_entry() {
+    let kind = "ServiceEntry";
+    check(
+        kind,
+        "{hosts: [a.com], ports: [{number: 443, name: tls, protocol: TLS}], resolution: DNS}",
+        &[],
+    );
+    check(
+        kind,
+        "{hosts: [a.com], addresses: [10.0.0.0/33, 10.0.0.0/8], ports: [{number: 1, name: a, protocol: HTP}, {number: 1, name: b}], resolution: DNS}",
+        &[
+            "addresses[0]: \"10.0.0.0/33\" is neither an IP nor a CIDR range",
+            "addresses[1]: CIDR ranges need resolution NONE or STATIC",
+            "ports[0].protocol: unknown protocol \"HTP\"",
+            "ports[1].number: the port is listed twice",
+        ],
+    );
+    check(
+        kind,
+        "{hosts: [a.com], ports: [], resolution: STATIC}",
+        &["resolution: STATIC needs endpoints or a workloadSelector"],
+    );
+    check(
+        kind,
+        "{hosts: [a.com], endpoints: [{address: a.b}], workloadSelector: {labels: {a: b}}, resolution: STATIC}",
+        &[
+            "endpoints: only one of workloadSelector and endpoints can be set",
+            "endpoints[0].address: with resolution STATIC an address is an IP",
+        ],
+    );
+    check(
+        "WorkloadEntry",
+        "{address: 10.0.0.1, ports: {http: 80}}",
+        &[],
+    );
+    check("WorkloadEntry", "{}", &["address: an address is required"]);
+    check(
+        "WorkloadEntry",
+        "{address: 'unix://relative', ports: {http: 80}}",
+        &[
+            "address: a socket is an absolute path or an abstract name (@)",
+            "ports: a socket has no ports",
+        ],
+    );
+}
+
+#[test]
+fn kubernetes_kinds() {
+    check(
+        "Service",
+        "{ports: [{port: 80}, {port: 80, name: http-a}]}",
+        &[
+            "ports[0].name: the ports of a Service with several need names",
+            "ports[0].name: the port's name does not begin with its protocol: it is detected from the traffic",
+            "ports[1].port: the port is listed twice",
+        ],
+    );
+    check(
+        "Deployment",
+        "{selector: {matchLabels: {app: a}}, template: {metadata: {labels: {app: b}}, spec: {containers: []}}}",
+        &["selector.matchLabels[\"app\"]: does not match the pods of the template: app=a"],
+    );
+}

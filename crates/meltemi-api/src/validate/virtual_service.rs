@@ -25,7 +25,12 @@ pub(super) fn check(service: &VirtualService, spec: &FieldPath, check: &mut Chec
             check.error(&path.field("match"), "a TLS route needs a match");
         }
         for (index, matcher) in route.matches.iter().enumerate() {
-            tls_match(matcher, &service.hosts, &path.field("match").index(index), check);
+            tls_match(
+                matcher,
+                &service.hosts,
+                &path.field("match").index(index),
+                check,
+            );
         }
         destinations(&route.route, &path.field("route"), check);
     }
@@ -87,7 +92,10 @@ fn http_route(route: &HttpRoute, path: &FieldPath, check: &mut Check<'_>) {
     if let Some(rewrite) = &route.rewrite {
         check_rewrite(rewrite, &path.field("rewrite"), check);
         if route.redirect.is_some() {
-            check.error(&path.field("rewrite"), "rewrite and redirect exclude each other");
+            check.error(
+                &path.field("rewrite"),
+                "rewrite and redirect exclude each other",
+            );
         }
     }
     if let Some(redirect) = &route.redirect {
@@ -138,11 +146,7 @@ fn http_match(matcher: &HttpMatch, path: &FieldPath, check: &mut Check<'_>) {
     optional_port(matcher.port, path, check);
 }
 
-fn string_matches(
-    values: &BTreeMap<String, StringMatch>,
-    path: &FieldPath,
-    check: &mut Check<'_>,
-) {
+fn string_matches(values: &BTreeMap<String, StringMatch>, path: &FieldPath, check: &mut Check<'_>) {
     for (name, value) in values {
         string_match(value, &path.key(name), check);
     }
@@ -203,7 +207,8 @@ fn check_retries(retries: &Retries, path: &FieldPath, check: &mut Check<'_>) {
     if retries.attempts < 0 {
         check.error(&path.field("attempts"), "must not be negative");
     }
-    if retries.attempts == 0 && (retries.per_try_timeout.is_some() || !retries.retry_on.is_empty()) {
+    if retries.attempts == 0 && (retries.per_try_timeout.is_some() || !retries.retry_on.is_empty())
+    {
         check.error_hint(
             path,
             "attempts is 0, which switches retries off",
@@ -274,7 +279,10 @@ fn check_redirect(redirect: &Redirect, path: &FieldPath, check: &mut Check<'_>) 
         check.error(path, "only one of uri and prefixRewrite can be set");
     }
     optional_port(redirect.port, path, check);
-    if !matches!(redirect.redirect_code, None | Some(0 | 301 | 302 | 303 | 307 | 308)) {
+    if !matches!(
+        redirect.redirect_code,
+        None | Some(0 | 301 | 302 | 303 | 307 | 308)
+    ) {
         check.error(&path.field("redirectCode"), "use 301, 302, 303, 307 or 308");
     }
 }
@@ -307,7 +315,10 @@ fn tls_match(matcher: &TlsMatch, hosts: &[String], path: &FieldPath, check: &mut
     if matcher.sni_hosts.is_empty() {
         check.error(&field, "at least one SNI host is required");
     }
-    let hosts: Vec<Hostname> = hosts.iter().filter_map(|host| Hostname::new(host).ok()).collect();
+    let hosts: Vec<Hostname> = hosts
+        .iter()
+        .filter_map(|host| Hostname::new(host).ok())
+        .collect();
     for (index, sni) in matcher.sni_hosts.iter().enumerate() {
         let field = field.index(index);
         match Hostname::new(sni) {
