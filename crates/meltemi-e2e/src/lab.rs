@@ -213,7 +213,10 @@ impl Drop for Lab {
 }
 
 /// Where the built programs lie: named by the runner, else beside the test program.
-fn programs() -> PathBuf {
+///
+/// # Panics
+/// The test program has no path.
+pub fn programs() -> PathBuf {
     std::env::var_os("MELTEMI_PROGRAMS").map_or_else(
         || {
             let test = std::env::current_exe().expect("a test program has a path");

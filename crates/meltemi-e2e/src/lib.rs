@@ -11,7 +11,7 @@ mod load;
 mod manifests;
 mod output;
 
-pub use lab::{Lab, eventually};
+pub use lab::{Lab, eventually, programs};
 pub use load::{Load, Summary};
 pub use manifests::{istio, sample};
 pub use output::Output;

@@ -7,6 +7,7 @@
 )]
 
 mod certificates;
+mod demo;
 mod diagnostics;
 mod envoy;
 mod guide;

@@ -3,7 +3,6 @@
 use std::time::{Duration, SystemTime};
 
 use meltemi_e2e::{Lab, eventually, istio};
-use serde_json::Value;
 
 const CLIENT: (&str, &str) = ("deploy/productpage-v1", "productpage");
 const REVIEWS: &str = "http://reviews:9080/reviews/0";
@@ -116,8 +115,7 @@ fn applied_at(lab: &Lab, weight: u32) -> Option<SystemTime> {
     let entry = routes.into_iter().find(|entry| {
         let hosts = entry["route_config"]["virtual_hosts"].as_array();
         hosts.into_iter().flatten().any(|host| {
-            host["routes"][0]["route"]["weighted_clusters"]["clusters"][0]["weight"]
-                == Value::from(weight)
+            host["routes"][0]["route"]["weighted_clusters"]["clusters"][0]["weight"] == weight
         })
     })?;
     let at: jiff::Timestamp = entry["last_updated"].as_str()?.parse().ok()?;
