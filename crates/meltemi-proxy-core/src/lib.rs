@@ -11,3 +11,17 @@
 //! The control plane's tests use it as the judge of what generated xDS does.
 
 pub mod runtime;
+
+pub mod sniff;
+pub mod listener_table;
+pub mod filter_chain;
+pub mod request;
+pub mod virtual_host;
+pub mod routing;
+pub mod timeout;
+pub mod retry;
+pub mod error;
+pub mod flags;
+
+#[cfg(test)]
+mod testing;
