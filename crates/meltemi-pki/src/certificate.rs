@@ -30,7 +30,7 @@ pub enum CertificateError {
     },
     #[error("the certificate is not valid at this moment (check the clocks)")]
     NotValidNow,
-    #[error("the chain does not lead to the root at its end")]
+    #[error("the chain does not lead to a root at its end")]
     Chain(#[source] VerifyError),
 }
 
@@ -39,15 +39,15 @@ pub enum CertificateError {
 pub struct WorkloadCertificate {
     chain: Chain,
     identity: Arc<Identity>,
-    root: Option<CertificateDer<'static>>,
+    roots: Vec<CertificateDer<'static>>,
 }
 
 impl WorkloadCertificate {
     /// Accepts an authority's answer to a request of `key` for `wanted`: PEM texts in the order leaf, intermediates,
-    /// root (`IstioCertificateResponse.cert_chain`). A root at the end is kept apart and not sent to peers.
+    /// roots (`IstioCertificateResponse.cert_chain`). Roots at the end are kept apart and not sent to peers.
     ///
     /// # Errors
-    /// The leaf is not for this key or identity, lacks a usage, is not valid now, or does not chain to the root.
+    /// The leaf is not for this key or identity, lacks a usage, is not valid now, or does not chain to a root.
     pub fn accept<S: AsRef<str>>(
         key: &PrivateKey,
         answer: &[S],
@@ -89,17 +89,17 @@ impl WorkloadCertificate {
         now: SystemTime,
     ) -> Result<Self, CertificateError> {
         let mut certificates = certificates_from_pem(chain_pem)?;
-        let root = split_root(&mut certificates)?;
+        let roots = split_roots(&mut certificates)?;
         let chain = Chain::new(certificates, key, now)?;
         let identity = Leaf::parse_for(chain.leaf(), Usage::ServerAuth)?.identity;
         Leaf::parse_for(chain.leaf(), Usage::ClientAuth)?;
-        if let Some(root) = &root {
-            check_chain(&chain, root, &identity, now)?;
+        if !roots.is_empty() {
+            check_chain(&chain, roots.clone(), &identity, now)?;
         }
         Ok(Self {
             chain,
             identity: Arc::new(identity),
-            root,
+            roots,
         })
     }
 
@@ -121,9 +121,9 @@ impl WorkloadCertificate {
         certificates_to_pem(&self.chain.certified.cert)
     }
 
-    /// The root at the end of an authority's answer.
-    pub fn root_pem(&self) -> Option<String> {
-        self.root.as_ref().map(|root| certificates_to_pem([root]))
+    /// The roots at the end of an authority's answer.
+    pub fn roots_pem(&self) -> Option<String> {
+        (!self.roots.is_empty()).then(|| certificates_to_pem(&self.roots))
     }
 
     pub(crate) fn certified(&self) -> &Arc<CertifiedKey> {
@@ -162,7 +162,7 @@ impl ServingCertificate {
         now: SystemTime,
     ) -> Result<Self, CertificateError> {
         let mut certificates = certificates_from_pem(chain_pem)?;
-        split_root(&mut certificates)?;
+        split_roots(&mut certificates)?;
         Ok(Self(Chain::new(certificates, key, now)?))
     }
 
@@ -229,25 +229,25 @@ fn key_from_pem(pem: &[u8]) -> Result<Arc<dyn SigningKey>, CertificateError> {
     rustls::crypto::aws_lc_rs::sign::any_supported_type(&der).map_err(|_| CertificateError::Key)
 }
 
-/// Takes a self-issued certificate off the end of a chain, unless it is the leaf.
-fn split_root(
+/// Takes the self-issued certificates off the end of a chain, except the leaf.
+fn split_roots(
     certificates: &mut Vec<CertificateDer<'static>>,
-) -> Result<Option<CertificateDer<'static>>, LeafError> {
-    let Some([.., last]) = certificates.get(1..) else {
-        return Ok(None);
-    };
-    let parsed = leaf::parse(last)?;
-    let self_issued = parsed.issuer() == parsed.subject() && parsed.is_ca();
-    Ok(if self_issued {
-        certificates.pop()
-    } else {
-        None
-    })
+) -> Result<Vec<CertificateDer<'static>>, LeafError> {
+    let mut first_root = certificates.len();
+    while first_root > 1 && is_root(&certificates[first_root - 1])? {
+        first_root -= 1;
+    }
+    Ok(certificates.split_off(first_root))
+}
+
+fn is_root(der: &CertificateDer<'_>) -> Result<bool, LeafError> {
+    let certificate = leaf::parse(der)?;
+    Ok(certificate.is_ca() && certificate.issuer() == certificate.subject())
 }
 
 fn check_chain(
     chain: &Chain,
-    root: &CertificateDer<'static>,
+    roots: Vec<CertificateDer<'static>>,
     identity: &Identity,
     now: SystemTime,
 ) -> Result<(), CertificateError> {
@@ -257,7 +257,7 @@ fn check_chain(
             reason,
         })
     };
-    let roots = Roots::from_der(vec![root.clone()]).map_err(|error| wrong(error.to_string()))?;
+    let roots = Roots::from_der(roots).map_err(|error| wrong(error.to_string()))?;
     verify_chain(
         &roots,
         chain.leaf(),

@@ -86,6 +86,10 @@ impl PrivateKey {
         self.subject_public_key_info()
     }
 
+    pub fn public_key_pem(&self) -> String {
+        pem::encode("PUBLIC KEY", &self.public_key_der())
+    }
+
     /// A certificate signing request (RFC 2986) that names `identity` in a URI SAN, as Istio's agent writes it. An
     /// authority believes only the key in it.
     ///
@@ -95,7 +99,7 @@ impl PrivateKey {
         let uri = identity
             .to_string()
             .try_into()
-            .map_err(|error| KeyError::Csr(rcgen::Error::from(error)))?;
+            .map_err(KeyError::Csr)?;
         let mut params = rcgen::CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.subject_alt_names = vec![rcgen::SanType::URI(uri)];

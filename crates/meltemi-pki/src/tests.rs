@@ -259,7 +259,7 @@ fn verdict(ca: &Authority, params: &CertificateParams) -> Result<Identity, Verif
     let leaf = certificates_from_pem(pem.as_bytes()).unwrap().remove(0);
     let time = crate::verify::unix_time(now());
     let verify = |usage| verify_workload(&ca.bundle(), &leaf, &[], time, usage);
-    verify(Usage::ServerAuth).and(verify(Usage::ClientAuth))
+    verify(Usage::ServerAuth).and_then(|_| verify(Usage::ClientAuth))
 }
 
 #[test]
@@ -390,8 +390,13 @@ fn an_answer_must_fit_the_request() {
     let good = ca.sign(&key, &leaf(&id("a")));
 
     let accepted = accept(&[good.clone(), ca.pem.clone()]).unwrap();
-    assert_eq!(accepted.root_pem().as_deref(), Some(ca.pem.as_str()));
+    assert_eq!(accepted.roots_pem().as_deref(), Some(ca.pem.as_str()));
     assert_eq!(accepted.chain_pem(), good);
+
+    let second_root = Authority::new(now() + HOUR).pem;
+    let rotating = accept(&[good.clone(), second_root.clone(), ca.pem.clone()]).unwrap();
+    assert_eq!(rotating.chain_pem(), good);
+    assert_eq!(rotating.roots_pem(), Some(second_root + &ca.pem));
 
     let other_key = ca.sign(&PrivateKey::generate().unwrap(), &leaf(&id("a")));
     assert!(matches!(
