@@ -38,9 +38,8 @@ impl TokenIssuer {
     /// The file cannot be read or written, or is damaged.
     pub fn load_or_create(path: &Path, issuer: &str) -> Result<Self, StateError> {
         let key = match state::read_optional(path)? {
-            Some(pem) => {
-                PrivateKey::from_pem(&pem).map_err(|error| StateError::damaged(path, &error))?
-            }
+            Some(pem) => PrivateKey::from_pem(&pem)
+                .map_err(|error| StateError::damaged_file(path, state::with_causes(&error)))?,
             None => {
                 let key = PrivateKey::generate()?;
                 state::write(path, key.to_pem()?.as_bytes(), state::PRIVATE)?;
@@ -73,10 +72,7 @@ impl TokenIssuer {
         request: &TokenRequest<'_>,
         now: SystemTime,
     ) -> Result<String, jsonwebtoken::errors::Error> {
-        let issued = now
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs();
+        let issued = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut bound = json!({
             "namespace": request.namespace,
             "serviceaccount": { "name": request.service_account },

@@ -23,7 +23,11 @@ pub struct IssuanceMetrics {
 impl IssuanceMetrics {
     pub fn register(&self, registry: &mut Registry) {
         let counts = [
-            ("csr_count", "Certificate signing requests received.", &self.csr_count),
+            (
+                "csr_count",
+                "Certificate signing requests received.",
+                &self.csr_count,
+            ),
             (
                 "success_cert_issuance_count",
                 "Certificates issued.",

@@ -8,6 +8,7 @@ use meltemi_proto::istio::v1::auth::istio_certificate_service_server::{
 use meltemi_proto::istio::v1::auth::{IstioCertificateRequest, IstioCertificateResponse};
 use tonic::{Request, Response, Status};
 
+use crate::state::with_causes;
 use crate::{
     AuthError, AuthenticatedWorkload, Authenticators, Credentials, IssuanceMetrics,
     IssuedCertificate, PeerInfo, SignError, Signer,
@@ -79,11 +80,7 @@ impl CertificateService {
     }
 
     fn failed(&self, identity: &meltemi_core::Identity, error: &SignError) -> Status {
-        let cause = std::error::Error::source(error).map(ToString::to_string);
-        let text = match cause {
-            Some(cause) => format!("{error}: {cause}"),
-            None => error.to_string(),
-        };
+        let text = with_causes(error);
         tracing::warn!(%identity, error = text, "certificate not issued");
         match error {
             SignError::Request(_) => {

@@ -245,10 +245,7 @@ impl Stored {
     fn read(directory: &Path) -> Result<Self, StateError> {
         let read = |name: &str| -> Result<(PathBuf, String), StateError> {
             let path = directory.join(name);
-            let damaged = |reason: &str| StateError::Damaged {
-                path: path.clone(),
-                reason: reason.to_owned(),
-            };
+            let damaged = |reason: &str| StateError::damaged_part(&path, reason);
             let content =
                 state::read_optional(&path)?.ok_or_else(|| damaged("the file is missing"))?;
             let text = String::from_utf8(content).map_err(|_| damaged("it is not text"))?;
@@ -256,7 +253,7 @@ impl Stored {
         };
         let (key_path, key_pem) = read(KEY_FILE)?;
         let key = PrivateKey::from_pem(key_pem.as_bytes())
-            .map_err(|error| StateError::damaged(&key_path, &error))?;
+            .map_err(|error| StateError::damaged_part(&key_path, state::with_causes(&error)))?;
         let chain = directory.join(CHAIN_FILE);
         let chain_pem = match state::read_optional(&chain)? {
             Some(_) => read(CHAIN_FILE)?.1,
@@ -278,13 +275,12 @@ impl Stored {
         now: SystemTime,
     ) -> Result<Signer, StateError> {
         let path = directory.join(CERTIFICATE_FILE);
-        let damaged = |reason: String| StateError::Damaged {
-            path: path.clone(),
-            reason,
-        };
+        let damaged = |reason: String| StateError::damaged_part(&path, reason);
         let mut authority = self.authority(directory, &options)?;
         if !authority.validity.contains(now) {
-            return Err(damaged("the certificate has expired or is not valid yet".into()));
+            return Err(damaged(
+                "the certificate has expired or is not valid yet".into(),
+            ));
         }
         if authority.self_signed && ageing(authority.validity, now) {
             let root = self_signed(&self.key, &options, now)?;
@@ -318,17 +314,18 @@ impl Stored {
         directory: &Path,
         options: &SignerOptions,
     ) -> Result<Authority, StateError> {
+        let damaged = |name: &str, error: &dyn std::error::Error| {
+            StateError::damaged_part(&directory.join(name), state::with_causes(error))
+        };
         let bundle = |name: &str, pem: &str| {
             TrustBundle::new(options.trust_domain.clone(), pem.as_bytes())
-                .map_err(|error| StateError::damaged(&directory.join(name), &error))
+                .map_err(|error| damaged(name, &error))
         };
         let signing = bundle(CERTIFICATE_FILE, &self.certificate_pem)?;
         let roots = bundle(ROOTS_FILE, &self.roots_pem)?;
-        let first = |bundle: &TrustBundle| bundle.roots().first().map(|(der, v)| ((*der).clone(), *v));
-        let none = || StateError::Damaged {
-            path: directory.join(CERTIFICATE_FILE),
-            reason: "no certificate".to_owned(),
-        };
+        let first =
+            |bundle: &TrustBundle| bundle.roots().first().map(|(der, v)| ((*der).clone(), *v));
+        let none = || StateError::damaged_part(&directory.join(CERTIFICATE_FILE), "no certificate");
         let (certificate, validity) = first(&signing).ok_or_else(none)?;
         let root_list = roots.roots();
         let self_signed = root_list.iter().any(|(root, _)| **root == certificate);
@@ -342,7 +339,7 @@ impl Stored {
             intermediates.push(certificates_to_pem([&certificate]));
             if !self.chain_pem.trim().is_empty() {
                 let chain = certificates_from_pem(self.chain_pem.as_bytes())
-                    .map_err(|error| StateError::damaged(&directory.join(CHAIN_FILE), &error))?;
+                    .map_err(|error| damaged(CHAIN_FILE, &error))?;
                 intermediates.extend(
                     chain
                         .iter()
@@ -372,11 +369,8 @@ impl Signer {
     /// Signs for a throw-away key and accepts the answer as a workload would: key, certificate, chain and roots fit.
     fn prove(&self, now: SystemTime) -> Result<(), String> {
         let describe = |error: &dyn std::error::Error| {
-            let cause = error.source().map(ToString::to_string);
-            format!(
-                "key, certificate, chain and roots do not belong together: {error}{}",
-                cause.map(|cause| format!(": {cause}")).unwrap_or_default()
-            )
+            let cause = state::with_causes(error);
+            format!("key, certificate, chain and roots do not belong together: {cause}")
         };
         let identity = Identity::new(self.options.trust_domain.clone(), "istio-system", "istiod")
             .map_err(|error| describe(&error))?;

@@ -18,12 +18,17 @@ pub enum StateError {
         source: io::Error,
     },
     #[error(
-        "{} is damaged: {reason}; restore it from a backup, or remove {} to start with a new root \
-         (every workload then needs a new certificate)",
+        "{} is damaged: {reason}; restore it from a backup, or remove {} to start anew (what the old key signed is \
+         then no longer believed)",
         path.display(),
-        path.parent().unwrap_or(path).display()
+        remove.display()
     )]
-    Damaged { path: PathBuf, reason: String },
+    Damaged {
+        path: PathBuf,
+        reason: String,
+        /// What to remove for a new start.
+        remove: PathBuf,
+    },
     #[error("making a key")]
     Key(#[from] meltemi_pki::KeyError),
     #[error("making a root certificate")]
@@ -33,19 +38,35 @@ pub enum StateError {
 }
 
 impl StateError {
-    pub(crate) fn damaged(path: &Path, reason: &dyn std::error::Error) -> Self {
-        let mut text = reason.to_string();
-        let mut source = reason.source();
-        while let Some(cause) = source {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            source = cause.source();
-        }
+    /// One of several files that belong together in a directory.
+    pub(crate) fn damaged_part(path: &Path, reason: impl Into<String>) -> Self {
         Self::Damaged {
             path: path.to_owned(),
-            reason: text,
+            reason: reason.into(),
+            remove: path.parent().unwrap_or(path).to_owned(),
         }
     }
+
+    /// A file that stands alone.
+    pub(crate) fn damaged_file(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Damaged {
+            path: path.to_owned(),
+            reason: reason.into(),
+            remove: path.to_owned(),
+        }
+    }
+}
+
+/// An error with its causes in one line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
 }
 
 /// The content of a file, or nothing when it does not exist.

@@ -96,10 +96,7 @@ impl PrivateKey {
     /// # Errors
     /// Signing fails.
     pub fn csr_pem(&self, identity: &meltemi_core::Identity) -> Result<String, KeyError> {
-        let uri = identity
-            .to_string()
-            .try_into()
-            .map_err(KeyError::Csr)?;
+        let uri = identity.to_string().try_into().map_err(KeyError::Csr)?;
         let mut params = rcgen::CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.subject_alt_names = vec![rcgen::SanType::URI(uri)];

@@ -23,8 +23,7 @@ struct Authority {
 
 fn authority() -> Authority {
     let directory = tempfile::tempdir().unwrap();
-    let signer =
-        Signer::load_or_create(directory.path(), SignerOptions::default(), now()).unwrap();
+    let signer = Signer::load_or_create(directory.path(), SignerOptions::default(), now()).unwrap();
     let tokens = TokenIssuer::new(&PrivateKey::generate().unwrap(), "lab").unwrap();
     let domain = TrustDomain::default();
     let jwks = tokens.jwks().unwrap();

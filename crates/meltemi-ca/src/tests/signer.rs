@@ -216,19 +216,24 @@ fn an_ageing_root_is_renewed_with_its_key() {
     let start = now();
     let old = load(start).unwrap();
     assert_eq!(load(start + 7 * HOUR).unwrap().roots_pem(), old.roots_pem());
-    let before = issue(&old, HOUR);
-
+    let key = PrivateKey::generate().unwrap();
+    let csr = key.csr_pem(&id("a")).unwrap();
     let new = load(start + 9 * HOUR).unwrap();
     assert_ne!(new.roots_pem(), old.roots_pem());
     assert!(new.root_not_after() > old.root_not_after());
-    // What the old root signed chains to the new one.
-    let chain = [before.chain_pem(), new.roots_pem().to_owned()].concat();
-    let key = PrivateKey::generate().unwrap();
-    let refused = WorkloadCertificate::accept(&key, &[chain], &id("a"), now());
-    assert!(matches!(
-        refused,
-        Err(meltemi_pki::CertificateError::KeyMismatch)
-    ));
+    // What the old root signed chains to the new one, and the other way round.
+    let chains = |leaf: &str, root: &str, at| {
+        let answer = [leaf, root];
+        WorkloadCertificate::accept(&key, &answer, &id("a"), at).unwrap()
+    };
+    let later = new
+        .sign_workload(csr.as_bytes(), &id("a"), 10 * HOUR, start + 9 * HOUR)
+        .unwrap();
+    chains(&later.chain[0], old.roots_pem(), start + 9 * HOUR);
+    let long = old
+        .sign_workload(csr.as_bytes(), &id("a"), 10 * HOUR, start)
+        .unwrap();
+    chains(&long.chain[0], new.roots_pem(), start + 9 * HOUR);
     let reloaded = load(start + 9 * HOUR).unwrap();
     assert_eq!(reloaded.roots_pem(), new.roots_pem());
     assert!(load(start + 40 * HOUR).is_err(), "expired");
@@ -267,8 +272,7 @@ fn a_mounted_intermediate_signs_with_its_chain() {
         .sign_workload(csr.as_bytes(), &id("a"), HOUR, now())
         .unwrap();
     assert_eq!(issued.chain[1..], [intermediate, root_pem.clone()]);
-    let accepted =
-        WorkloadCertificate::accept(&workload, &issued.chain, &id("a"), now()).unwrap();
+    let accepted = WorkloadCertificate::accept(&workload, &issued.chain, &id("a"), now()).unwrap();
     assert_eq!(accepted.roots_pem(), Some(root_pem));
 }
 

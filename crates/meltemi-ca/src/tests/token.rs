@@ -92,7 +92,11 @@ fn a_projected_token_names_its_workload() {
         })
     );
     assert_eq!(workload.node.as_deref(), Some("lab"));
-    assert!(lab.authenticator.verify(&lab.sign(&es256(), &claims())).is_ok());
+    assert!(
+        lab.authenticator
+            .verify(&lab.sign(&es256(), &claims()))
+            .is_ok()
+    );
 }
 
 #[test]
@@ -117,9 +121,18 @@ fn tokens_look_like_those_of_kubernetes() {
 fn times_audience_and_issuer_are_checked() {
     let lab = lab();
     let day = Duration::from_secs(86_400);
-    assert_eq!(lab.denied(&lab.request(&["istio-ca"], now() - day)), "ExpiredSignature");
-    assert_eq!(lab.denied(&lab.request(&["istio-ca"], now() + day)), "ImmatureSignature");
-    assert_eq!(lab.denied(&lab.request(&["vault"], now())), "InvalidAudience");
+    assert_eq!(
+        lab.denied(&lab.request(&["istio-ca"], now() - day)),
+        "ExpiredSignature"
+    );
+    assert_eq!(
+        lab.denied(&lab.request(&["istio-ca"], now() + day)),
+        "ImmatureSignature"
+    );
+    assert_eq!(
+        lab.denied(&lab.request(&["vault"], now())),
+        "InvalidAudience"
+    );
     assert_eq!(lab.denied(&lab.request(&[], now())), "InvalidAudience");
     let other = TokenIssuer::new(&lab.key, "https://elsewhere").unwrap();
     let request = TokenRequest {
@@ -131,7 +144,10 @@ fn times_audience_and_issuer_are_checked() {
         audiences: &["istio-ca"],
         ttl: day,
     };
-    assert_eq!(lab.denied(&other.issue(&request, now()).unwrap()), "InvalidIssuer");
+    assert_eq!(
+        lab.denied(&other.issue(&request, now()).unwrap()),
+        "InvalidIssuer"
+    );
 }
 
 #[test]
@@ -182,7 +198,10 @@ fn the_token_does_not_choose_the_algorithm() {
             &EncodingKey::from_secret(secret),
         )
         .unwrap();
-        assert_eq!(lab.denied(&token), "signed with an unknown key or algorithm");
+        assert_eq!(
+            lab.denied(&token),
+            "signed with an unknown key or algorithm"
+        );
     }
 }
 
@@ -193,7 +212,10 @@ fn signatures_are_checked() {
     assert_eq!(ours.denied(&foreign), "InvalidSignature");
     // With a key id of another key not even tried.
     let known = theirs.request(&["istio-ca"], now());
-    assert_eq!(ours.denied(&known), "signed with an unknown key or algorithm");
+    assert_eq!(
+        ours.denied(&known),
+        "signed with an unknown key or algorithm"
+    );
 
     let good = ours.sign(&es256(), &claims());
     let (message, _) = good.rsplit_once('.').unwrap();
@@ -220,7 +242,10 @@ fn header_tricks_do_not_help() {
     let lab = lab();
     let mut header = es256();
     header.crit = Some(vec!["exp".into()]);
-    assert!(lab.denied(&lab.sign(&header, &claims())).contains("critical"));
+    assert!(
+        lab.denied(&lab.sign(&header, &claims()))
+            .contains("critical")
+    );
     // A key id is compared, not looked up anywhere.
     let mut header = es256();
     header.kid = Some("../../../../dev/null".into());
