@@ -80,9 +80,12 @@ fn inject_object(
     let workload = Workload::new(text(document, "/apiVersion"), kind, &namespace, &name);
     let pointer = match kind {
         "Pod" => "",
-        "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" | "Job" | "ReplicationController" => {
-            "/spec/template"
-        }
+        "Deployment"
+        | "StatefulSet"
+        | "DaemonSet"
+        | "ReplicaSet"
+        | "Job"
+        | "ReplicationController" => "/spec/template",
         "CronJob" => "/spec/jobTemplate/spec/template",
         _ => "-",
     };
@@ -140,7 +143,10 @@ fn inject_part<T: HasPod>(
 ) -> (Outcome, Vec<Diagnostic>) {
     let unreadable = |error: serde_json::Error| {
         let message = format!("the pod cannot be read: {error}");
-        (Outcome::Rejected(vec![Diagnostic::error("IST0106", message)]), Vec::new())
+        (
+            Outcome::Rejected(vec![Diagnostic::error("IST0106", message)]),
+            Vec::new(),
+        )
     };
     let before: T = match serde_json::from_value(part.clone()) {
         Ok(before) => before,
@@ -185,7 +191,8 @@ fn carry_over(written: &mut Value, before: &Value, after: Value) {
             let mut old: Vec<Option<Value>> = written.drain(..).map(Some).collect();
             for item in after {
                 let index = before.iter().position(|known| same_name(known, &item));
-                let found = index.and_then(|index| Some((old.get_mut(index)?.take()?, before.get(index)?)));
+                let found =
+                    index.and_then(|index| Some((old.get_mut(index)?.take()?, before.get(index)?)));
                 written.push(match found {
                     Some((mut was, before)) => {
                         carry_over(&mut was, before, item);

@@ -33,7 +33,10 @@ pub(crate) fn proxy(
         value("ISTIO_META_APP_CONTAINERS", &app_containers(spec).join(",")),
         value("ISTIO_META_CLUSTER_ID", &settings.cluster_id),
         field("ISTIO_META_NODE_NAME", "spec.nodeName"),
-        value("ISTIO_META_INTERCEPTION_MODE", options.interception.as_str()),
+        value(
+            "ISTIO_META_INTERCEPTION_MODE",
+            options.interception.as_str(),
+        ),
         value("ISTIO_META_WORKLOAD_NAME", &workload.name),
         value("ISTIO_META_OWNER", &workload.owner()),
         value("ISTIO_META_MESH_ID", settings.mesh_id()),
@@ -100,7 +103,9 @@ fn pod_ports(spec: &PodSpec) -> String {
 
 /// JSON of plain data, which always has one.
 fn json<T: serde::Serialize>(data: &T) -> String {
-    serde_json::to_value(data).unwrap_or(Value::Null).to_string()
+    serde_json::to_value(data)
+        .unwrap_or(Value::Null)
+        .to_string()
 }
 
 fn field(name: &str, path: &str) -> EnvVar {

@@ -9,7 +9,7 @@ use meltemi_api::istio::ProxyConfig;
 use meltemi_core::names::port;
 use meltemi_core::{Diagnostic, FieldPath};
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::quantity::is_quantity;
 use crate::{InjectionSettings, ProxyResources, annotation};
@@ -73,21 +73,63 @@ pub(crate) struct Capture {
 
 /// Annotations of Istio that this mesh knows and cannot do.
 const UNSUPPORTED: [(&str, &str); 15] = [
-    ("sidecar.istio.io/bootstrapOverride", "the proxy has no Envoy bootstrap to override"),
-    ("sidecar.istio.io/statsInclusionPrefixes", "all statistics are served"),
-    ("sidecar.istio.io/statsInclusionRegexps", "all statistics are served"),
-    ("sidecar.istio.io/statsInclusionSuffixes", "all statistics are served"),
+    (
+        "sidecar.istio.io/bootstrapOverride",
+        "the proxy has no Envoy bootstrap to override",
+    ),
+    (
+        "sidecar.istio.io/statsInclusionPrefixes",
+        "all statistics are served",
+    ),
+    (
+        "sidecar.istio.io/statsInclusionRegexps",
+        "all statistics are served",
+    ),
+    (
+        "sidecar.istio.io/statsInclusionSuffixes",
+        "all statistics are served",
+    ),
     ("sidecar.istio.io/extraStatTags", "use a Telemetry resource"),
-    ("sidecar.istio.io/statsHistogramBuckets", "buckets are fixed"),
-    ("sidecar.istio.io/statsCompression", "scrapes are not compressed"),
-    ("sidecar.istio.io/statsFlushInterval", "statistics are current at each scrape"),
-    ("sidecar.istio.io/statsEvictionInterval", "statistics are not evicted"),
-    ("sidecar.istio.io/capNetBindService", "the proxy listens on high ports only"),
-    ("traffic.sidecar.istio.io/kubevirtInterfaces", "virtual machines inside pods are not captured"),
-    ("istio.io/reroute-virtual-interfaces", "virtual machines inside pods are not captured"),
-    ("readiness.status.sidecar.istio.io/applicationPorts", "Istio ignores it too since 1.0"),
-    ("prometheus.istio.io/scrape-targets", "use prometheus.io/port and prometheus.io/path"),
-    ("sidecar.istio.io/discoveryAddress", "set discoveryAddress in proxy.istio.io/config"),
+    (
+        "sidecar.istio.io/statsHistogramBuckets",
+        "buckets are fixed",
+    ),
+    (
+        "sidecar.istio.io/statsCompression",
+        "scrapes are not compressed",
+    ),
+    (
+        "sidecar.istio.io/statsFlushInterval",
+        "statistics are current at each scrape",
+    ),
+    (
+        "sidecar.istio.io/statsEvictionInterval",
+        "statistics are not evicted",
+    ),
+    (
+        "sidecar.istio.io/capNetBindService",
+        "the proxy listens on high ports only",
+    ),
+    (
+        "traffic.sidecar.istio.io/kubevirtInterfaces",
+        "virtual machines inside pods are not captured",
+    ),
+    (
+        "istio.io/reroute-virtual-interfaces",
+        "virtual machines inside pods are not captured",
+    ),
+    (
+        "readiness.status.sidecar.istio.io/applicationPorts",
+        "Istio ignores it too since 1.0",
+    ),
+    (
+        "prometheus.istio.io/scrape-targets",
+        "use prometheus.io/port and prometheus.io/path",
+    ),
+    (
+        "sidecar.istio.io/discoveryAddress",
+        "set discoveryAddress in proxy.istio.io/config",
+    ),
 ];
 
 const KNOWN: [&str; 27] = [
@@ -118,24 +160,6 @@ const KNOWN: [&str; 27] = [
     "readiness.status.sidecar.istio.io/initialDelaySeconds",
     "readiness.status.sidecar.istio.io/periodSeconds",
     "readiness.status.sidecar.istio.io/failureThreshold",
-];
-
-/// Fields of ProxyConfig that `proxy.istio.io/config` may set here.
-const PROXY_CONFIG_FIELDS: [&str; 14] = [
-    "discoveryAddress",
-    "concurrency",
-    "drainDuration",
-    "terminationDrainDuration",
-    "proxyAdminPort",
-    "statusPort",
-    "holdApplicationUntilProxyStarts",
-    "proxyMetadata",
-    "runtimeValues",
-    "caCertificatesPem",
-    "image",
-    "proxyStatsMatcher",
-    "tracing",
-    "gatewayTopology",
 ];
 
 /// Reads every annotation and reports every problem: an error denies the pod, a warning does not.
@@ -187,7 +211,11 @@ impl Reader<'_> {
         let asked = self.get(annotation::TEMPLATES).unwrap_or("sidecar");
         if asked.trim() != "sidecar" {
             let message = format!("injection template {asked:?} does not exist");
-            self.error(annotation::TEMPLATES, message, "the only template is \"sidecar\"");
+            self.error(
+                annotation::TEMPLATES,
+                message,
+                "the only template is \"sidecar\"",
+            );
         }
     }
 
@@ -224,7 +252,8 @@ impl Reader<'_> {
                 "sidecar.istio.io/rewriteAppHTTPProbers",
                 settings.rewrite_app_http_probers,
             ),
-            merge_metrics: self.boolean(annotation::MERGE_METRICS, settings.enable_prometheus_merge),
+            merge_metrics: self
+                .boolean(annotation::MERGE_METRICS, settings.enable_prometheus_merge),
             status_port: proxy_config.status_port.unwrap_or(port::MERGED_STATS),
             readiness: (status_port != Some(0)).then(|| self.readiness()),
             capture: self.capture(),
@@ -281,8 +310,13 @@ impl Reader<'_> {
     }
 
     fn resources(&mut self, defaults: &ProxyResources) -> ProxyResources {
-        let names = ["proxyCPU", "proxyMemory", "proxyCPULimit", "proxyMemoryLimit"]
-            .map(|name| format!("sidecar.istio.io/{name}"));
+        let names = [
+            "proxyCPU",
+            "proxyMemory",
+            "proxyCPULimit",
+            "proxyMemoryLimit",
+        ]
+        .map(|name| format!("sidecar.istio.io/{name}"));
         // As Istio's template: one annotation replaces all four defaults.
         if !names.iter().any(|name| self.annotations.contains_key(name)) {
             return defaults.clone();
@@ -307,7 +341,11 @@ impl Reader<'_> {
             Some("NONE") => Interception::None,
             Some("TPROXY") => {
                 let message = "interception mode TPROXY is not supported".to_owned();
-                self.error(name, message, "use REDIRECT; the application sees the caller in X-Forwarded-Client-Cert");
+                self.error(
+                    name,
+                    message,
+                    "use REDIRECT; the application sees the caller in X-Forwarded-Client-Cert",
+                );
                 Interception::Redirect
             }
             Some(other) => {
@@ -337,14 +375,25 @@ impl Reader<'_> {
         let mut list = |name: &str, what: &str, ok: fn(&str) -> bool, default: String| {
             let name = format!("traffic.sidecar.istio.io/{name}");
             let all = |value: &str| {
-                let mut items = value.split(',').map(str::trim).filter(|item| !item.is_empty());
+                let mut items = value
+                    .split(',')
+                    .map(str::trim)
+                    .filter(|item| !item.is_empty());
                 items.all(ok).then(|| value.replace(' ', ""))
             };
             self.parse(&name, what, all).unwrap_or(default)
         };
-        let (cidrs, ports) = ("a comma-separated list of CIDRs", "a comma-separated list of ports");
+        let (cidrs, ports) = (
+            "a comma-separated list of CIDRs",
+            "a comma-separated list of ports",
+        );
         Capture {
-            include_outbound_ranges: list("includeOutboundIPRanges", cidrs, is_cidr_or_star, star()),
+            include_outbound_ranges: list(
+                "includeOutboundIPRanges",
+                cidrs,
+                is_cidr_or_star,
+                star(),
+            ),
             exclude_outbound_ranges: list("excludeOutboundIPRanges", cidrs, is_cidr, String::new()),
             include_inbound_ports: list("includeInboundPorts", ports, is_port_or_star, star()),
             exclude_inbound_ports: list("excludeInboundPorts", ports, is_port, String::new()),
@@ -396,27 +445,14 @@ impl Reader<'_> {
         let Some(text) = self.get(name) else {
             return default.clone();
         };
-        let parsed: Result<Option<Map<String, Value>>, _> = serde_saphyr::from_str(text);
-        let fields = match parsed {
-            Ok(fields) => fields.unwrap_or_default(),
-            Err(error) => {
-                let text = error.to_string();
-                let message = format!("cannot be read: {}", first_line(&text));
-                self.error(name, message, "YAML of a ProxyConfig");
-                return default.clone();
-            }
+        let (own, diagnostics) = meltemi_api::parse_message::<ProxyConfig>(name, text);
+        self.diagnostics
+            .extend(diagnostics.into_iter().map(in_annotation));
+        let Some(own) = own else {
+            return default.clone();
         };
-        for field in fields.keys() {
-            if !PROXY_CONFIG_FIELDS.contains(&field.as_str()) {
-                let hint = nearest(field, PROXY_CONFIG_FIELDS)
-                    .map(|near| format!("did you mean {near:?}?"))
-                    .unwrap_or_default();
-                let message = format!("ProxyConfig field {field:?} is unknown or not supported");
-                self.error(name, message, &hint);
-            }
-        }
         let merged = serde_json::to_value(default).and_then(|mut config| {
-            merge(&mut config, Value::Object(fields));
+            merge(&mut config, serde_json::to_value(own)?);
             serde_json::from_value(config)
         });
         merged.unwrap_or_else(|error| {
@@ -424,6 +460,17 @@ impl Reader<'_> {
             default.clone()
         })
     }
+}
+
+/// The place inside the annotation's text is of no use to a reader of the pod; the field is.
+fn in_annotation(mut diagnostic: Diagnostic) -> Diagnostic {
+    let field = diagnostic.field;
+    if !field.is_empty() {
+        diagnostic.message = format!("{field}: {}", diagnostic.message);
+    }
+    diagnostic.field = path_of(annotation::PROXY_CONFIG);
+    diagnostic.location = None;
+    diagnostic
 }
 
 fn path_of(name: &str) -> FieldPath {
@@ -437,10 +484,6 @@ fn nearest<const N: usize>(name: &str, known: [&'static str; N]) -> Option<&'sta
         .filter(|(distance, _)| *distance <= 3)
         .min()
         .map(|(_, candidate)| candidate)
-}
-
-fn first_line(text: &str) -> &str {
-    text.lines().next().unwrap_or_default()
 }
 
 fn named_list<T: DeserializeOwned>(text: &str) -> Result<Vec<T>, serde_json::Error> {

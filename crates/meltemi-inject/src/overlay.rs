@@ -24,7 +24,11 @@ pub(crate) struct Overrides {
 impl Overrides {
     /// Takes the declared containers out of a pod.
     pub(crate) fn take(spec: &mut PodSpec) -> Self {
-        let init_containers = spec.init_containers.as_mut().map(extract).unwrap_or_default();
+        let init_containers = spec
+            .init_containers
+            .as_mut()
+            .map(extract)
+            .unwrap_or_default();
         if spec.init_containers.as_ref().is_some_and(Vec::is_empty) {
             spec.init_containers = None;
         }
@@ -84,8 +88,14 @@ fn merge(template: &mut Container, mut declared: Container) {
     for variable in declared.env.take().into_iter().flatten() {
         env::set(template.env.get_or_insert_default(), variable);
     }
-    make_room(&mut template.readiness_probe, declared.readiness_probe.as_ref());
-    make_room(&mut template.liveness_probe, declared.liveness_probe.as_ref());
+    make_room(
+        &mut template.readiness_probe,
+        declared.readiness_probe.as_ref(),
+    );
+    make_room(
+        &mut template.liveness_probe,
+        declared.liveness_probe.as_ref(),
+    );
     make_room(&mut template.startup_probe, declared.startup_probe.as_ref());
     if let (Some(ours), Some(theirs)) = (&mut template.lifecycle, &declared.lifecycle) {
         if theirs.post_start.is_some() {

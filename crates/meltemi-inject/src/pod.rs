@@ -78,7 +78,14 @@ fn inject_pod(
             Diagnostic::error("IST0106", "the pod has no spec").field(FieldPath::new("spec")),
         ),
         Some(spec) => {
-            let status = inject_spec(spec, &mut annotations, workload, options, settings, &mut diagnostics);
+            let status = inject_spec(
+                spec,
+                &mut annotations,
+                workload,
+                options,
+                settings,
+                &mut diagnostics,
+            );
             annotate(&mut annotations, spec, &status);
             label(&mut pod.metadata, workload, settings);
         }
@@ -155,7 +162,11 @@ fn place(spec: &mut PodSpec, init: Option<Container>, proxy: Container, options:
         inits.splice(0..0, init.into_iter().chain([proxy]));
     } else {
         inits.extend(init);
-        let first = if options.hold_application { 0 } else { spec.containers.len() };
+        let first = if options.hold_application {
+            0
+        } else {
+            spec.containers.len()
+        };
         spec.containers.insert(first, proxy);
     }
     spec.init_containers = (!inits.is_empty()).then_some(inits);
@@ -164,7 +175,9 @@ fn place(spec: &mut PodSpec, init: Option<Container>, proxy: Container, options:
 /// Adds the volumes that the pod does not define itself, and returns their names.
 fn add_volumes(spec: &mut PodSpec, options: &Options) -> Vec<String> {
     let present = spec.volumes.get_or_insert_default();
-    let wanted = volumes::volumes().into_iter().chain(options.volumes.iter().cloned());
+    let wanted = volumes::volumes()
+        .into_iter()
+        .chain(options.volumes.iter().cloned());
     let known = |name: &str, list: &[Volume]| list.iter().any(|volume| volume.name == name);
     let mut added = Vec::new();
     for volume in wanted {
@@ -179,9 +192,15 @@ fn add_volumes(spec: &mut PodSpec, options: &Options) -> Vec<String> {
 /// Traffic of the proxy's uid is not redirected, so an application with that uid is outside the mesh.
 fn warn_of_uid(spec: &PodSpec, diagnostics: &mut Vec<Diagnostic>) {
     let uid = i64::from(PROXY_UID);
-    let of_pod = spec.security_context.as_ref().and_then(|context| context.run_as_user);
+    let of_pod = spec
+        .security_context
+        .as_ref()
+        .and_then(|context| context.run_as_user);
     for (index, container) in spec.containers.iter().enumerate() {
-        let own = container.security_context.as_ref().and_then(|context| context.run_as_user);
+        let own = container
+            .security_context
+            .as_ref()
+            .and_then(|context| context.run_as_user);
         if own.or(of_pod) == Some(uid) {
             let path = FieldPath::new("spec").field("containers").index(index);
             let message = format!(
@@ -203,7 +222,10 @@ fn annotate(annotations: &mut BTreeMap<String, String>, spec: &PodSpec, status: 
     let Some(first) = env::app_containers(spec).first().copied() else {
         return;
     };
-    for name in [annotation::DEFAULT_CONTAINER, annotation::DEFAULT_LOGS_CONTAINER] {
+    for name in [
+        annotation::DEFAULT_CONTAINER,
+        annotation::DEFAULT_LOGS_CONTAINER,
+    ] {
         annotations
             .entry(name.to_owned())
             .or_insert_with(|| first.to_owned());
@@ -216,8 +238,10 @@ fn label(metadata: &mut ObjectMeta, workload: &Workload, settings: &InjectionSet
     let first = |labels: &BTreeMap<String, String>, keys: [&str; 2]| {
         keys.iter().find_map(|key| labels.get(*key).cloned())
     };
-    let name = first(labels, [label::K8S_APP_NAME, label::APP]).unwrap_or_else(|| workload.name.clone());
-    let revision = first(labels, [label::K8S_APP_VERSION, label::VERSION]).unwrap_or_else(|| "latest".to_owned());
+    let name =
+        first(labels, [label::K8S_APP_NAME, label::APP]).unwrap_or_else(|| workload.name.clone());
+    let revision = first(labels, [label::K8S_APP_VERSION, label::VERSION])
+        .unwrap_or_else(|| "latest".to_owned());
     let mut add = |key: &str, value: String| {
         labels.entry(key.to_owned()).or_insert(value);
     };
@@ -232,7 +256,8 @@ fn label(metadata: &mut ObjectMeta, workload: &Workload, settings: &InjectionSet
 /// Cuts to the 63 characters of a label value, which must end in a letter or digit.
 fn as_label_value(name: &str) -> String {
     let cut: String = name.chars().take(63).collect();
-    cut.trim_end_matches(|c: char| !c.is_ascii_alphanumeric()).to_owned()
+    cut.trim_end_matches(|c: char| !c.is_ascii_alphanumeric())
+        .to_owned()
 }
 
 fn names<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<Vec<String>> {

@@ -92,7 +92,9 @@ impl Rewriter<'_> {
             let Some(hook) = hook else { continue };
             let key = app_lifecycle(&name, kind);
             let field = path.field("lifecycle").field(kind.field);
-            let Some(original) = &hook.http_get else { continue };
+            let Some(original) = &hook.http_get else {
+                continue;
+            };
             if let Some(http_get) = self.http_get(&field, original, &ports) {
                 hook.http_get = Some(self.target(&key));
                 let prober = Prober {
@@ -105,7 +107,12 @@ impl Rewriter<'_> {
     }
 
     /// What a probe asks for; `None` for `exec`, which runs inside the container and needs no network.
-    fn prober(&mut self, path: &FieldPath, probe: &Probe, ports: &[ContainerPort]) -> Option<Prober> {
+    fn prober(
+        &mut self,
+        path: &FieldPath,
+        probe: &Probe,
+        ports: &[ContainerPort],
+    ) -> Option<Prober> {
         let mut prober = Prober {
             timeout_seconds: probe.timeout_seconds,
             ..Prober::default()
@@ -147,7 +154,8 @@ impl Rewriter<'_> {
         };
         let found = ports.iter().find(|port| port.name.as_ref() == Some(name));
         if found.is_none() {
-            let message = format!("the container has no port named {name:?}; the probe stays as it is");
+            let message =
+                format!("the container has no port named {name:?}; the probe stays as it is");
             self.warnings.push(
                 Diagnostic::warning("MEL0402", message)
                     .field(path.field("port"))
@@ -175,9 +183,18 @@ struct ProbeKind {
 fn probes(container: &mut Container) -> [(ProbeKind, Option<&mut Probe>); 3] {
     let kind = |field, path| ProbeKind { field, path };
     [
-        (kind("readinessProbe", "readyz"), container.readiness_probe.as_mut()),
-        (kind("livenessProbe", "livez"), container.liveness_probe.as_mut()),
-        (kind("startupProbe", "startupz"), container.startup_probe.as_mut()),
+        (
+            kind("readinessProbe", "readyz"),
+            container.readiness_probe.as_mut(),
+        ),
+        (
+            kind("livenessProbe", "livez"),
+            container.liveness_probe.as_mut(),
+        ),
+        (
+            kind("startupProbe", "startupz"),
+            container.startup_probe.as_mut(),
+        ),
     ]
 }
 
@@ -207,15 +224,16 @@ fn for_each_app_container(spec: &mut PodSpec, mut apply: impl FnMut(FieldPath, &
         ("containers", spec.containers.as_mut_slice()),
         (
             "initContainers",
-            spec.init_containers.as_mut().map_or(&mut [][..], |list| list.as_mut_slice()),
+            spec.init_containers
+                .as_mut()
+                .map_or(&mut [][..], |list| list.as_mut_slice()),
         ),
     ];
     for (field, containers) in lists {
         let path = FieldPath::new("spec").field(field);
-        let app = containers
-            .iter_mut()
-            .enumerate()
-            .filter(|(_, container)| ![PROXY_CONTAINER, INIT_CONTAINER].contains(&container.name.as_str()));
+        let app = containers.iter_mut().enumerate().filter(|(_, container)| {
+            ![PROXY_CONTAINER, INIT_CONTAINER].contains(&container.name.as_str())
+        });
         for (index, container) in app {
             apply(path.index(index), container);
         }

@@ -25,7 +25,11 @@ pub(crate) fn rewrite(
     annotations: &mut BTreeMap<String, String>,
     status_port: u16,
 ) -> Option<Scrape> {
-    let said = |key| Key::ALL_SPELLINGS.iter().find_map(|spelling| annotations.get(&spelling(key)));
+    let said = |key| {
+        Key::ALL_SPELLINGS
+            .iter()
+            .find_map(|spelling| annotations.get(&spelling(key)))
+    };
     let get = |key| said(key).cloned().unwrap_or_default();
     let scrape = Scrape {
         scrape: get(Key::Scrape),
@@ -58,7 +62,6 @@ pub(crate) fn restore(annotations: &mut BTreeMap<String, String>, scrape: Option
         annotations.insert(slash(key), value.clone());
     }
 }
-
 
 #[derive(Clone, Copy)]
 enum Key {

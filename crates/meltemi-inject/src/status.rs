@@ -42,20 +42,25 @@ pub(crate) fn strip(pod: &mut Pod) -> bool {
     }
     remove(spec, &status);
     probes::restore(spec, &probers.unwrap_or_default());
-    if let Some(overrides) = overrides.and_then(|json| serde_json::from_str::<Overrides>(&json).ok()) {
+    if let Some(overrides) =
+        overrides.and_then(|json| serde_json::from_str::<Overrides>(&json).ok())
+    {
         overrides.put_back(spec);
     }
     true
 }
 
 fn remove(spec: &mut PodSpec, status: &Status) {
-    let keep = |names: &Option<Vec<String>>, name: &String| !names.iter().flatten().any(|n| n == name);
+    let keep =
+        |names: &Option<Vec<String>>, name: &String| !names.iter().flatten().any(|n| n == name);
     spec.containers
         .retain(|container| keep(&status.containers, &container.name));
     prune(&mut spec.init_containers, |container| {
         keep(&status.init_containers, &container.name)
     });
-    prune(&mut spec.volumes, |volume| keep(&status.volumes, &volume.name));
+    prune(&mut spec.volumes, |volume| {
+        keep(&status.volumes, &volume.name)
+    });
     prune(&mut spec.image_pull_secrets, |secret| {
         keep(&status.image_pull_secrets, &secret.name)
     });

@@ -56,7 +56,10 @@ pub(crate) fn mounts() -> Vec<VolumeMount> {
     [
         ("workload-socket", "/var/run/secrets/workload-spiffe-uds"),
         ("credential-socket", "/var/run/secrets/credential-uds"),
-        ("workload-certs", "/var/run/secrets/workload-spiffe-credentials"),
+        (
+            "workload-certs",
+            "/var/run/secrets/workload-spiffe-credentials",
+        ),
         ("istiod-ca-cert", "/var/run/secrets/istio"),
         ("istio-data", "/var/lib/istio/data"),
         ("istio-envoy", "/etc/istio/proxy"),

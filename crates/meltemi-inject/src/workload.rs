@@ -29,10 +29,15 @@ impl Workload {
             .flatten()
             .find(|owner| owner.controller == Some(true));
         let Some(owner) = controller else {
-            let name = metadata
-                .name
-                .clone()
-                .or_else(|| Some(metadata.generate_name.as_ref()?.trim_end_matches('-').to_owned()));
+            let name = metadata.name.clone().or_else(|| {
+                Some(
+                    metadata
+                        .generate_name
+                        .as_ref()?
+                        .trim_end_matches('-')
+                        .to_owned(),
+                )
+            });
             return Self::new("v1", "Pod", namespace, &name.unwrap_or_default());
         };
         let hash = metadata
@@ -99,7 +104,11 @@ mod tests {
             assert_eq!(Workload::of_pod(&pod, "shop").owner(), expected);
         };
         let apps = |rest: &str| format!("kubernetes://apis/apps/v1/namespaces/shop/{rest}");
-        check("ReplicaSet", "reviews-v1-5d4c", &apps("deployments/reviews-v1"));
+        check(
+            "ReplicaSet",
+            "reviews-v1-5d4c",
+            &apps("deployments/reviews-v1"),
+        );
         check("ReplicaSet", "by-hand", &apps("replicasets/by-hand"));
         check("StatefulSet", "db", &apps("statefulsets/db"));
         check(
