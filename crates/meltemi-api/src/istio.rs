@@ -9,6 +9,7 @@ mod service_entry;
 mod virtual_service;
 
 pub use common::{Destination, LabelSelector, Percent, PortSelector, StringMatch};
+pub use common::duration::parse as parse_duration;
 pub use destination_rule::{
     ClientTlsMode, ClientTlsSettings, ConnectionPool, ConsistentHash, DestinationRule,
     H2UpgradePolicy, HashKey, HttpCookie, HttpSettings, LoadBalancer, OutlierDetection,

@@ -124,6 +124,7 @@ const VIRTUAL_SERVICE: &[&str] = &[
     "http[].mirrorPercent",
     "http[].mirrorPercentage",
     "http[].mirrors",
+    "tcp[].match[].sourceSubnet",
 ];
 
 const SERVICE_ENTRY: &[&str] = &[];

@@ -100,8 +100,8 @@ pub(super) mod duration {
         }
     }
 
-    /// Reads Go's duration syntax without a sign: `1h2m3.5s`.
-    fn parse(text: &str) -> Option<Duration> {
+    /// Reads a duration in Go's syntax without a sign: `1h2m3.5s`.
+    pub fn parse(text: &str) -> Option<Duration> {
         if text == "0" {
             return Some(Duration::ZERO);
         }

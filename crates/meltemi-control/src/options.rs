@@ -1,0 +1,68 @@
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use meltemi_core::TrustDomain;
+use meltemi_core::names::port;
+
+/// The settings of a control plane.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// Folder with Kubernetes and Istio objects as YAML or JSON, read live; may be given several times
+    #[arg(long = "config-dir", value_name = "DIR", required = true)]
+    pub config_directories: Vec<PathBuf>,
+    /// Folder that keeps the certificate authority (ca/) and gets root-cert.pem
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: PathBuf,
+    /// Lifetime of workload certificates, and the longest that is given: 24h, 20s [default: 24h, longest 90 days]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub workload_cert_ttl: Option<Duration>,
+    /// Trust domain of the mesh [default: the mesh configuration's]
+    #[arg(long, value_name = "DOMAIN", value_parser = trust_domain)]
+    pub trust_domain: Option<TrustDomain>,
+    /// Public key (PEM) or key set (JWKS) that service-account tokens are signed with; without one only mesh certificates
+    /// authenticate
+    #[arg(long, value_name = "FILE")]
+    pub token_issuer_key: Option<PathBuf>,
+    /// Issuer of the service-account tokens
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "https://kubernetes.default.svc.cluster.local"
+    )]
+    pub token_issuer: String,
+    /// Address for xDS and certificates, with TLS
+    #[arg(long, value_name = "ADDRESS", default_value_t = unspecified(port::XDS_TLS))]
+    pub xds_addr: SocketAddr,
+    /// Address for metrics, readiness and debug endpoints
+    #[arg(long, value_name = "ADDRESS", default_value_t = unspecified(port::MONITORING))]
+    pub monitoring_addr: SocketAddr,
+    /// File with the mesh configuration [default: ConfigMap istio-system/istio, key mesh]
+    #[arg(long, value_name = "FILE")]
+    pub mesh_config: Option<PathBuf>,
+    /// Name of this cluster
+    #[arg(long, value_name = "NAME", default_value = "Kubernetes")]
+    pub cluster_id: String,
+    /// DNS names of the control plane's own certificate
+    #[arg(
+        long,
+        value_name = "NAMES",
+        value_delimiter = ',',
+        default_value = "istiod.istio-system.svc,istiod.istio-system.svc.cluster.local,istiod.istio-system,istio-pilot.istio-system.svc"
+    )]
+    pub dns_names: Vec<String>,
+}
+
+fn unspecified(port: u16) -> SocketAddr {
+    (std::net::Ipv4Addr::UNSPECIFIED, port).into()
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    meltemi_api::istio::parse_duration(text)
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| "write a duration such as 24h, 90m or 20s".to_owned())
+}
+
+fn trust_domain(text: &str) -> Result<TrustDomain, String> {
+    TrustDomain::new(text).map_err(|error| error.to_string())
+}
