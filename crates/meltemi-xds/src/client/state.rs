@@ -1,0 +1,189 @@
+//! What the client holds and has asked for. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use meltemi_proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use meltemi_proto::google::rpc::Status as RpcStatus;
+
+use super::Rejection;
+use super::interest::{Interest, Wanted};
+use crate::limits::bounded_detail;
+use crate::resource::Resource;
+use crate::types::TypeKey;
+
+/// `google.rpc.Code.INVALID_ARGUMENT`, the code of a NACK.
+const INVALID_ARGUMENT: i32 = 3;
+
+/// Survives connections; [`State::reconnect`] forgets what belonged to the last one.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    types: BTreeMap<TypeKey, TypeState>,
+}
+
+#[derive(Debug, Default)]
+struct TypeState {
+    /// Versions of the resources that the application accepted last.
+    held: BTreeMap<String, String>,
+    /// What the server was asked for on this connection; `None` before the type's first request.
+    asked: Option<Wanted>,
+}
+
+/// The part of a response that concerns the application.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Received {
+    pub(crate) key: TypeKey,
+    pub(crate) nonce: String,
+    pub(crate) added: Vec<Resource>,
+    pub(crate) removed: Vec<String>,
+    /// Problems found before the application saw anything.
+    pub(crate) malformed: Vec<Rejection>,
+}
+
+impl State {
+    pub(crate) fn reconnect(&mut self) {
+        for state in self.types.values_mut() {
+            state.asked = None;
+        }
+    }
+
+    /// The requests that make the server's idea of our subscriptions the wanted one, in push order.
+    pub(crate) fn requests(&mut self, interest: &Interest) -> Vec<DeltaDiscoveryRequest> {
+        interest
+            .iter()
+            .filter_map(|(key, wanted)| {
+                let state = self.types.entry(key.clone()).or_default();
+                state.request(key, wanted)
+            })
+            .collect()
+    }
+
+    /// Sorts a response out: what is not (or no longer) subscribed is dropped, what is malformed is rejected.
+    pub(crate) fn receive(
+        &self,
+        interest: &Interest,
+        response: DeltaDiscoveryResponse,
+    ) -> Received {
+        let key = TypeKey::new(&response.type_url);
+        let wanted = interest.get(&key);
+        let covers = |name: &str| wanted.is_some_and(|wanted| wanted.covers(name));
+        let mut added = Vec::new();
+        let mut malformed = Vec::new();
+        let mut seen = BTreeSet::new();
+        for resource in response.resources {
+            if !covers(&resource.name) {
+                continue;
+            }
+            let reason = match resource.resource {
+                None => "resource: missing",
+                Some(body) if body.type_url != key.url => {
+                    "resource.type_url: not that of the response"
+                }
+                Some(_) if !seen.insert(resource.name.clone()) => "name: twice in one response",
+                Some(body) => {
+                    added.push(Resource {
+                        name: resource.name,
+                        version: resource.version,
+                        body,
+                    });
+                    continue;
+                }
+            };
+            malformed.push(Rejection {
+                name: resource.name,
+                reason: reason.to_owned(),
+            });
+        }
+        let removed = response.removed_resources.into_iter();
+        Received {
+            removed: removed.filter(|name| covers(name)).collect(),
+            key,
+            nonce: response.nonce,
+            added,
+            malformed,
+        }
+    }
+
+    /// Remembers what was accepted and answers the response: ACK, or NACK with every rejected name.
+    pub(crate) fn judge(
+        &mut self,
+        key: &TypeKey,
+        nonce: String,
+        versions: Vec<(String, String)>,
+        removed: &[String],
+        rejected: &[Rejection],
+    ) -> DeltaDiscoveryRequest {
+        let refused: BTreeSet<&str> = rejected.iter().map(|r| r.name.as_str()).collect();
+        let state = self.types.entry(key.clone()).or_default();
+        for (name, version) in versions {
+            if !refused.contains(name.as_str()) {
+                state.held.insert(name, version);
+            }
+        }
+        for name in removed
+            .iter()
+            .filter(|name| !refused.contains(name.as_str()))
+        {
+            state.held.remove(name);
+        }
+        DeltaDiscoveryRequest {
+            type_url: key.url.clone(),
+            response_nonce: nonce,
+            error_detail: nack(rejected),
+            ..Default::default()
+        }
+    }
+}
+
+impl TypeState {
+    fn request(&mut self, key: &TypeKey, wanted: &Wanted) -> Option<DeltaDiscoveryRequest> {
+        let first = self.asked.is_none();
+        let asked = self.asked.replace(wanted.clone()).unwrap_or_default();
+        if !wanted.wildcard {
+            self.held.retain(|name, _| wanted.names.contains_key(name));
+        }
+        let is_new = |(name, times): &(&String, &u64)| asked.names.get(*name) != Some(times);
+        let new_names = wanted.names.iter().filter(is_new);
+        let mut subscribe: Vec<String> = new_names.map(|(name, _)| name.clone()).collect();
+        if wanted.wildcard && !asked.wildcard {
+            subscribe.push(TypeKey::WILDCARD.to_owned());
+        }
+        let dropped = |name: &&String| !wanted.names.contains_key(*name);
+        let unsubscribe: Vec<String> = asked.names.keys().filter(dropped).cloned().collect();
+        if subscribe.is_empty() && unsubscribe.is_empty() {
+            // A first request without names would ask for everything.
+            if first {
+                self.asked = None;
+            }
+            return None;
+        }
+        let held = if first {
+            self.held.clone()
+        } else {
+            BTreeMap::new()
+        };
+        Some(DeltaDiscoveryRequest {
+            type_url: key.url.clone(),
+            resource_names_subscribe: subscribe,
+            resource_names_unsubscribe: unsubscribe,
+            initial_resource_versions: held.into_iter().collect(),
+            ..Default::default()
+        })
+    }
+}
+
+/// `name: field path: reason` of every rejected resource, one a line.
+fn nack(rejected: &[Rejection]) -> Option<RpcStatus> {
+    if rejected.is_empty() {
+        return None;
+    }
+    let line = |r: &Rejection| format!("{}: {}", r.name, r.reason);
+    let lines: Vec<String> = rejected.iter().map(line).collect();
+    Some(RpcStatus {
+        code: INVALID_ARGUMENT,
+        message: bounded_detail(lines.join("\n")),
+        details: Vec::new(),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+//! The serving end: one stream per proxy, at most one pending push each.
+
+mod delta;
+mod sotw;
+mod stream;
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use meltemi_proto::envoy::config::core::v3::Node;
+use meltemi_proto::envoy::service::discovery::v3::aggregated_discovery_service_server::{
+    AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
+};
+use meltemi_proto::envoy::service::discovery::v3::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+};
+use tokio::sync::watch;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::limits::REQUEST_LIMIT_BYTES;
+use crate::resource::Snapshot;
+
+/// Who opened the stream, as the transport tells: `authorization` and other metadata, and what the acceptor put into
+/// the connection's extensions (addresses, TLS session).
+#[derive(Debug)]
+pub struct Peer {
+    pub metadata: tonic::metadata::MetadataMap,
+    pub extensions: tonic::Extensions,
+}
+
+/// What happened on a stream, for the sync status of a proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    Sent {
+        type_url: String,
+        /// The snapshot's version.
+        version: String,
+        nonce: String,
+    },
+    Acked {
+        type_url: String,
+        nonce: String,
+    },
+    Nacked {
+        type_url: String,
+        nonce: String,
+        /// The client's words, bounded.
+        detail: String,
+    },
+    /// The last event.
+    Disconnected,
+}
+
+/// Is told of everything that happens on a stream. Called on the stream's task: must not block.
+pub trait StatusSink: Send + 'static {
+    fn record(&self, event: Event);
+}
+
+/// An admitted proxy.
+pub struct Connection {
+    /// `None` until the first snapshot is computed. Whatever is published while a push is under way is merged into
+    /// the next one. Dropping the sender ends the stream.
+    pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    pub status: Box<dyn StatusSink>,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").finish_non_exhaustive()
+    }
+}
+
+/// Decides who may connect, and gives what they are to be sent.
+pub trait Connector: Send + Sync + 'static {
+    /// # Errors
+    /// The status that ends the stream: `UNAUTHENTICATED`, `PERMISSION_DENIED`, `INVALID_ARGUMENT`...
+    fn connect(
+        &self,
+        node: Node,
+        peer: Peer,
+    ) -> impl Future<Output = Result<Connection, Status>> + Send;
+}
+
+/// The aggregated discovery service, state-of-the-world and delta.
+#[derive(Debug)]
+pub struct AdsServer<C>(Arc<C>);
+
+impl<C: Connector> AdsServer<C> {
+    pub fn new(connector: C) -> Self {
+        Self(Arc::new(connector))
+    }
+
+    /// The service to add to a tonic router (see [`crate::limits::server_builder`]).
+    pub fn into_service(self) -> AggregatedDiscoveryServiceServer<Self> {
+        AggregatedDiscoveryServiceServer::new(self).max_decoding_message_size(REQUEST_LIMIT_BYTES)
+    }
+}
+
+#[tonic::async_trait]
+impl<C: Connector> AggregatedDiscoveryService for AdsServer<C> {
+    type StreamAggregatedResourcesStream = ReceiverStream<Result<DiscoveryResponse, Status>>;
+    type DeltaAggregatedResourcesStream = ReceiverStream<Result<DeltaDiscoveryResponse, Status>>;
+
+    async fn stream_aggregated_resources(
+        &self,
+        request: Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
+        let session = sotw::SotwSession::default();
+        Ok(Response::new(stream::spawn(&self.0, request, session)))
+    }
+
+    async fn delta_aggregated_resources(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        let session = delta::DeltaSession::default();
+        Ok(Response::new(stream::spawn(&self.0, request, session)))
+    }
+}

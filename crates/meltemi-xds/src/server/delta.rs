@@ -1,0 +1,362 @@
+//! The delta variant: what changed, by name (Envoy, "Incremental xDS").
+//!
+//! | event | effect |
+//! |---|---|
+//! | first request of a type | subscribes; `initial_resource_versions` is what the client holds |
+//! | names subscribed, again or anew | are owed, whatever version the client holds |
+//! | name owed or subscribed, resource missing | `removed_resources` once: "does not exist"; stays subscribed |
+//! | current nonce, no error | ACK: the next change of this type may be sent |
+//! | current nonce, error | NACK: counts as sent; not sent again until it changes |
+//! | other nonce | stale; its subscriptions still count |
+//! | resource gone | removed; clusters and endpoints only after listeners and routes are in sync |
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use meltemi_proto::envoy::config::core::v3::Node;
+use meltemi_proto::envoy::service::discovery::v3::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource as WireResource,
+};
+use tonic::Status;
+
+use super::Event;
+use super::stream::Session;
+use crate::limits::{NAMES_PER_TYPE, RESPONSE_TARGET_BYTES, TYPES_PER_STREAM, bounded_detail};
+use crate::resource::{Resource, ResourceMap, Snapshot};
+use crate::types::TypeKey;
+
+/// What one delta client holds and is owed.
+#[derive(Debug, Default)]
+pub(super) struct DeltaSession {
+    types: BTreeMap<TypeKey, TypeState>,
+    nonces: u64,
+    none: Arc<ResourceMap>,
+}
+
+#[derive(Debug, Default)]
+struct TypeState {
+    wildcard: bool,
+    names: BTreeSet<String>,
+    held: HashMap<String, Held>,
+    /// Names to answer whatever the client holds.
+    owed: BTreeSet<String>,
+    /// A wildcard subscription is answered even when there is nothing: clients wait for it.
+    answer_owed: bool,
+    /// The nonce of the response that the client has not yet acknowledged.
+    outstanding: Option<String>,
+    /// The resources that the client is known to be in sync with.
+    synced: Option<Arc<ResourceMap>>,
+}
+
+#[derive(Debug)]
+struct Held {
+    /// `None`: the client was told that it does not exist.
+    version: Option<String>,
+    sent_on_this_stream: bool,
+}
+
+/// What a client lacks.
+#[derive(Debug, Default)]
+struct Changes {
+    added: Vec<Arc<Resource>>,
+    removed: BTreeSet<String>,
+    /// Removals are left out because something may still refer to them.
+    held_back: bool,
+}
+
+impl Session for DeltaSession {
+    type Request = DeltaDiscoveryRequest;
+    type Response = DeltaDiscoveryResponse;
+
+    fn take_node(request: &mut Self::Request) -> Option<Node> {
+        request.node.take()
+    }
+
+    fn on_request(&mut self, request: Self::Request) -> Result<Option<Event>, Status> {
+        let key = TypeKey::new(&request.type_url);
+        if !self.types.contains_key(&key) {
+            if self.types.len() >= TYPES_PER_STREAM {
+                return Err(Status::resource_exhausted("too many resource types"));
+            }
+            let warmed = self.names_to_warm(&key);
+            let state = TypeState::opened(&key, &request, &warmed);
+            self.types.insert(key.clone(), state);
+        } else if let Some(state) = self.types.get_mut(&key) {
+            state.subscribe(&request.resource_names_subscribe);
+        }
+        let Some(state) = self.types.get_mut(&key) else {
+            return Ok(None);
+        };
+        state.unsubscribe(&request.resource_names_unsubscribe);
+        if state.names.len() > NAMES_PER_TYPE || state.held.len() > NAMES_PER_TYPE {
+            return Err(Status::resource_exhausted("too many resource names"));
+        }
+        Ok(state.acknowledge(request))
+    }
+
+    fn next_response(&mut self, snapshot: &Snapshot) -> Option<(Self::Response, Event)> {
+        let keys: Vec<TypeKey> = self.types.keys().cloned().collect();
+        // Twice: the removals that the first round held back go once listeners and routes are found in sync.
+        for key in keys.iter().chain(&keys) {
+            let referrers_in_sync = self.referrers_in_sync(snapshot);
+            let resources = snapshot.resources_of(key).unwrap_or(&self.none).clone();
+            let Some(state) = self.types.get_mut(key) else {
+                continue;
+            };
+            let hold_back = key.removed_last() && !referrers_in_sync;
+            if let Some(changes) = state.pending(&resources, hold_back) {
+                return Some(self.send(key, changes, snapshot));
+            }
+        }
+        None
+    }
+}
+
+impl DeltaSession {
+    /// Clusters sent on this stream, whose endpoints must follow though the client may hold them from before.
+    fn names_to_warm(&self, opened: &TypeKey) -> BTreeSet<String> {
+        let sent = |state: &TypeState| {
+            let sent = state.held.iter().filter(|(_, h)| h.sent_on_this_stream);
+            sent.map(|(name, _)| name.clone()).collect()
+        };
+        self.types
+            .iter()
+            .find(|(key, _)| key.warmed_by_name().as_ref() == Some(opened))
+            .map(|(_, state)| sent(state))
+            .unwrap_or_default()
+    }
+
+    fn referrers_in_sync(&self, snapshot: &Snapshot) -> bool {
+        self.types
+            .iter()
+            .filter(|(key, _)| key.refers())
+            .all(|(key, state)| {
+                state.in_sync_with(snapshot.resources_of(key).unwrap_or(&self.none))
+            })
+    }
+
+    fn send(
+        &mut self,
+        key: &TypeKey,
+        changes: Changes,
+        snapshot: &Snapshot,
+    ) -> (DeltaDiscoveryResponse, Event) {
+        self.nonces += 1;
+        let nonce = self.nonces.to_string();
+        let sent = match self.types.get_mut(key) {
+            Some(state) => state.record_sent(changes, &nonce),
+            None => Changes::default(),
+        };
+        if let Some(state) = key
+            .warmed_by_name()
+            .and_then(|key| self.types.get_mut(&key))
+        {
+            state.owe(sent.added.iter().map(|resource| &resource.name));
+        }
+        let response = DeltaDiscoveryResponse {
+            system_version_info: snapshot.version().to_owned(),
+            resources: sent.added.iter().map(|r| wire_resource(r)).collect(),
+            type_url: key.url.clone(),
+            removed_resources: sent.removed.into_iter().collect(),
+            nonce: nonce.clone(),
+            ..Default::default()
+        };
+        let event = Event::Sent {
+            type_url: key.url.clone(),
+            version: snapshot.version().to_owned(),
+            nonce,
+        };
+        (response, event)
+    }
+}
+
+impl TypeState {
+    fn opened(key: &TypeKey, request: &DeltaDiscoveryRequest, warmed: &BTreeSet<String>) -> Self {
+        let held = |(name, version): (&String, &String)| {
+            let held = Held {
+                version: Some(version.clone()),
+                sent_on_this_stream: false,
+            };
+            (name.clone(), held)
+        };
+        let mut state = Self {
+            held: request.initial_resource_versions.iter().map(held).collect(),
+            ..Default::default()
+        };
+        if request.resource_names_subscribe.is_empty() && key.empty_means_all() {
+            state.wildcard = true;
+            state.answer_owed = true;
+        }
+        state.subscribe(&request.resource_names_subscribe);
+        let held = &state.held;
+        state
+            .owed
+            .retain(|name| !held.contains_key(name) || warmed.contains(name));
+        state
+    }
+
+    fn subscribe(&mut self, names: &[String]) {
+        for name in names {
+            if name == TypeKey::WILDCARD {
+                self.wildcard = true;
+                self.answer_owed = true;
+            } else {
+                self.names.insert(name.clone());
+                self.owed.insert(name.clone());
+            }
+        }
+        self.synced = self.synced.take().filter(|_| names.is_empty());
+    }
+
+    fn unsubscribe(&mut self, names: &[String]) {
+        for name in names {
+            if name == TypeKey::WILDCARD {
+                self.wildcard = false;
+                let names = &self.names;
+                self.held.retain(|name, _| names.contains(name));
+            } else if self.names.remove(name) {
+                self.owed.remove(name);
+                if self.wildcard {
+                    // Still subscribed by the wildcard, and the client no longer knows what it holds.
+                    self.owed.insert(name.clone());
+                } else {
+                    self.held.remove(name);
+                }
+            }
+        }
+    }
+
+    fn acknowledge(&mut self, request: DeltaDiscoveryRequest) -> Option<Event> {
+        let nonce = request.response_nonce;
+        if nonce.is_empty() || self.outstanding.as_ref() != Some(&nonce) {
+            return None;
+        }
+        self.outstanding = None;
+        let type_url = request.type_url;
+        Some(match request.error_detail {
+            None => Event::Acked { type_url, nonce },
+            Some(error) => Event::Nacked {
+                type_url,
+                nonce,
+                detail: bounded_detail(error.message),
+            },
+        })
+    }
+
+    fn owe<'a>(&mut self, names: impl Iterator<Item = &'a String>) {
+        let subscribed = names.filter(|name| self.wildcard || self.names.contains(*name));
+        let owed: Vec<String> = subscribed.cloned().collect();
+        self.owed.extend(owed);
+    }
+
+    fn in_sync_with(&self, resources: &Arc<ResourceMap>) -> bool {
+        let compared = self.synced.as_ref();
+        self.outstanding.is_none()
+            && self.owed.is_empty()
+            && !self.answer_owed
+            && compared.is_some_and(|synced| Arc::ptr_eq(synced, resources))
+    }
+
+    /// What to send now, if anything may be sent.
+    fn pending(&mut self, resources: &Arc<ResourceMap>, hold_back: bool) -> Option<Changes> {
+        if self.outstanding.is_some() || self.in_sync_with(resources) {
+            return None;
+        }
+        let changes = self.changes(resources, hold_back);
+        if changes.added.is_empty() && changes.removed.is_empty() && !self.answer_owed {
+            if !changes.held_back {
+                self.owed.clear();
+                self.synced = Some(Arc::clone(resources));
+            }
+            return None;
+        }
+        Some(changes)
+    }
+
+    fn changes(&self, resources: &ResourceMap, hold_back: bool) -> Changes {
+        let mut changes = Changes::default();
+        let mut consider = |resource: &Arc<Resource>| {
+            if self.owed.contains(&resource.name) || !self.holds(resource) {
+                changes.added.push(Arc::clone(resource));
+            }
+        };
+        if self.wildcard {
+            resources.values().for_each(&mut consider);
+        } else {
+            let subscribed = self.names.iter().filter_map(|name| resources.get(name));
+            subscribed.for_each(&mut consider);
+        }
+        for name in self.names.iter().filter(|n| !resources.contains_key(*n)) {
+            if self.owed.contains(name) || !self.held.contains_key(name) {
+                changes.removed.insert(name.clone());
+            }
+        }
+        let is_gone = |(name, held): &(&String, &Held)| {
+            held.version.is_some() && !resources.contains_key(*name)
+        };
+        for (name, _) in self.held.iter().filter(is_gone) {
+            if hold_back && !changes.removed.contains(name) {
+                changes.held_back = true;
+            } else {
+                changes.removed.insert(name.clone());
+            }
+        }
+        changes
+    }
+
+    fn holds(&self, resource: &Resource) -> bool {
+        let held = self.held.get(&resource.name);
+        held.and_then(|held| held.version.as_ref()) == Some(&resource.version)
+    }
+
+    /// Keeps the part of the changes that fits into one response, and remembers it as sent.
+    fn record_sent(&mut self, mut changes: Changes, nonce: &str) -> Changes {
+        changes.added.truncate(fitting(&changes.added));
+        for resource in &changes.added {
+            self.owed.remove(&resource.name);
+            let held = Held {
+                version: Some(resource.version.clone()),
+                sent_on_this_stream: true,
+            };
+            self.held.insert(resource.name.clone(), held);
+        }
+        for name in &changes.removed {
+            self.owed.remove(name);
+            if self.names.contains(name) {
+                let held = Held {
+                    version: None,
+                    sent_on_this_stream: true,
+                };
+                self.held.insert(name.clone(), held);
+            } else {
+                self.held.remove(name);
+            }
+        }
+        self.answer_owed = false;
+        self.outstanding = Some(nonce.to_owned());
+        changes
+    }
+}
+
+/// How many resources go into one response: at least one, then until the target size is reached.
+fn fitting(resources: &[Arc<Resource>]) -> usize {
+    let mut size_bytes = 0;
+    let fits = |resource: &&Arc<Resource>| {
+        let fits = size_bytes < RESPONSE_TARGET_BYTES;
+        size_bytes += resource.name.len() + resource.body.value.len();
+        fits
+    };
+    resources.iter().take_while(fits).count()
+}
+
+fn wire_resource(resource: &Resource) -> WireResource {
+    WireResource {
+        name: resource.name.clone(),
+        version: resource.version.clone(),
+        resource: Some(resource.body.clone()),
+        ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

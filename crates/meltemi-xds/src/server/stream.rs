@@ -1,0 +1,136 @@
+//! Drives one stream: requests and snapshots in, responses out when the transport has room.
+
+use std::sync::Arc;
+
+use meltemi_proto::envoy::config::core::v3::Node;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Status, Streaming};
+
+use super::{Connection, Connector, Event, Peer, StatusSink};
+use crate::limits::{FIRST_REQUEST_TIMEOUT, RESPONSE_QUEUE};
+use crate::resource::Snapshot;
+
+/// What one peer holds and is owed, in one of the two variants of the protocol. Pure.
+pub(super) trait Session: Send + 'static {
+    type Request: Send + 'static;
+    type Response: Send + 'static;
+
+    /// The first request of a stream says who is there (`DiscoveryRequest.node`).
+    fn take_node(request: &mut Self::Request) -> Option<Node>;
+
+    /// # Errors
+    /// The request breaks a bound; the stream ends.
+    fn on_request(&mut self, request: Self::Request) -> Result<Option<Event>, Status>;
+
+    /// The next response that brings the peer nearer to the snapshot, none when it is there or must ACK first.
+    fn next_response(&mut self, snapshot: &Snapshot) -> Option<(Self::Response, Event)>;
+}
+
+/// Answers at once, before the first request is read: a client may wait for headers before it sends.
+pub(super) fn spawn<C: Connector, S: Session>(
+    connector: &Arc<C>,
+    request: Request<Streaming<S::Request>>,
+    session: S,
+) -> ReceiverStream<Result<S::Response, Status>> {
+    let (responses, outbound) = mpsc::channel(RESPONSE_QUEUE);
+    let connector = Arc::clone(connector);
+    tokio::spawn(async move {
+        if let Err(status) = run(&*connector, request, session, &responses).await {
+            tracing::info!(code = ?status.code(), reason = status.message(), "xDS stream refused");
+            // A peer that has gone does not hear why.
+            let _gone = responses.send(Err(status)).await;
+        }
+    });
+    ReceiverStream::new(outbound)
+}
+
+async fn run<C: Connector, S: Session>(
+    connector: &C,
+    request: Request<Streaming<S::Request>>,
+    session: S,
+    responses: &mpsc::Sender<Result<S::Response, Status>>,
+) -> Result<(), Status> {
+    let (metadata, extensions, mut requests) = request.into_parts();
+    let first = timeout(FIRST_REQUEST_TIMEOUT, requests.message())
+        .await
+        .map_err(|_elapsed| Status::deadline_exceeded("no request came"))??;
+    let Some(mut first) = first else {
+        return Ok(());
+    };
+    let node = S::take_node(&mut first)
+        .ok_or_else(|| Status::invalid_argument("the first request names no node"))?;
+    let peer = Peer {
+        metadata,
+        extensions,
+    };
+    let Connection { snapshots, status } = connector.connect(node, peer).await?;
+    let mut stream = Stream {
+        session,
+        snapshots,
+        status,
+    };
+    let ended = stream.serve(first, &mut requests, responses).await;
+    stream.status.record(Event::Disconnected);
+    ended
+}
+
+struct Stream<S> {
+    session: S,
+    snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    status: Box<dyn StatusSink>,
+}
+
+impl<S: Session> Stream<S> {
+    async fn serve(
+        &mut self,
+        first: S::Request,
+        requests: &mut Streaming<S::Request>,
+        responses: &mpsc::Sender<Result<S::Response, Status>>,
+    ) -> Result<(), Status> {
+        self.accept(first)?;
+        let mut may_respond = true;
+        loop {
+            tokio::select! {
+                // Requests first: they may widen what the next response answers.
+                biased;
+                request = requests.message() => match request {
+                    Ok(Some(request)) => {
+                        self.accept(request)?;
+                        may_respond = true;
+                    }
+                    // A broken transport is an ordinary end: nobody is left to tell.
+                    Ok(None) | Err(_) => return Ok(()),
+                },
+                changed = self.snapshots.changed() => {
+                    if changed.is_err() {
+                        return Err(Status::unavailable("the control plane is shutting down"));
+                    }
+                    may_respond = true;
+                }
+                permit = responses.reserve(), if may_respond => {
+                    let Ok(permit) = permit else { return Ok(()) };
+                    match self.respond() {
+                        Some(response) => permit.send(Ok(response)),
+                        None => may_respond = false,
+                    }
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self, request: S::Request) -> Result<(), Status> {
+        if let Some(event) = self.session.on_request(request)? {
+            self.status.record(event);
+        }
+        Ok(())
+    }
+
+    fn respond(&mut self) -> Option<S::Response> {
+        let snapshot = self.snapshots.borrow().clone()?;
+        let (response, event) = self.session.next_response(&snapshot)?;
+        self.status.record(event);
+        Some(response)
+    }
+}
