@@ -1,3 +1,5 @@
-use meltemi_core::Diagnostic;
 use crate::Mesh;
-pub fn analyze(_mesh: &Mesh) -> Vec<Diagnostic> { Vec::new() }
+use meltemi_core::Diagnostic;
+pub fn analyze(_mesh: &Mesh) -> Vec<Diagnostic> {
+    Vec::new()
+}

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use meltemi_api::istio::ClientTlsSettings;
 use meltemi_api::istio::{
     ConnectionPool, DestinationRule, LoadBalancer, MeshConfig, OutlierDetection, RetryBudget,
     Subset, TrafficPolicy,
 };
 use meltemi_api::{Object, Resource};
-use meltemi_api::istio::ClientTlsSettings;
 use meltemi_core::{Hostname, Labels, ObjectRef};
 
 use crate::ExportTo;

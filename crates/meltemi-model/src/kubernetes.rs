@@ -37,7 +37,11 @@ pub(crate) fn service(
         .cluster_ips
         .iter()
         .flatten()
-        .chain(spec.cluster_ip.iter().filter(|_| spec.cluster_ips.is_none()))
+        .chain(
+            spec.cluster_ip
+                .iter()
+                .filter(|_| spec.cluster_ips.is_none()),
+        )
         .filter_map(|ip| ip.parse().ok().map(ServiceAddress::single))
         .collect();
     let headless = spec.cluster_ip.as_deref() == Some("None");
@@ -69,7 +73,10 @@ pub(crate) fn service(
 }
 
 fn service_ports(service: &k8s::Service) -> Vec<ServicePort> {
-    let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+    let ports = service
+        .spec
+        .iter()
+        .flat_map(|spec| spec.ports.iter().flatten());
     ports
         .filter_map(|port| {
             let number = u16::try_from(port.port).ok()?;
@@ -127,9 +134,11 @@ pub(crate) fn workload(
         .service_account_name
         .clone()
         .unwrap_or_else(|| "default".to_owned());
-    let ready = status.conditions.iter().flatten().any(|condition| {
-        condition.type_ == "Ready" && condition.status == "True"
-    });
+    let ready = status
+        .conditions
+        .iter()
+        .flatten()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True");
     Some(Workload {
         name: name.clone(),
         namespace: namespace.clone(),
@@ -152,13 +161,7 @@ fn pod_addresses(pod: &k8s::Pod) -> Vec<IpAddr> {
     let mut addresses: Vec<IpAddr> = status
         .pod_ip
         .iter()
-        .chain(
-            status
-                .pod_ips
-                .iter()
-                .flatten()
-                .map(|pod_ip| &pod_ip.ip),
-        )
+        .chain(status.pod_ips.iter().flatten().map(|pod_ip| &pod_ip.ip))
         .filter_map(|ip| ip.parse().ok())
         .collect();
     addresses.dedup();
@@ -200,7 +203,10 @@ pub(crate) fn pod_locality(labels: &Labels) -> Locality {
 /// The controller's name; a ReplicaSet's stands for its Deployment's, without the template hash.
 fn owner_name(object: &Object, pod: &k8s::Pod) -> String {
     let owners = pod.metadata.owner_references.iter().flatten();
-    let Some(owner) = owners.into_iter().find(|owner| owner.controller == Some(true)) else {
+    let Some(owner) = owners
+        .into_iter()
+        .find(|owner| owner.controller == Some(true))
+    else {
         return object.meta.name.clone();
     };
     let hash = object.meta.labels.get("pod-template-hash");

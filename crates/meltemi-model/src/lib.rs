@@ -30,6 +30,4 @@ pub use protocol::Protocol;
 pub use service::{ExportTo, Resolution, Service, ServiceAddress, ServicePort, TargetPort};
 pub use snapshot::MeshSnapshot;
 pub use virtual_service::MeshVirtualService;
-pub use workload::{
-    Endpoint, EndpointAddress, Health, ServiceEndpoints, Workload, WorkloadPort,
-};
+pub use workload::{Endpoint, EndpointAddress, Health, ServiceEndpoints, Workload, WorkloadPort};

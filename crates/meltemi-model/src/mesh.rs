@@ -471,11 +471,7 @@ impl Mesh {
         }
     }
 
-    fn slice_endpoint(
-        &mut self,
-        service: &Service,
-        found: kubernetes::SliceEndpoint,
-    ) -> Endpoint {
+    fn slice_endpoint(&mut self, service: &Service, found: kubernetes::SliceEndpoint) -> Endpoint {
         let pod = found
             .pod
             .map(|name| ObjectKey::new(Kind::Pod, &service.namespace, &name));
@@ -487,12 +483,9 @@ impl Mesh {
             .and_then(|pod| self.workloads.get(&pod))
             .or_else(|| self.snapshot.workloads.get(&found.address));
         let mut endpoint = match workload {
-            Some(workload) => service_entry::of_workload(
-                workload,
-                found.address,
-                found.port,
-                &found.port_name,
-            ),
+            Some(workload) => {
+                service_entry::of_workload(workload, found.address, found.port, &found.port_name)
+            }
             None => unknown_endpoint(service, &found.address, found.port, &found.port_name),
         };
         endpoint.health = found.health;
@@ -544,7 +537,11 @@ impl Mesh {
                 Some(selector) => {
                     self.selected_endpoints(service, &selector.labels, out, |_| true);
                 }
-                None => out.extend(service_entry::inline_endpoints(service, entry, &trust_domain)),
+                None => out.extend(service_entry::inline_endpoints(
+                    service,
+                    entry,
+                    &trust_domain,
+                )),
             }
         }
     }
@@ -566,9 +563,7 @@ impl Mesh {
             let rules = Arc::make_mut(&mut self.snapshot.destination_rules);
             let before = match after.is_empty() {
                 true => rules.by_namespace.remove(&namespace),
-                false => rules
-                    .by_namespace
-                    .insert(namespace, after.clone().into()),
+                false => rules.by_namespace.insert(namespace, after.clone().into()),
             };
             let before = before.as_deref().unwrap_or_default();
             let differing = before

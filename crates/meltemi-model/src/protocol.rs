@@ -127,10 +127,7 @@ mod tests {
         let of = |app, name, port| Protocol::of_port(app, name, "TCP", port);
         assert_eq!(of(Some("http2"), "tcp-x", 80), Protocol::Http2);
         assert_eq!(of(Some("kubernetes.io/wss"), "", 80), Protocol::Https);
-        assert_eq!(
-            of(Some("example.com/custom"), "http-x", 80),
-            Protocol::Http
-        );
+        assert_eq!(of(Some("example.com/custom"), "http-x", 80), Protocol::Http);
         assert_eq!(of(None, "http-web", 3306), Protocol::Http);
         assert_eq!(of(None, "grpc-web-x", 1), Protocol::GrpcWeb);
         assert_eq!(of(None, "grpc-webx", 1), Protocol::Grpc);

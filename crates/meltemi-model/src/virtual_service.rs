@@ -19,7 +19,9 @@ pub struct MeshVirtualService {
 
 impl PartialEq for MeshVirtualService {
     fn eq(&self, other: &Self) -> bool {
-        self.object == other.object && self.hosts == other.hosts && self.export_to == other.export_to
+        self.object == other.object
+            && self.hosts == other.hosts
+            && self.export_to == other.export_to
     }
 }
 

@@ -1,0 +1,109 @@
+//! Clusters that every proxy has: passthrough, black hole, and those of its own workload.
+
+use meltemi_api::istio::InboundTrafficPolicyMode;
+use meltemi_core::ClusterName;
+use meltemi_core::names::{
+    BLACKHOLE_CLUSTER, INBOUND_PASSTHROUGH_CLUSTER, INBOUND_PASSTHROUGH_SOURCE, PASSTHROUGH_CLUSTER,
+};
+use meltemi_model::{Protocol, Service};
+use meltemi_proto::envoy::config::cluster::v3::{Cluster, cluster};
+use meltemi_proto::envoy::config::core::v3::BindConfig;
+use meltemi_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
+
+use super::policy::{self, UpstreamHttp};
+use super::services_value;
+use crate::inputs::Inputs;
+use crate::{endpoints, wire};
+
+/// `PassthroughCluster`, `BlackHoleCluster` and `InboundPassthroughCluster`.
+pub(crate) fn standing(inputs: &Inputs<'_>) -> Vec<Cluster> {
+    let mut passthrough = original_destination(inputs, PASSTHROUGH_CLUSTER);
+    policy::speak(&sniffed(), &mut passthrough);
+    let mut inbound = original_destination(inputs, INBOUND_PASSTHROUGH_CLUSTER);
+    inbound.upstream_bind_config = Some(passthrough_source());
+    policy::speak(&sniffed(), &mut inbound);
+    vec![passthrough, black_hole(inputs), inbound]
+}
+
+fn sniffed() -> UpstreamHttp<'static> {
+    UpstreamHttp {
+        protocol: Protocol::Auto,
+        pool: None,
+        auto_sni: false,
+    }
+}
+
+/// A cluster without hosts, for what must not go anywhere.
+fn black_hole(inputs: &Inputs<'_>) -> Cluster {
+    let mut cluster = policy::base(inputs, BLACKHOLE_CLUSTER, None);
+    cluster.circuit_breakers = None;
+    cluster.common_lb_config = None;
+    cluster.cluster_discovery_type = Some(cluster::ClusterDiscoveryType::Type(
+        cluster::DiscoveryType::Static.into(),
+    ));
+    cluster
+}
+
+fn original_destination(inputs: &Inputs<'_>, name: &str) -> Cluster {
+    let mut cluster = policy::base(inputs, name, None);
+    cluster.common_lb_config = None;
+    cluster.lb_policy = cluster::LbPolicy::ClusterProvided.into();
+    cluster.cluster_discovery_type = Some(cluster::ClusterDiscoveryType::Type(
+        cluster::DiscoveryType::OriginalDst.into(),
+    ));
+    cluster
+}
+
+/// Connections to the own application carry this source, which the capture rules let through.
+fn passthrough_source() -> BindConfig {
+    BindConfig {
+        source_address: Some(wire::socket_address(
+            &INBOUND_PASSTHROUGH_SOURCE.to_string(),
+            0,
+        )),
+        ..BindConfig::default()
+    }
+}
+
+/// `inbound|<target port>||`: the application itself, at the address the client connected to, or at 127.0.0.1 where the
+/// mesh says `inboundTrafficPolicy: LOCALHOST`.
+pub(crate) fn inbound(
+    inputs: &Inputs<'_>,
+    target_port: u16,
+    protocol: Protocol,
+    services: &[&Service],
+) -> Cluster {
+    let name = ClusterName::inbound(target_port).to_string();
+    let mut cluster = match inputs.config().inbound_traffic_policy.mode {
+        InboundTrafficPolicyMode::Passthrough => {
+            let mut cluster = original_destination(inputs, &name);
+            cluster.upstream_bind_config = Some(passthrough_source());
+            cluster
+        }
+        InboundTrafficPolicyMode::Localhost => localhost(inputs, &name, target_port),
+    };
+    let http = UpstreamHttp {
+        protocol,
+        pool: None,
+        auto_sni: false,
+    };
+    policy::speak(&http, &mut cluster);
+    cluster.metadata = Some(wire::metadata([(
+        "istio",
+        wire::strukt([("services", services_value(services))]),
+    )]));
+    cluster
+}
+
+fn localhost(inputs: &Inputs<'_>, name: &str, target_port: u16) -> Cluster {
+    let mut cluster = policy::base(inputs, name, None);
+    cluster.cluster_discovery_type = Some(cluster::ClusterDiscoveryType::Type(
+        cluster::DiscoveryType::Static.into(),
+    ));
+    cluster.load_assignment = Some(ClusterLoadAssignment {
+        cluster_name: name.to_owned(),
+        endpoints: vec![endpoints::single("127.0.0.1", target_port)],
+        ..ClusterLoadAssignment::default()
+    });
+    cluster
+}

@@ -1,0 +1,289 @@
+//! HTTP and network filters in Istio's order, and the ends of filter chains.
+
+use meltemi_core::Direction;
+use meltemi_core::names::alpn;
+use meltemi_proto::alpn::filter_config::{AlpnOverride, Protocol};
+use meltemi_proto::envoy::config::listener::v3::{Filter, filter};
+use meltemi_proto::envoy::extensions::filters::http::cors::v3::Cors;
+use meltemi_proto::envoy::extensions::filters::http::fault::v3::HttpFault;
+use meltemi_proto::envoy::extensions::filters::http::grpc_stats::v3::{
+    FilterConfig as GrpcStats, filter_config::PerMethodStatSpecifier,
+};
+use meltemi_proto::envoy::extensions::filters::http::router::v3::Router;
+use meltemi_proto::envoy::extensions::filters::network::http_connection_manager::v3::{
+    HttpConnectionManager, HttpFilter, http_connection_manager, http_filter,
+};
+use meltemi_proto::envoy::extensions::filters::network::tcp_proxy::v3::{TcpProxy, tcp_proxy};
+use meltemi_proto::google::protobuf::{Any, BoolValue, Duration};
+use meltemi_proto::peer_metadata::config::{
+    DiscoveryMethod, IstioHeaders, PropagationMethod, WorkloadDiscovery, discovery_method,
+    propagation_method,
+};
+use meltemi_proto::{any::pack, metadata_exchange, peer_metadata, stats, type_url};
+
+use crate::inputs::Inputs;
+use crate::{Flavour, access_log, wire};
+
+/// What the inbound listener calls itself in the `server` header.
+const SERVER_NAME: &str = "istio-envoy";
+
+/// Peer metadata, ALPN, gRPC statistics, fault, CORS, telemetry, router; a stock Envoy has only those it ships.
+fn http_filters(inputs: &Inputs<'_>, direction: Direction) -> Vec<HttpFilter> {
+    let ours = inputs.view.flavour == Flavour::Meltemi;
+    let mut filters = Vec::new();
+    if ours {
+        filters.push(http_filter(
+            "istio.metadata_exchange",
+            pack(type_url::PEER_METADATA, &peer_metadata(direction)),
+        ));
+        if direction == Direction::Outbound {
+            filters.push(http_filter(
+                "istio.alpn",
+                pack(type_url::ISTIO_ALPN, &alpn_overrides()),
+            ));
+        }
+    }
+    filters.push(http_filter(
+        "envoy.filters.http.grpc_stats",
+        wire::any(&grpc_stats()),
+    ));
+    filters.push(http_filter(
+        "envoy.filters.http.fault",
+        wire::any(&HttpFault::default()),
+    ));
+    filters.push(http_filter(
+        "envoy.filters.http.cors",
+        wire::any(&Cors::default()),
+    ));
+    if ours {
+        filters.push(http_filter("istio.stats", telemetry(direction)));
+    }
+    filters.push(http_filter(
+        "envoy.filters.http.router",
+        wire::any(&Router::default()),
+    ));
+    filters
+}
+
+fn http_filter(name: &str, config: Any) -> HttpFilter {
+    HttpFilter {
+        name: name.to_owned(),
+        config_type: Some(http_filter::ConfigType::TypedConfig(config)),
+        ..HttpFilter::default()
+    }
+}
+
+fn grpc_stats() -> GrpcStats {
+    GrpcStats {
+        emit_filter_state: true,
+        per_method_stat_specifier: Some(PerMethodStatSpecifier::StatsForAllMethods(BoolValue {
+            value: false,
+        })),
+        ..GrpcStats::default()
+    }
+}
+
+fn telemetry(direction: Direction) -> Any {
+    let config = stats::PluginConfig {
+        // A server's own Host header says nothing new about the destination.
+        disable_host_header_fallback: direction == Direction::Inbound,
+        ..stats::PluginConfig::default()
+    };
+    pack(type_url::ISTIO_STATS, &config)
+}
+
+/// The peer is learnt from headers, else from its address; the server answers, the client begins.
+fn peer_metadata(direction: Direction) -> peer_metadata::Config {
+    let discovery = vec![
+        DiscoveryMethod {
+            method_specifier: Some(discovery_method::MethodSpecifier::IstioHeaders(
+                IstioHeaders::default(),
+            )),
+        },
+        DiscoveryMethod {
+            method_specifier: Some(discovery_method::MethodSpecifier::WorkloadDiscovery(
+                WorkloadDiscovery {},
+            )),
+        },
+    ];
+    let propagation = |skip_external_clusters| {
+        vec![PropagationMethod {
+            method_specifier: Some(propagation_method::MethodSpecifier::IstioHeaders(
+                IstioHeaders {
+                    skip_external_clusters,
+                },
+            )),
+        }]
+    };
+    match direction {
+        Direction::Inbound => peer_metadata::Config {
+            downstream_discovery: discovery,
+            downstream_propagation: propagation(false),
+            ..peer_metadata::Config::default()
+        },
+        Direction::Outbound => peer_metadata::Config {
+            upstream_discovery: discovery,
+            upstream_propagation: propagation(true),
+            ..peer_metadata::Config::default()
+        },
+    }
+}
+
+fn alpn_overrides() -> meltemi_proto::alpn::FilterConfig {
+    let to = |protocol: Protocol, names: [&str; 3]| AlpnOverride {
+        upstream_protocol: protocol.into(),
+        alpn_override: names.map(str::to_owned).to_vec(),
+    };
+    meltemi_proto::alpn::FilterConfig {
+        alpn_override: vec![
+            to(
+                Protocol::Http10,
+                [alpn::ISTIO_HTTP10, alpn::ISTIO, alpn::HTTP10],
+            ),
+            to(
+                Protocol::Http11,
+                [alpn::ISTIO_HTTP11, alpn::ISTIO, alpn::HTTP11],
+            ),
+            to(Protocol::Http2, [alpn::ISTIO_H2, alpn::ISTIO, alpn::H2]),
+        ],
+    }
+}
+
+fn network_filter(name: &str, config: Any) -> Filter {
+    Filter {
+        name: name.to_owned(),
+        config_type: Some(filter::ConfigType::TypedConfig(config)),
+    }
+}
+
+/// The filters of a chain that routes requests.
+pub(crate) fn http_chain(
+    inputs: &Inputs<'_>,
+    direction: Direction,
+    stat_prefix: &str,
+    routes: http_connection_manager::RouteSpecifier,
+) -> Vec<Filter> {
+    let manager = connection_manager(inputs, direction, stat_prefix, routes);
+    let hcm = network_filter(
+        "envoy.filters.network.http_connection_manager",
+        wire::any(&manager),
+    );
+    // A connection that agreed on istio-peer-exchange carries a preamble before the first request.
+    let exchange = (direction == Direction::Inbound).then(|| tcp_metadata(inputs));
+    exchange.into_iter().flatten().chain([hcm]).collect()
+}
+
+fn connection_manager(
+    inputs: &Inputs<'_>,
+    direction: Direction,
+    stat_prefix: &str,
+    routes: http_connection_manager::RouteSpecifier,
+) -> HttpConnectionManager {
+    use http_connection_manager as part;
+    let inbound = direction == Direction::Inbound;
+    let path = path_normalization(inputs);
+    HttpConnectionManager {
+        stat_prefix: stat_prefix.to_owned(),
+        http_filters: http_filters(inputs, direction),
+        route_specifier: Some(routes),
+        server_name: if inbound {
+            SERVER_NAME.to_owned()
+        } else {
+            String::new()
+        },
+        forward_client_cert_details: if inbound {
+            part::ForwardClientCertDetails::AppendForward.into()
+        } else {
+            part::ForwardClientCertDetails::Sanitize.into()
+        },
+        set_current_client_cert_details: inbound.then(|| part::SetCurrentClientCertDetails {
+            subject: wire::bool_value(true),
+            dns: true,
+            uri: true,
+            ..part::SetCurrentClientCertDetails::default()
+        }),
+        use_remote_address: wire::bool_value(false),
+        normalize_path: wire::bool_value(path.normalize),
+        merge_slashes: path.merge_slashes,
+        path_with_escaped_slashes_action: path.escaped_slashes.into(),
+        upgrade_configs: vec![part::UpgradeConfig {
+            upgrade_type: "websocket".to_owned(),
+            ..part::UpgradeConfig::default()
+        }],
+        stream_idle_timeout: Some(Duration::default()),
+        http_protocol_options: inputs.view.http10.then(|| {
+            meltemi_proto::envoy::config::core::v3::Http1ProtocolOptions {
+                accept_http_10: true,
+                ..Default::default()
+            }
+        }),
+        access_log: access_log::of_connections(inputs),
+        ..HttpConnectionManager::default()
+    }
+}
+
+struct PathRules {
+    normalize: bool,
+    merge_slashes: bool,
+    escaped_slashes: http_connection_manager::PathWithEscapedSlashesAction,
+}
+
+/// MeshConfig `pathNormalization`; DEFAULT is BASE.
+fn path_normalization(inputs: &Inputs<'_>) -> PathRules {
+    use http_connection_manager::PathWithEscapedSlashesAction as Escaped;
+    use meltemi_api::istio::PathNormalizationType as Kind;
+    let kind = inputs.config().path_normalization.normalization;
+    PathRules {
+        normalize: kind != Kind::None,
+        merge_slashes: matches!(kind, Kind::MergeSlashes | Kind::DecodeAndMergeSlashes),
+        escaped_slashes: if kind == Kind::DecodeAndMergeSlashes {
+            Escaped::UnescapeAndForward
+        } else {
+            Escaped::KeepUnchanged
+        },
+    }
+}
+
+/// The filters of a chain that relays bytes.
+pub(crate) fn tcp_chain(
+    inputs: &Inputs<'_>,
+    direction: Direction,
+    stat_prefix: &str,
+    target: tcp_proxy::ClusterSpecifier,
+) -> Vec<Filter> {
+    let mut filters = Vec::new();
+    if direction == Direction::Inbound {
+        filters.extend(tcp_metadata(inputs));
+    }
+    if inputs.view.flavour == Flavour::Meltemi {
+        filters.push(network_filter("istio.stats", telemetry(direction)));
+    }
+    let proxy = TcpProxy {
+        stat_prefix: stat_prefix.to_owned(),
+        cluster_specifier: Some(target),
+        access_log: access_log::of_connections(inputs),
+        ..TcpProxy::default()
+    };
+    filters.push(network_filter(
+        "envoy.filters.network.tcp_proxy",
+        wire::any(&proxy),
+    ));
+    filters
+}
+
+fn tcp_metadata(inputs: &Inputs<'_>) -> Option<Filter> {
+    (inputs.view.flavour == Flavour::Meltemi).then(|| {
+        let config = metadata_exchange::MetadataExchange {
+            protocol: alpn::ISTIO_PEER_EXCHANGE.to_owned(),
+            ..metadata_exchange::MetadataExchange::default()
+        };
+        network_filter(
+            "istio.metadata_exchange",
+            pack(type_url::TCP_METADATA_EXCHANGE, &config),
+        )
+    })
+}
+
+pub(crate) fn to_cluster(name: &str) -> tcp_proxy::ClusterSpecifier {
+    tcp_proxy::ClusterSpecifier::Cluster(name.to_owned())
+}

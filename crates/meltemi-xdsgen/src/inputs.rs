@@ -1,0 +1,168 @@
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use meltemi_api::istio::MeshConfig;
+use meltemi_core::{Hostname, Labels};
+use meltemi_model::{
+    HostRule, MeshSnapshot, MeshVirtualService, Part, ServerTls, Service, ServiceEndpoints,
+    WorkloadTls,
+};
+
+use crate::ProxyView;
+
+/// The only door through which generators see the mesh: every read is noted, so that what was generated from it is
+/// generated again when, and only when, that part changes.
+pub(crate) struct Inputs<'a> {
+    pub(crate) view: &'a ProxyView,
+    mesh: &'a MeshSnapshot,
+    read: RefCell<BTreeSet<Part>>,
+}
+
+impl<'a> Inputs<'a> {
+    pub(crate) fn new(view: &'a ProxyView, mesh: &'a MeshSnapshot) -> Self {
+        Self {
+            view,
+            mesh,
+            read: RefCell::default(),
+        }
+    }
+
+    /// The parts read so far.
+    pub(crate) fn into_parts(self) -> BTreeSet<Part> {
+        self.read.into_inner()
+    }
+
+    fn note(&self, part: Part) {
+        self.read.borrow_mut().insert(part);
+    }
+
+    pub(crate) fn config(&self) -> &'a MeshConfig {
+        self.note(Part::MeshConfig);
+        self.mesh.config()
+    }
+
+    /// A service, if the proxy may see it.
+    pub(crate) fn service(&self, host: &Hostname) -> Option<&'a Arc<Service>> {
+        self.note(Part::Service(host.clone()));
+        self.mesh
+            .service(host)
+            .filter(|service| service.visible_to(&self.view.namespace))
+    }
+
+    pub(crate) fn services(&self) -> impl Iterator<Item = &'a Arc<Service>> {
+        self.note(Part::ServiceNames);
+        self.mesh
+            .services()
+            .filter(|service| service.visible_to(&self.view.namespace))
+    }
+
+    pub(crate) fn services_on_port(&self, port: u16) -> impl Iterator<Item = &'a Arc<Service>> {
+        self.note(Part::ServicePort(port));
+        self.mesh
+            .services_on_port(port)
+            .filter(|service| service.visible_to(&self.view.namespace))
+    }
+
+    pub(crate) fn endpoints(&self, host: &Hostname) -> Option<&'a Arc<ServiceEndpoints>> {
+        self.note(Part::Endpoints(host.clone()));
+        self.mesh.endpoints(host)
+    }
+
+    /// The SPIFFE IDs behind a service, with the trust domain's aliases.
+    pub(crate) fn identities(&self, host: &Hostname) -> Vec<String> {
+        self.note(Part::Identities(host.clone()));
+        let identities = self.mesh.endpoints(host).map(|all| all.identities());
+        let aliases = &self.config().trust_domain_aliases;
+        let mut names: Vec<String> = Vec::new();
+        for identity in identities.into_iter().flatten() {
+            names.push(identity.to_string());
+            names.extend(aliases.iter().map(|alias| {
+                format!(
+                    "spiffe://{alias}/ns/{}/sa/{}",
+                    identity.namespace, identity.service_account
+                )
+            }));
+        }
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    pub(crate) fn destination_rule(&self, host: &Hostname) -> Option<&'a Arc<HostRule>> {
+        self.note(Part::DestinationRule(host.clone()));
+        self.note(Part::Service(host.clone()));
+        self.mesh
+            .destination_rule(&self.view.namespace, &self.view.labels, host)
+    }
+
+    pub(crate) fn virtual_service(&self, host: &Hostname) -> Option<&'a Arc<MeshVirtualService>> {
+        self.note(Part::VirtualService(host.clone()));
+        self.mesh.virtual_service(host, &self.view.namespace)
+    }
+
+    /// VirtualServices with hosts that are no service, and those hosts, the oldest first.
+    pub(crate) fn foreign_virtual_services(
+        &self,
+    ) -> Vec<(&'a Hostname, &'a Arc<MeshVirtualService>)> {
+        self.note(Part::ForeignVirtualServices);
+        self.note(Part::ServiceNames);
+        let mut seen = BTreeSet::new();
+        let mut out = Vec::new();
+        for service in self.mesh.virtual_services(&self.view.namespace) {
+            for host in &service.hosts {
+                if self.mesh.service(host).is_none() && seen.insert(host) {
+                    out.push((host, service));
+                }
+            }
+        }
+        out
+    }
+
+    pub(crate) fn namespace_tls(&self, namespace: &str) -> ServerTls {
+        self.note(Part::PeerAuthentication(namespace.to_owned()));
+        let root = &self.config().root_namespace;
+        self.note(Part::PeerAuthentication(root.clone()));
+        self.mesh.namespace_tls(namespace)
+    }
+
+    pub(crate) fn workload_tls(&self, namespace: &str, labels: &Labels) -> WorkloadTls {
+        self.note(Part::WorkloadPeerAuthentication(namespace.to_owned()));
+        self.note(Part::PeerAuthentication(namespace.to_owned()));
+        let root = &self.config().root_namespace;
+        self.note(Part::PeerAuthentication(root.clone()));
+        self.mesh.workload_tls(namespace, labels)
+    }
+
+    /// The services that the proxy's workload stands behind, each with the endpoints of it that are the workload.
+    pub(crate) fn own_services(&self) -> Vec<(&'a Arc<Service>, Vec<(u16, &'a str)>)> {
+        let mut out: Vec<(&Arc<Service>, Vec<(u16, &str)>)> = Vec::new();
+        for address in &self.view.addresses {
+            // The part covers which services, and with which ports, an address stands behind.
+            self.note(Part::Workload(*address));
+            for service in self.mesh.services_of(*address) {
+                self.note(Part::Service(service.hostname.clone()));
+                let mut ports: Vec<(u16, &str)> = self
+                    .mesh
+                    .endpoints(&service.hostname)
+                    .into_iter()
+                    .flat_map(|all| &all.endpoints)
+                    .filter(|endpoint| {
+                        endpoint.address == meltemi_model::EndpointAddress::Ip(*address)
+                    })
+                    .map(|endpoint| (endpoint.port, endpoint.service_port.as_str()))
+                    .collect();
+                ports.sort_unstable();
+                ports.dedup();
+                if out
+                    .iter()
+                    .all(|(seen, _)| seen.hostname != service.hostname)
+                {
+                    out.push((service, ports));
+                }
+            }
+        }
+        out
+    }
+}

@@ -1,0 +1,27 @@
+//! The configuration of a proxy, as Istio shapes it: (what is known of the proxy, the mesh) -> listeners, routes,
+//! clusters and endpoints.
+//!
+//! ```text
+//! ProxyView + MeshSnapshot -> units of generation -> protobuf -> canonical bytes -> Resource (name, version, Any)
+//!                  \__ Inputs: notes every part that was read, which is when a unit is made again __/
+//! ```
+//! Pure: no files, sockets, clocks, tasks or globals; equal inputs give equal bytes. It knows nothing of streams,
+//! subscriptions or acknowledgements, and does not see user objects except through the model.
+
+mod access_log;
+mod canonical;
+mod clusters;
+mod endpoints;
+mod filters;
+mod inputs;
+mod listeners;
+mod resource;
+mod routes;
+mod state;
+mod tls;
+mod view;
+mod wire;
+
+pub use resource::{Generated, Kind, Resource, Resources};
+pub use state::{ProxyState, UpdateReport, generate, update};
+pub use view::{Flavour, ProxyView};

@@ -1,0 +1,182 @@
+//! Routing of whole connections: VirtualService `tcp` and `tls` routes, SNI, and the plain case of one cluster.
+
+use meltemi_api::istio::{RouteDestination, TlsMatch};
+use meltemi_core::{ClusterName, Direction, Labels};
+use meltemi_model::{MeshVirtualService, Service, ServiceAddress, ServicePort};
+use meltemi_proto::envoy::config::listener::v3::{FilterChain, FilterChainMatch};
+use meltemi_proto::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
+    self, ClusterSpecifier,
+};
+
+use super::TLS;
+use crate::inputs::Inputs;
+use crate::{filters, routes, wire};
+
+/// The chains for a port that relays bytes. `ranges` are the service's addresses where the listener is shared.
+pub(super) fn chains(
+    inputs: &Inputs<'_>,
+    service: &Service,
+    port: &ServicePort,
+    ranges: &[ServiceAddress],
+) -> Vec<FilterChain> {
+    let prefix_ranges: Vec<_> = ranges
+        .iter()
+        .map(|range| wire::cidr(range.ip, range.prefix_len))
+        .collect();
+    let routed = inputs.virtual_service(&service.hostname);
+    if port.protocol.is_tls() {
+        let by_sni = routed.map(|routed| tls_chains(inputs, routed, service, port));
+        if let Some(chains) = by_sni.filter(|chains| !chains.is_empty()) {
+            return chains;
+        }
+        // Without an address, the name in the ClientHello is all that tells services apart.
+        if !ranges.is_empty() || service.addresses.is_empty() && !service.is_headless() {
+            let matches = FilterChainMatch {
+                prefix_ranges,
+                ..sni_match(&[service.hostname.to_string()])
+            };
+            let target = whole_service(service, port);
+            return vec![chain(inputs, service, port, Some(matches), target)];
+        }
+    }
+    let target = routed
+        .and_then(|routed| tcp_target(inputs, routed, port))
+        .unwrap_or_else(|| whole_service(service, port));
+    let matches = (!prefix_ranges.is_empty()).then(|| FilterChainMatch {
+        prefix_ranges,
+        ..FilterChainMatch::default()
+    });
+    vec![chain(inputs, service, port, matches, target)]
+}
+
+fn chain(
+    inputs: &Inputs<'_>,
+    service: &Service,
+    port: &ServicePort,
+    filter_chain_match: Option<FilterChainMatch>,
+    target: ClusterSpecifier,
+) -> FilterChain {
+    let stat_prefix = match &target {
+        ClusterSpecifier::Cluster(name) => name.clone(),
+        ClusterSpecifier::WeightedClusters(_) => format!("{}.{}", service.hostname, port.number),
+    };
+    FilterChain {
+        filter_chain_match,
+        filters: filters::tcp_chain(inputs, Direction::Outbound, &stat_prefix, target),
+        ..FilterChain::default()
+    }
+}
+
+fn whole_service(service: &Service, port: &ServicePort) -> ClusterSpecifier {
+    let name = ClusterName::outbound(port.number, "", service.hostname.as_str());
+    filters::to_cluster(&name.to_string())
+}
+
+/// `*` as a server name means any name, which Envoy writes as none.
+fn sni_match(names: &[String]) -> FilterChainMatch {
+    let any = names.iter().any(|name| name == "*");
+    FilterChainMatch {
+        transport_protocol: TLS.to_owned(),
+        server_names: if any { Vec::new() } else { names.to_vec() },
+        ..FilterChainMatch::default()
+    }
+}
+
+fn tls_chains(
+    inputs: &Inputs<'_>,
+    routed: &MeshVirtualService,
+    service: &Service,
+    port: &ServicePort,
+) -> Vec<FilterChain> {
+    let mut chains = Vec::new();
+    for route in &routed.spec.tls {
+        let applying = route.matches.iter().filter(|m| {
+            let client = Client::new(&m.source_labels, &m.source_namespace, &m.gateways);
+            m.port.is_none_or(|number| number == u32::from(port.number)) && client.is(inputs)
+        });
+        for matches in applying {
+            let target = destinations(inputs, routed, &route.route, port);
+            let filter_chain_match = Some(FilterChainMatch {
+                prefix_ranges: subnets(matches),
+                ..sni_match(&matches.sni_hosts)
+            });
+            chains.push(chain(inputs, service, port, filter_chain_match, target));
+        }
+    }
+    chains
+}
+
+fn subnets(matches: &TlsMatch) -> Vec<meltemi_proto::envoy::config::core::v3::CidrRange> {
+    let ranges = matches.destination_subnets.iter();
+    ranges
+        .filter_map(|subnet| ServiceAddress::parse(subnet))
+        .map(|range| wire::cidr(range.ip, range.prefix_len))
+        .collect()
+}
+
+/// The first `tcp` route for this port and client.
+fn tcp_target(
+    inputs: &Inputs<'_>,
+    routed: &MeshVirtualService,
+    port: &ServicePort,
+) -> Option<ClusterSpecifier> {
+    let route = routed.spec.tcp.iter().find(|route| {
+        route.matches.is_empty()
+            || route.matches.iter().any(|m| {
+                let client = Client::new(&m.source_labels, &m.source_namespace, &m.gateways);
+                m.port.is_none_or(|number| number == u32::from(port.number)) && client.is(inputs)
+            })
+    })?;
+    Some(destinations(inputs, routed, &route.route, port))
+}
+
+/// The conditions of a match that are known when it is generated.
+pub(crate) struct Client<'a> {
+    labels: &'a Labels,
+    namespace: &'a str,
+    gateways: &'a [String],
+}
+
+impl<'a> Client<'a> {
+    pub(crate) fn new(labels: &'a Labels, namespace: &'a str, gateways: &'a [String]) -> Self {
+        Self {
+            labels,
+            namespace,
+            gateways,
+        }
+    }
+
+    /// Whether the proxy is such a client. Gateways other than `mesh` are not sidecars.
+    pub(crate) fn is(&self, inputs: &Inputs<'_>) -> bool {
+        self.labels.selects(&inputs.view.labels)
+            && (self.namespace.is_empty() || self.namespace == inputs.view.namespace)
+            && (self.gateways.is_empty() || self.gateways.iter().any(|gateway| gateway == "mesh"))
+    }
+}
+
+fn destinations(
+    inputs: &Inputs<'_>,
+    routed: &MeshVirtualService,
+    route: &[RouteDestination],
+    port: &ServicePort,
+) -> ClusterSpecifier {
+    let name = |to: &RouteDestination| {
+        routes::cluster_of(inputs, &to.destination, routed.namespace(), port.number)
+    };
+    match route {
+        [only] => filters::to_cluster(&name(only)),
+        many => ClusterSpecifier::WeightedClusters(tcp_proxy::WeightedCluster {
+            clusters: many
+                .iter()
+                .filter_map(|to| {
+                    let weight = u32::try_from(to.weight).ok().filter(|weight| *weight > 0)?;
+                    Some(tcp_proxy::weighted_cluster::ClusterWeight {
+                        name: name(to),
+                        weight,
+                        metadata_match: None,
+                    })
+                })
+                .collect(),
+        }),
+    }
+}

@@ -1,0 +1,93 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use meltemi_proto::google::protobuf::Any;
+use prost::{Message, Name};
+use twox_hash::XxHash3_128;
+
+use crate::canonical::canonical;
+
+/// The four types that this crate generates, in the order they are pushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    Cluster,
+    Endpoints,
+    Listener,
+    Route,
+}
+
+impl Kind {
+    pub const ALL: [Self; 4] = [Self::Cluster, Self::Endpoints, Self::Listener, Self::Route];
+
+    pub fn type_url(self) -> &'static str {
+        match self {
+            Self::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+            Self::Endpoints => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+            Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
+            Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+        }
+    }
+}
+
+/// One generated resource, encoded once and shared by every snapshot that holds it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resource {
+    pub kind: Kind,
+    pub name: String,
+    /// The hash of the body: equal resources have equal versions, across proxies, pushes and restarts.
+    pub version: String,
+    pub body: Any,
+}
+
+impl Resource {
+    pub(crate) fn new<M: Message + Name>(kind: Kind, name: &str, message: &M) -> Self {
+        let value = canonical(kind.type_url(), &message.encode_to_vec());
+        Self {
+            kind,
+            name: name.to_owned(),
+            version: format!("{:032x}", XxHash3_128::oneshot(&value)),
+            body: Any {
+                type_url: kind.type_url().to_owned(),
+                value,
+            },
+        }
+    }
+}
+
+/// Resources of one type by name.
+pub type Resources = BTreeMap<String, Arc<Resource>>;
+
+/// Everything one proxy needs, per type.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Generated {
+    pub clusters: Resources,
+    pub endpoints: Resources,
+    pub listeners: Resources,
+    pub routes: Resources,
+}
+
+impl Generated {
+    pub fn of(&self, kind: Kind) -> &Resources {
+        match kind {
+            Kind::Cluster => &self.clusters,
+            Kind::Endpoints => &self.endpoints,
+            Kind::Listener => &self.listeners,
+            Kind::Route => &self.routes,
+        }
+    }
+
+    pub(crate) fn of_mut(&mut self, kind: Kind) -> &mut Resources {
+        match kind {
+            Kind::Cluster => &mut self.clusters,
+            Kind::Endpoints => &mut self.endpoints,
+            Kind::Listener => &mut self.listeners,
+            Kind::Route => &mut self.routes,
+        }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        Kind::ALL
+            .into_iter()
+            .flat_map(|kind| self.of(kind).values())
+    }
+}

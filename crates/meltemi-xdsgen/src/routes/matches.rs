@@ -1,0 +1,105 @@
+//! HTTPMatchRequest as Envoy route matches.
+
+use meltemi_api::istio::{HttpMatch, StringMatch};
+use meltemi_proto::envoy::config::route::v3::{
+    HeaderMatcher, QueryParameterMatcher, RouteMatch, header_matcher, query_parameter_matcher,
+    route_match,
+};
+use meltemi_proto::envoy::r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern};
+
+use crate::inputs::Inputs;
+use crate::listeners::tcp_route::Client;
+use crate::wire;
+
+/// Whether the conditions that are known now hold: port, source, gateway.
+pub(super) fn applies(inputs: &Inputs<'_>, matches: &HttpMatch, port: u16) -> bool {
+    let client = Client::new(
+        &matches.source_labels,
+        &matches.source_namespace,
+        &matches.gateways,
+    );
+    matches.port.is_none_or(|number| number == u32::from(port)) && client.is(inputs)
+}
+
+pub(super) fn route_match(matches: &HttpMatch) -> RouteMatch {
+    let pseudo = [
+        (":method", &matches.method),
+        (":authority", &matches.authority),
+        (":scheme", &matches.scheme),
+    ];
+    let pseudo = pseudo
+        .into_iter()
+        .filter_map(|(name, value)| Some(header(name, value.as_ref()?)));
+    let given = matches
+        .headers
+        .iter()
+        .map(|(name, value)| header(&name.to_ascii_lowercase(), value));
+    let absent = matches
+        .without_headers
+        .iter()
+        .map(|(name, value)| without(&name.to_ascii_lowercase(), value));
+    RouteMatch {
+        case_sensitive: matches
+            .ignore_uri_case
+            .then(|| wire::bool_value(false))
+            .flatten(),
+        headers: given.chain(pseudo).chain(absent).collect(),
+        query_parameters: matches
+            .query_params
+            .iter()
+            .map(|(name, value)| query(name, value))
+            .collect(),
+        path_specifier: Some(path(matches.uri.as_ref())),
+        ..RouteMatch::default()
+    }
+}
+
+fn path(uri: Option<&StringMatch>) -> route_match::PathSpecifier {
+    use route_match::PathSpecifier;
+    match uri {
+        Some(StringMatch::Exact(path)) => PathSpecifier::Path(path.clone()),
+        Some(StringMatch::Prefix(prefix)) => PathSpecifier::Prefix(prefix.clone()),
+        Some(StringMatch::Regex(regex)) => PathSpecifier::SafeRegex(wire::regex(regex)),
+        Some(StringMatch::Present) | None => PathSpecifier::Prefix("/".to_owned()),
+    }
+}
+
+/// The matcher of a value; none where it only has to be there.
+pub(super) fn string_matcher(value: &StringMatch) -> Option<StringMatcher> {
+    Some(match value {
+        StringMatch::Exact(text) => wire::exact(text),
+        StringMatch::Prefix(text) => wire::pattern(MatchPattern::Prefix(text.clone())),
+        StringMatch::Regex(text) => wire::pattern(MatchPattern::SafeRegex(wire::regex(text))),
+        StringMatch::Present => return None,
+    })
+}
+
+fn header(name: &str, value: &StringMatch) -> HeaderMatcher {
+    use header_matcher::HeaderMatchSpecifier as Specifier;
+    let specifier =
+        string_matcher(value).map_or(Specifier::PresentMatch(true), Specifier::StringMatch);
+    HeaderMatcher {
+        name: name.to_owned(),
+        header_match_specifier: Some(specifier),
+        ..HeaderMatcher::default()
+    }
+}
+
+/// A request without the header matches too, which Envoy grants only if the missing value counts as empty.
+fn without(name: &str, value: &StringMatch) -> HeaderMatcher {
+    HeaderMatcher {
+        invert_match: true,
+        treat_missing_header_as_empty: *value != StringMatch::Present,
+        ..header(name, value)
+    }
+}
+
+fn query(name: &str, value: &StringMatch) -> QueryParameterMatcher {
+    use query_parameter_matcher::QueryParameterMatchSpecifier as Specifier;
+    let specifier =
+        string_matcher(value).map_or(Specifier::PresentMatch(true), Specifier::StringMatch);
+    QueryParameterMatcher {
+        name: name.to_owned(),
+        query_parameter_match_specifier: Some(specifier),
+    }
+}

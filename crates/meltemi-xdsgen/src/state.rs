@@ -1,0 +1,255 @@
+//! What a proxy holds, and bringing it up to date with the parts of the mesh that changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use meltemi_core::Hostname;
+use meltemi_model::{ChangeSet, MeshSnapshot, Part, Service};
+
+use crate::inputs::Inputs;
+use crate::resource::Kind;
+use crate::{Generated, ProxyView, Resource, clusters, endpoints, listeners, routes};
+
+/// A piece of generation: what it reads is tracked together, and its resources are replaced together.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Unit {
+    /// The clusters and listeners that depend on no service.
+    Standing,
+    /// The clusters of a service.
+    Clusters(Hostname),
+    /// The load assignments of a service.
+    Endpoints(Hostname),
+    /// The inbound listener and clusters of the proxy's own workload.
+    Inbound,
+    /// The outbound listeners of a port number.
+    Listeners(u16),
+    /// The route configurations of a port number.
+    Routes(u16),
+}
+
+/// The output of a unit and the parts it was made from.
+#[derive(Clone, Debug, Default)]
+struct Made {
+    resources: Vec<Arc<Resource>>,
+    parts: BTreeSet<Part>,
+}
+
+/// The configuration of one connected proxy, kept up to date.
+#[derive(Clone, Debug)]
+pub struct ProxyState {
+    view: ProxyView,
+    units: BTreeMap<Unit, Made>,
+    /// What decided the list of units.
+    inventory: BTreeSet<Part>,
+    generated: Arc<Generated>,
+}
+
+/// What one update did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UpdateReport {
+    /// Resources made again because something they were made from changed.
+    pub regenerated: usize,
+    /// Resources that are new or differ from before.
+    pub changed: usize,
+    pub removed: usize,
+}
+
+/// Generates everything one proxy needs.
+pub fn generate(view: &ProxyView, mesh: &MeshSnapshot) -> Generated {
+    let state = ProxyState::new(view.clone(), mesh);
+    Arc::unwrap_or_clone(state.generated)
+}
+
+/// Brings a proxy's configuration up to date: only what was made from a changed part is made again.
+pub fn update(state: &mut ProxyState, mesh: &MeshSnapshot, changes: &ChangeSet) -> UpdateReport {
+    state.update(mesh, changes)
+}
+
+impl ProxyState {
+    pub fn new(view: ProxyView, mesh: &MeshSnapshot) -> Self {
+        let (units, inventory) = inventory(&view, mesh);
+        let units: BTreeMap<_, _> = units
+            .into_iter()
+            .map(|unit| {
+                let made = make(&unit, &view, mesh);
+                (unit, made)
+            })
+            .collect();
+        let mut generated = Generated::default();
+        for resource in units.values().flat_map(|made| &made.resources) {
+            put(&mut generated, resource);
+        }
+        Self {
+            view,
+            units,
+            inventory,
+            generated: Arc::new(generated),
+        }
+    }
+
+    pub fn view(&self) -> &ProxyView {
+        &self.view
+    }
+
+    /// The current resources. They stay as they are when the state moves on.
+    pub fn generated(&self) -> Arc<Generated> {
+        Arc::clone(&self.generated)
+    }
+
+    /// As [`update`].
+    pub fn update(&mut self, mesh: &MeshSnapshot, changes: &ChangeSet) -> UpdateReport {
+        let mut report = UpdateReport::default();
+        let mut replaced: Vec<(Made, Made)> = Vec::new();
+        if changes.touches(&self.inventory) {
+            let (wanted, parts) = inventory(&self.view, mesh);
+            self.inventory = parts;
+            let gone: Vec<_> = self
+                .units
+                .keys()
+                .filter(|unit| !wanted.contains(unit))
+                .cloned()
+                .collect();
+            for unit in gone {
+                let before = self.units.remove(&unit).unwrap_or_default();
+                replaced.push((before, Made::default()));
+            }
+            for unit in wanted {
+                if !self.units.contains_key(&unit) {
+                    let made = make(&unit, &self.view, mesh);
+                    report.regenerated += made.resources.len();
+                    replaced.push((Made::default(), made.clone()));
+                    self.units.insert(unit, made);
+                }
+            }
+        }
+        for (unit, made) in &mut self.units {
+            if !changes.touches(&made.parts) || replaced.iter().any(|(_, new)| new.same(made)) {
+                continue;
+            }
+            let again = make(unit, &self.view, mesh);
+            report.regenerated += again.resources.len();
+            let before = std::mem::replace(made, again.clone());
+            replaced.push((before, again));
+        }
+        self.replace(replaced, &mut report);
+        report
+    }
+
+    fn replace(&mut self, replaced: Vec<(Made, Made)>, report: &mut UpdateReport) {
+        if replaced.is_empty() {
+            return;
+        }
+        let before = Arc::clone(&self.generated);
+        let generated = Arc::make_mut(&mut self.generated);
+        for resource in replaced.iter().flat_map(|(before, _)| &before.resources) {
+            generated.of_mut(resource.kind).remove(&resource.name);
+        }
+        for resource in replaced.iter().flat_map(|(_, after)| &after.resources) {
+            // The same content keeps its allocation, and with it whatever is shared by pointer.
+            match before.of(resource.kind).get(&resource.name) {
+                Some(old) if old.version == resource.version => put(generated, old),
+                _ => {
+                    report.changed += 1;
+                    put(generated, resource);
+                }
+            }
+        }
+        report.removed = Kind::ALL
+            .into_iter()
+            .flat_map(|kind| before.of(kind).keys().map(move |name| (kind, name)))
+            .filter(|(kind, name)| !generated.of(*kind).contains_key(*name))
+            .count();
+    }
+}
+
+impl Made {
+    fn same(&self, other: &Self) -> bool {
+        self.resources.len() == other.resources.len()
+            && !self.resources.is_empty()
+            && self
+                .resources
+                .iter()
+                .zip(&other.resources)
+                .all(|(a, b)| Arc::ptr_eq(a, b))
+    }
+}
+
+/// The first resource of a name counts.
+fn put(generated: &mut Generated, resource: &Arc<Resource>) {
+    generated
+        .of_mut(resource.kind)
+        .entry(resource.name.clone())
+        .or_insert_with(|| Arc::clone(resource));
+}
+
+fn inventory(view: &ProxyView, mesh: &MeshSnapshot) -> (BTreeSet<Unit>, BTreeSet<Part>) {
+    let inputs = Inputs::new(view, mesh);
+    let mut units = BTreeSet::from([Unit::Standing, Unit::Inbound]);
+    for service in inputs.services() {
+        units.insert(Unit::Clusters(service.hostname.clone()));
+        units.insert(Unit::Endpoints(service.hostname.clone()));
+        for port in &service.ports {
+            units.insert(Unit::Listeners(port.number));
+            units.insert(Unit::Routes(port.number));
+        }
+    }
+    (units, inputs.into_parts())
+}
+
+fn make(unit: &Unit, view: &ProxyView, mesh: &MeshSnapshot) -> Made {
+    let inputs = Inputs::new(view, mesh);
+    let resources = match unit {
+        Unit::Standing => standing(&inputs),
+        Unit::Clusters(host) => clusters::targets(&inputs, host)
+            .iter()
+            .map(|target| {
+                let cluster = clusters::outbound(&inputs, target);
+                Resource::new(Kind::Cluster, &cluster.name, &cluster)
+            })
+            .collect(),
+        Unit::Endpoints(host) => clusters::targets(&inputs, host)
+            .iter()
+            .filter(|target| target.resolution() == meltemi_model::Resolution::Endpoints)
+            .map(|target| {
+                let assignment = endpoints::assignment(&inputs, target);
+                Resource::new(Kind::Endpoints, &assignment.cluster_name, &assignment)
+            })
+            .collect(),
+        Unit::Inbound => inbound(&inputs),
+        Unit::Listeners(port) => listeners::on_port(&inputs, *port)
+            .iter()
+            .map(|listener| Resource::new(Kind::Listener, &listener.name, listener))
+            .collect(),
+        Unit::Routes(port) => routes::on_port(&inputs, *port)
+            .iter()
+            .map(|routes| Resource::new(Kind::Route, &routes.name, routes))
+            .collect(),
+    };
+    Made {
+        resources: resources.into_iter().map(Arc::new).collect(),
+        parts: inputs.into_parts(),
+    }
+}
+
+fn standing(inputs: &Inputs<'_>) -> Vec<Resource> {
+    let listener = listeners::virtual_outbound(inputs);
+    clusters::standing(inputs)
+        .iter()
+        .map(|cluster| Resource::new(Kind::Cluster, &cluster.name, cluster))
+        .chain([Resource::new(Kind::Listener, &listener.name, &listener)])
+        .collect()
+}
+
+fn inbound(inputs: &Inputs<'_>) -> Vec<Resource> {
+    let served = listeners::inbound_ports(inputs);
+    let listener = listeners::virtual_inbound(inputs, &served);
+    served
+        .iter()
+        .map(|port| {
+            let services: &[&Service] = &port.services;
+            let cluster = clusters::inbound(inputs, port.target_port, port.protocol, services);
+            Resource::new(Kind::Cluster, &cluster.name, &cluster)
+        })
+        .chain([Resource::new(Kind::Listener, &listener.name, &listener)])
+        .collect()
+}

@@ -1,0 +1,51 @@
+use std::net::IpAddr;
+
+use meltemi_core::{Labels, Locality};
+
+/// Which program reads the configuration, and so which filters it knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Flavour {
+    /// Our own proxy, or Istio's build of Envoy: the `istio.*` filters exist.
+    Meltemi,
+    /// A stock Envoy: only what it ships; client ALPN is static in the cluster instead of set per request.
+    Envoy,
+}
+
+/// What the control plane knows of one connected proxy. All that generation may read of it is here.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ProxyView {
+    /// The workload's addresses, the first being the one it is known by.
+    pub addresses: Vec<IpAddr>,
+    pub namespace: String,
+    pub labels: Labels,
+    pub service_account: String,
+    pub locality: Locality,
+    pub flavour: Flavour,
+    /// Such as `default.svc.cluster.local`; the part after the namespace is the cluster's domain.
+    pub dns_domain: String,
+    /// Accepts HTTP/1.0 (node metadata `HTTP10`).
+    pub http10: bool,
+}
+
+impl ProxyView {
+    /// A view with Istio's defaults, for a workload of our own proxy.
+    pub fn new(address: IpAddr, namespace: &str, service_account: &str, labels: Labels) -> Self {
+        Self {
+            addresses: vec![address],
+            namespace: namespace.to_owned(),
+            labels,
+            service_account: service_account.to_owned(),
+            locality: Locality::default(),
+            flavour: Flavour::Meltemi,
+            dns_domain: format!("{namespace}.svc.cluster.local"),
+            http10: false,
+        }
+    }
+
+    /// The domain behind `svc.`, such as `cluster.local`.
+    pub(crate) fn cluster_domain(&self) -> &str {
+        self.dns_domain
+            .split_once(".svc.")
+            .map_or("cluster.local", |(_, domain)| domain)
+    }
+}
