@@ -11,6 +11,7 @@
 //! The control plane's tests use it as the judge of what generated xDS does.
 
 pub mod runtime;
+pub mod compile;
 
 pub mod sniff;
 pub mod listener_table;
@@ -22,6 +23,8 @@ pub mod timeout;
 pub mod retry;
 pub mod error;
 pub mod flags;
+pub mod record;
+pub mod access_log;
 
 #[cfg(test)]
 mod testing;

@@ -126,3 +126,18 @@ pub(crate) fn http_connection_manager() -> HttpConnectionManager {
         tracing_sampling: None,
     }
 }
+
+pub(crate) fn connection_record() -> crate::record::ConnectionRecord {
+    crate::record::ConnectionRecord {
+        id: 1,
+        direction: TrafficDirection::Outbound,
+        listener: "0.0.0.0_9080".into(),
+        filter_chain: "".into(),
+        local_address: "10.96.0.7:9080".parse().unwrap(),
+        remote_address: "10.244.0.5:50000".parse().unwrap(),
+        direct_remote_address: "10.244.0.5:50000".parse().unwrap(),
+        requested_server_name: None,
+        tls: None,
+        transport_failure: None,
+    }
+}

@@ -103,13 +103,10 @@ pub enum Operator {
     DownstreamPeerFingerprint256,
     RequestedServerName,
     RouteName,
-    VirtualHostName,
     FilterChainName,
     ConnectionId,
     GrpcStatus,
     GrpcStatusNumber,
-    Hostname,
-    LocalReplyBody,
     /// `%FILTER_STATE(...)%` and `%DYNAMIC_METADATA(...)%`, of which we have none: always `-`.
     Absent,
 }

@@ -1,0 +1,109 @@
+//! Compiles xDS resources to [`crate::runtime`].
+//!
+//! Every field is either compiled or refused: a compiler takes the fields it knows out of the message, and whatever is left
+//! is an error with its path. Fields that only name statistics or hint at buffer sizes of Envoy's own are dropped by name,
+//! with the reason beside them. All problems of a resource are reported, not the first.
+
+mod access_log;
+mod cluster;
+mod common;
+mod endpoint;
+mod filter;
+mod http_connection_manager;
+mod listener;
+mod rbac;
+mod route;
+mod scope;
+mod tls;
+
+use std::cell::RefCell;
+use std::fmt;
+
+use meltemi_proto::envoy::config::{
+    cluster::v3 as cluster_proto, endpoint::v3 as endpoint_proto, listener::v3 as listener_proto,
+    route::v3 as route_proto,
+};
+
+use crate::runtime;
+use scope::Scope;
+
+/// Why a resource was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct CompileErrors {
+    /// Of the resource.
+    pub name: String,
+    pub problems: Vec<Problem>,
+}
+
+/// One problem of a resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// `filter_chains[1].filters[0].typed_config.stat_prefix`.
+    pub field: String,
+    pub reason: String,
+}
+
+/// `name: field: reason`, one after another, as a NACK tells it.
+impl fmt::Display for CompileErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, problem) in self.problems.iter().enumerate() {
+            let separator = if i == 0 { "" } else { "; " };
+            write!(f, "{separator}{}: {}: {}", self.name, problem.field, problem.reason)?;
+        }
+        Ok(())
+    }
+}
+
+/// # Errors
+/// The listener holds something that we do not implement, or that is wrong.
+pub fn listener(resource: listener_proto::Listener) -> Result<runtime::Listener, CompileErrors> {
+    let name = resource.name.clone();
+    collect(name, |scope| listener::listener(scope, resource))
+}
+
+/// # Errors
+/// The route configuration holds something that we do not implement, or that is wrong.
+pub fn route_configuration(
+    resource: route_proto::RouteConfiguration,
+) -> Result<runtime::RouteConfiguration, CompileErrors> {
+    let name = resource.name.clone();
+    collect(name, |scope| route::route_configuration(scope, resource))
+}
+
+/// # Errors
+/// The cluster holds something that we do not implement, or that is wrong.
+pub fn cluster(resource: cluster_proto::Cluster) -> Result<runtime::Cluster, CompileErrors> {
+    let name = resource.name.clone();
+    collect(name, |scope| cluster::cluster(scope, resource))
+}
+
+/// # Errors
+/// The assignment holds something that we do not implement, or that is wrong.
+pub fn cluster_load_assignment(
+    resource: endpoint_proto::ClusterLoadAssignment,
+) -> Result<runtime::ClusterLoadAssignment, CompileErrors> {
+    let name = resource.cluster_name.clone();
+    collect(name, |scope| endpoint::cluster_load_assignment(scope, resource))
+}
+
+/// Runs a compiler and turns what it reported into a result.
+fn collect<T>(name: String, compile: impl FnOnce(&Scope<'_>) -> Option<T>) -> Result<T, CompileErrors> {
+    let problems = RefCell::new(Vec::new());
+    let compiled = compile(&Scope::root(&problems));
+    let mut problems = problems.into_inner();
+    match compiled {
+        Some(compiled) if problems.is_empty() => Ok(compiled),
+        _ => {
+            if problems.is_empty() {
+                problems.push(Problem {
+                    field: String::new(),
+                    reason: "is incomplete".to_owned(),
+                });
+            }
+            Err(CompileErrors { name, problems })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,181 @@
+//! The one record of what was decided about a request or connection; metrics, access log, traces and explanations read it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::HeaderMap;
+
+use crate::error::ProxyError;
+use crate::flags::ResponseFlags;
+use crate::runtime::{Cluster, Endpoint, Route, TrafficDirection};
+
+/// What one downstream connection is, shared by its requests.
+#[derive(Debug, Clone)]
+pub struct ConnectionRecord {
+    pub id: u64,
+    pub direction: TrafficDirection,
+    pub listener: Arc<str>,
+    pub filter_chain: Arc<str>,
+    /// The original destination, or the listener's address.
+    pub local_address: SocketAddr,
+    pub remote_address: SocketAddr,
+    /// The peer of the socket.
+    pub direct_remote_address: SocketAddr,
+    pub requested_server_name: Option<Arc<str>>,
+    pub tls: Option<TlsRecord>,
+    /// Why the TLS handshake failed.
+    pub transport_failure: Option<Arc<str>>,
+}
+
+/// What a TLS session proved.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsRecord {
+    /// `TLSv1.3`.
+    pub version: &'static str,
+    pub cipher: Arc<str>,
+    pub alpn: Option<Arc<str>>,
+    /// Of the verified peer certificate.
+    pub peer_uri_san: Option<Arc<str>>,
+    /// Of our own certificate.
+    pub local_uri_san: Option<Arc<str>>,
+    /// Lower-case hex SHA-256 of the peer's certificate.
+    pub peer_fingerprint: Option<Arc<str>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    Http10,
+    Http11,
+    Http2,
+    /// No HTTP; printed as `-`.
+    Tcp,
+}
+
+impl Protocol {
+    /// As `%PROTOCOL%` prints it.
+    pub fn as_str(self) -> Option<&'static str> {
+        match self {
+            Self::Http10 => Some("HTTP/1.0"),
+            Self::Http11 => Some("HTTP/1.1"),
+            Self::Http2 => Some("HTTP/2"),
+            Self::Tcp => None,
+        }
+    }
+}
+
+/// The last upstream attempt.
+#[derive(Debug, Clone, Default)]
+pub struct UpstreamRecord {
+    pub endpoint: Option<Arc<Endpoint>>,
+    /// What was connected to; for original-destination clusters there is no endpoint.
+    pub remote_address: Option<SocketAddr>,
+    pub local_address: Option<SocketAddr>,
+    pub protocol: Option<Protocol>,
+    pub tls: Option<TlsRecord>,
+    pub transport_failure: Option<Arc<str>>,
+    /// Attempts made, the first included.
+    pub attempts: u32,
+}
+
+/// One request, or one TCP connection (then without the HTTP parts).
+#[derive(Debug, Clone)]
+pub struct RequestRecord {
+    pub connection: Arc<ConnectionRecord>,
+    pub start: SystemTime,
+    pub protocol: Protocol,
+    pub method: http::Method,
+    /// As routed: normalised, before rewriting, with query.
+    pub path: Box<str>,
+    pub authority: Box<str>,
+    pub scheme: &'static str,
+    /// What the log formats read (see [`crate::access_log::request_headers`]), and `content-type`.
+    pub request_headers: HeaderMap,
+    pub response_headers: HeaderMap,
+    pub response_trailers: HeaderMap,
+    pub virtual_host: Option<Arc<str>>,
+    pub route: Option<Arc<Route>>,
+    /// The cluster that was chosen, also when it does not exist.
+    pub cluster_name: Option<Arc<str>>,
+    pub cluster: Option<Arc<Cluster>>,
+    pub upstream: UpstreamRecord,
+    /// `None`: the stream ended before a response.
+    pub status: Option<http::StatusCode>,
+    pub grpc_status: Option<u32>,
+    pub is_grpc: bool,
+    pub flags: ResponseFlags,
+    /// `via_upstream`, or why we answered ourselves.
+    pub details: Option<Arc<str>>,
+    pub connection_termination_details: Option<Arc<str>>,
+    /// The failure that ended it, if one did.
+    pub error: Option<ProxyError>,
+    /// The RBAC policy that decided, and the one that would have in shadow.
+    pub policy: Option<Arc<str>>,
+    pub shadow_policy: Option<Arc<str>>,
+    pub bytes_received: u64,
+    pub bytes_sent: u64,
+    /// gRPC messages.
+    pub request_messages: u64,
+    pub response_messages: u64,
+    pub duration: Duration,
+    /// From the start to the last byte of the request.
+    pub request_duration: Option<Duration>,
+    /// From the start to the first byte of the upstream's response.
+    pub response_duration: Option<Duration>,
+}
+
+impl RequestRecord {
+    /// A record in which nothing has happened yet.
+    pub fn new(connection: Arc<ConnectionRecord>, protocol: Protocol, start: SystemTime) -> Self {
+        Self {
+            connection,
+            start,
+            protocol,
+            method: http::Method::GET,
+            path: Box::default(),
+            authority: Box::default(),
+            scheme: "",
+            request_headers: HeaderMap::new(),
+            response_headers: HeaderMap::new(),
+            response_trailers: HeaderMap::new(),
+            virtual_host: None,
+            route: None,
+            cluster_name: None,
+            cluster: None,
+            upstream: UpstreamRecord::default(),
+            status: None,
+            grpc_status: None,
+            is_grpc: false,
+            flags: ResponseFlags::NONE,
+            details: None,
+            connection_termination_details: None,
+            error: None,
+            policy: None,
+            shadow_policy: None,
+            bytes_received: 0,
+            bytes_sent: 0,
+            request_messages: 0,
+            response_messages: 0,
+            duration: Duration::ZERO,
+            request_duration: None,
+            response_duration: None,
+        }
+    }
+
+    /// Records a failure: status, flag and details follow from it.
+    pub fn fail(&mut self, error: ProxyError) {
+        self.status = Some(error.status());
+        self.flags.insert(error.flag());
+        self.details = Some(error.details().into());
+        if let Some(failure) = &error.transport_failure {
+            self.upstream.transport_failure = Some(Arc::clone(failure));
+        }
+        self.error = Some(error);
+    }
+
+    /// Whether both ends proved who they are: Istio's `connection_security_policy`.
+    pub fn is_mutual_tls(&self) -> bool {
+        let tls = self.connection.tls.as_ref();
+        tls.is_some_and(|tls| tls.peer_uri_san.is_some() && tls.local_uri_san.is_some())
+    }
+}
