@@ -124,8 +124,7 @@ async fn converges(seed: u64) -> u64 {
     // And it stays so: nothing of an earlier state is still under way.
     mesh.apply_for(Duration::from_secs(60)).await;
     assert_eq!(mesh.app.applied, world.expected(), "seed {seed}");
-    let connections = mesh.updates.state().borrow().connections;
-    connections
+    mesh.updates.state().borrow().connections
 }
 
 #[tokio::test(start_paused = true)]
