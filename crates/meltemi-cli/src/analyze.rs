@@ -1,0 +1,161 @@
+//! `analyze`: mistakes in files, each object alone and all together.
+
+use std::path::{Path, PathBuf};
+
+use anstyle::AnsiColor;
+use meltemi_api::Change;
+use meltemi_api::istio::MeshConfig;
+use meltemi_core::{Diagnostic, Severity};
+use meltemi_model::Mesh;
+use serde_json::{Value, json};
+
+use crate::command::AnalyzeArgs;
+use crate::output::structured;
+use crate::{CliError, Format, Io};
+
+/// The deepest folder that is looked into.
+const FOLDER_DEPTH: usize = 16;
+
+pub(crate) fn run(args: &AnalyzeArgs, io: &mut Io<'_>) -> Result<(), CliError> {
+    let mut files = Vec::new();
+    for path in args.files.iter().chain(&args.filenames) {
+        collect(path, 0, &mut files)?;
+    }
+    if files.is_empty() {
+        let hint = format!(
+            "Name files or folders: {} analyze -f samples/bookinfo/networking",
+            io.called
+        );
+        return Err(CliError::usage("there is nothing to analyze", hint));
+    }
+    let namespace = args.namespace.namespace.as_deref().unwrap_or("default");
+    let mut diagnostics = diagnose(&files, namespace, io)?;
+    let shown = severity(&args.output_threshold);
+    let failing = severity(&args.failure_threshold);
+    let failures = diagnostics
+        .iter()
+        .filter(|diagnostic| diagnostic.severity >= failing)
+        .count();
+    diagnostics.retain(|diagnostic| diagnostic.severity >= shown);
+    diagnostics.sort_by_key(|diagnostic| std::cmp::Reverse(diagnostic.severity));
+    print(&diagnostics, args.output, namespace, io)?;
+    if failures == 0 {
+        return Ok(());
+    }
+    Err(CliError::IssuesFound(format!(
+        "Analyzers found issues when analyzing namespace: {namespace}."
+    )))
+}
+
+/// Manifests below a path, in the order of their names.
+fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), CliError> {
+    let error = |source| CliError::Read {
+        path: path.display().to_string(),
+        source,
+    };
+    if path == Path::new("-") || !std::fs::metadata(path).map_err(error)?.is_dir() {
+        files.push(path.to_owned());
+        return Ok(());
+    }
+    if depth == FOLDER_DEPTH {
+        let message = format!(
+            "{} lies more than {FOLDER_DEPTH} folders deep",
+            path.display()
+        );
+        return Err(CliError::data(message, "Name it itself."));
+    }
+    let entries = std::fs::read_dir(path).map_err(error)?;
+    let mut entries: Vec<PathBuf> = entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<_, _>>()
+        .map_err(error)?;
+    entries.sort();
+    let is_manifest = |path: &Path| {
+        path.extension()
+            .is_some_and(|end| ["yaml", "yml", "json"].iter().any(|e| end == *e))
+    };
+    for entry in entries {
+        if entry.is_dir() || is_manifest(&entry) {
+            collect(&entry, depth + 1, files)?;
+        }
+    }
+    Ok(())
+}
+
+fn diagnose(
+    files: &[PathBuf],
+    namespace: &str,
+    io: &mut Io<'_>,
+) -> Result<Vec<Diagnostic>, CliError> {
+    let mut diagnostics = Vec::new();
+    let mut mesh = Mesh::new(MeshConfig::default());
+    for file in files {
+        let text = crate::kube_inject::read(file, io)?;
+        let parsed = meltemi_api::parse(&file.display().to_string(), &text, namespace);
+        diagnostics.extend(parsed.diagnostics);
+        let changes: Vec<Change> = parsed.objects.into_iter().map(Change::Upsert).collect();
+        mesh.apply(&changes);
+    }
+    diagnostics.extend(meltemi_model::analyze(&mesh));
+    Ok(diagnostics)
+}
+
+fn severity(name: &str) -> Severity {
+    match name.to_ascii_lowercase().as_str() {
+        "error" => Severity::Error,
+        "warning" => Severity::Warning,
+        _ => Severity::Info,
+    }
+}
+
+fn print(
+    diagnostics: &[Diagnostic],
+    format: Format,
+    namespace: &str,
+    io: &mut Io<'_>,
+) -> Result<(), CliError> {
+    let json = diagnostics.iter().map(to_json).collect();
+    if let Some(text) = structured(&json, format)? {
+        return io.print(&text);
+    }
+    if diagnostics.is_empty() {
+        return io.note(&format!(
+            "\u{2714} No validation issues found when analyzing namespace: {namespace}."
+        ));
+    }
+    for diagnostic in diagnostics {
+        let color = match diagnostic.severity {
+            Severity::Error => AnsiColor::Red,
+            Severity::Warning => AnsiColor::Yellow,
+            Severity::Info => AnsiColor::Cyan,
+        };
+        let (word, text) = (diagnostic.severity.to_string(), diagnostic.to_string());
+        let rest = text.strip_prefix(&word).unwrap_or(&text);
+        let line = format!("{}{rest}", io.paint(color, &word));
+        io.print(&line)?;
+    }
+    Ok(())
+}
+
+/// istioctl's names.
+fn to_json(diagnostic: &Diagnostic) -> Value {
+    let level = match diagnostic.severity {
+        Severity::Error => "Error",
+        Severity::Warning => "Warning",
+        Severity::Info => "Info",
+    };
+    let mut json = json!({"code": diagnostic.code, "level": level, "message": diagnostic.message});
+    if let Some(object) = &diagnostic.object {
+        json["origin"] = json!(object.to_string());
+    }
+    if let Some(place) = &diagnostic.location {
+        json["reference"] = json!(format!("{}:{}:{}", place.file, place.line, place.column));
+    }
+    if !diagnostic.field.is_empty() {
+        json["field"] = json!(diagnostic.field.to_string());
+    }
+    if !diagnostic.hint.is_empty() {
+        json["hint"] = json!(diagnostic.hint);
+    }
+    json
+}

@@ -1,0 +1,111 @@
+//! `kube-inject`: the sidecar in a manifest. YAML on standard output, the report on standard error.
+
+use std::path::Path;
+
+use meltemi_api::istio::MeshConfig;
+use meltemi_core::Severity;
+use meltemi_inject::{InjectionSettings, Outcome, Report, inject_document};
+use serde_json::Value;
+
+use crate::command::KubeInjectArgs;
+use crate::output::yaml;
+use crate::{Access, CliError, Io};
+
+pub(crate) async fn run(
+    args: &KubeInjectArgs,
+    access: &dyn Access,
+    io: &mut Io<'_>,
+) -> Result<(), CliError> {
+    let settings = settings(args, access, io).await?;
+    let text = read(&args.file, io)?;
+    let mut documents = documents(&text, &args.file)?;
+    let namespace = args.namespace.namespace.as_deref().unwrap_or("default");
+    let reports: Vec<Report> = documents
+        .iter_mut()
+        .flat_map(|document| inject_document(document, namespace, &settings))
+        .collect();
+    let rejected = report(&reports, io)?;
+    if rejected > 0 {
+        let message = format!(
+            "{rejected} of {} objects cannot be injected; nothing is printed",
+            reports.len()
+        );
+        return Err(CliError::data(message, ""));
+    }
+    let written: Vec<String> = documents.iter().map(yaml).collect::<Result<_, _>>()?;
+    io.print(&written.join("---\n"))
+}
+
+async fn settings(
+    args: &KubeInjectArgs,
+    access: &dyn Access,
+    io: &mut Io<'_>,
+) -> Result<InjectionSettings, CliError> {
+    let Some(file) = &args.mesh_config else {
+        return Ok(access.injection_settings().await.unwrap_or_default());
+    };
+    let text = read(file, io)?;
+    let (mesh, diagnostics) =
+        meltemi_api::parse_message::<MeshConfig>(&file.display().to_string(), &text);
+    for diagnostic in &diagnostics {
+        io.note(&diagnostic.to_string())?;
+    }
+    let mesh =
+        mesh.ok_or_else(|| CliError::data(format!("{} is no MeshConfig", file.display()), ""))?;
+    Ok(InjectionSettings::of_mesh(&mesh))
+}
+
+/// The text of a file; `-` is standard input.
+pub(crate) fn read(file: &Path, io: &mut Io<'_>) -> Result<String, CliError> {
+    let done = if file == Path::new("-") {
+        let mut text = String::new();
+        io.stdin.read_to_string(&mut text).map(|_| text)
+    } else {
+        std::fs::read_to_string(file)
+    };
+    done.map_err(|source| CliError::Read {
+        path: file.display().to_string(),
+        source,
+    })
+}
+
+/// The documents of a YAML or JSON text; empty ones are left out.
+fn documents(text: &str, file: &Path) -> Result<Vec<Value>, CliError> {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(text).map_err(|error| {
+        CliError::data(format!("{} cannot be read: {error}", file.display()), "")
+    })?;
+    Ok(documents
+        .into_iter()
+        .filter(|document| !document.is_null())
+        .collect())
+}
+
+/// Tells what became of each workload, and returns how many were refused.
+fn report(reports: &[Report], io: &mut Io<'_>) -> Result<usize, CliError> {
+    let mut rejected = 0;
+    for Report {
+        object,
+        outcome,
+        warnings,
+    } in reports
+    {
+        match outcome {
+            Outcome::Injected => io.note(&format!("{object}: injected"))?,
+            Outcome::Skipped(reason) => io.note(&format!("{object}: skipped, {reason}"))?,
+            Outcome::NoPods => {}
+            Outcome::Rejected(diagnostics) => {
+                rejected += 1;
+                let errors = diagnostics
+                    .iter()
+                    .filter(|diagnostic| diagnostic.severity == Severity::Error);
+                for diagnostic in errors {
+                    io.note(&format!("{object}: refused\n  {diagnostic}"))?;
+                }
+            }
+        }
+        for warning in warnings {
+            io.note(&format!("  {warning}"))?;
+        }
+    }
+    Ok(rejected)
+}

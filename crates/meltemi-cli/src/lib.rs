@@ -1,0 +1,52 @@
+//! The commands that users of a mesh type, as a library: `proxy-status`, `proxy-config`, `authn tls-check`, `version`,
+//! `kube-inject`, `analyze`, `completion`, each spelled and printed as istioctl does.
+//!
+//! ```text
+//! Command (clap) --run--> Access (pods, their admin ports, the control plane) -> JSON -> what it means -> table | json | yaml
+//! ```
+//! Where the mesh runs - a lab, later Kubernetes - is known to [`Access`] alone. This crate opens no connection and starts no
+//! process; it reads the files that a user names.
+
+mod access;
+mod analyze;
+mod command;
+mod error;
+mod io;
+mod kube_inject;
+mod output;
+mod proxy_config;
+mod proxy_status;
+mod table;
+mod target;
+mod tls_check;
+mod version;
+
+#[cfg(test)]
+mod fake;
+
+pub use access::{Access, AccessError, Method, Pod, Response};
+pub use command::{AuthnCommand, Command, LogArgs, PodArgs, ProxyConfigCommand, TlsCheckArgs};
+pub use error::{CliError, exit};
+pub use io::Io;
+pub use output::Format;
+pub use tls_check::verdict::{Client, Endpoint, Mode, Server, verdict};
+
+/// Runs a command and returns its exit status: 0, or one of [`exit`]. What went wrong is on `io.stderr`.
+pub async fn run(command: Command, access: &dyn Access, io: &mut Io<'_>) -> u8 {
+    let done = match command {
+        Command::ProxyStatus(args) => proxy_status::run(&args, access, io).await,
+        Command::ProxyConfig(command) => proxy_config::run(command, access, io).await,
+        Command::Authn(AuthnCommand::TlsCheck(args)) => tls_check::run(&args, access, io).await,
+        Command::Version(args) => version::run(&args, access, io).await,
+        Command::KubeInject(args) => kube_inject::run(&args, access, io).await,
+        Command::Analyze(args) => analyze::run(&args, io),
+        Command::Completion(args) => command::completion(&args, io),
+    };
+    match done {
+        Ok(()) => 0,
+        Err(error) => {
+            io.report(&error);
+            error.exit_status()
+        }
+    }
+}
