@@ -1,0 +1,98 @@
+//! `meltemi lab ...`: kubectl's spelling for a mesh on one machine.
+
+mod files;
+mod get;
+mod inside;
+mod kinds;
+mod objects;
+mod table;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use crate::client::LabClient;
+use crate::paths;
+
+/// A mesh of ordinary Kubernetes manifests on this machine: pods are network namespaces, containers are processes.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  meltemi lab label namespace default istio-injection=enabled\n  \
+                        meltemi lab up -f samples/bookinfo/platform/kube/bookinfo.yaml --wait\n  meltemi lab get pods\n  \
+                        meltemi lab exec deploy/productpage-v1 -c productpage -- curl -s http://reviews:9080/reviews/0\n  meltemi lab down")]
+pub struct Lab {
+    /// Which lab, when several run.
+    #[arg(long, env = "MELTEMI_LAB", default_value = "default", global = true)]
+    name: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start the lab, apply manifests, and return when all is ready.
+    Up(up::Options),
+    /// Create or change objects from files, folders or standard input.
+    Apply(objects::Apply),
+    /// Delete objects by file or by kind and name.
+    Delete(objects::Delete),
+    /// Show objects.
+    Get(get::Options),
+    /// Set (K=V) or remove (K-) labels of an object.
+    Label(objects::Label),
+    /// Run a command in a container; its exit status becomes this one's.
+    Exec(inside::Exec),
+    /// Print the log of a container.
+    Logs(inside::Logs),
+    /// Restart the pods of a workload, one after the other.
+    Rollout(objects::Rollout),
+    /// Forward ports of this machine to a Service or pod: LOCAL:TARGET:PORT.
+    #[command(visible_alias = "port-forward")]
+    Forward(inside::Forward),
+    /// Write the packets on a pod's link to standard output as a pcap.
+    Capture(inside::Capture),
+    /// End a process with SIGKILL, to see what happens.
+    Kill(inside::Kill),
+    /// Say what runs.
+    Status(up::Status),
+    /// End the lab and everything in it.
+    Down,
+}
+
+impl Lab {
+    pub fn client(&self) -> LabClient {
+        LabClient::new(&self.name)
+    }
+}
+
+/// Runs a command against the lab.
+///
+/// # Errors
+/// The lab is not there, refuses, or what was asked for cannot be done.
+pub async fn run(lab: &Lab) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(paths::is_name(&lab.name), "\"{}\" is no name for a lab: letters, digits, dashes, at most 40", lab.name);
+    let client = lab.client();
+    match &lab.command {
+        Command::Up(options) => up::up(&client, options).await,
+        Command::Apply(options) => objects::apply(&client, options).await,
+        Command::Delete(options) => objects::delete(&client, options).await,
+        Command::Get(options) => get::get(&client, options).await,
+        Command::Label(options) => objects::label(&client, options).await,
+        Command::Exec(options) => inside::exec(&client, options).await,
+        Command::Logs(options) => inside::logs(&client, options).await,
+        Command::Rollout(options) => objects::rollout(&client, options).await,
+        Command::Forward(options) => inside::forward(&client, options).await,
+        Command::Capture(options) => inside::capture(&client, options).await,
+        Command::Kill(options) => inside::kill(&client, options).await,
+        Command::Status(options) => up::status(&client, options).await,
+        Command::Down => up::down(&client).await,
+    }
+}
+
+/// The exact namespace flag of kubectl.
+#[derive(Debug, Clone, Args)]
+struct Namespace {
+    /// The namespace of the objects.
+    #[arg(short, long, default_value = "default")]
+    namespace: String,
+}

@@ -1,0 +1,237 @@
+//! Commands that reach into pods.
+
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anstream::{eprintln, println};
+use anyhow::{Context, bail};
+use clap::Args;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::net::TcpListener;
+
+use super::Namespace;
+use crate::client::{LabClient, query};
+use crate::wire::{self, Handover, Outcome};
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  meltemi lab exec deploy/productpage-v1 -c productpage -- curl -s http://reviews:9080/reviews/0\n  \
+                        meltemi lab exec -it ratings-v1-6f8b9c-x2k4p -- sh")]
+pub(super) struct Exec {
+    /// A pod's name, or TYPE/NAME of what owns it.
+    target: String,
+    /// The container; the pod's default one otherwise.
+    #[arg(short, long)]
+    container: Option<String>,
+    #[command(flatten)]
+    namespace: Namespace,
+    /// Pass standard input on.
+    #[arg(short = 'i', long)]
+    stdin: bool,
+    /// The command talks to a terminal.
+    #[arg(short = 't', long)]
+    tty: bool,
+    /// The command and its arguments.
+    #[arg(last = true, required = true)]
+    command: Vec<String>,
+}
+
+pub(super) async fn exec(client: &LabClient, options: &Exec) -> anyhow::Result<ExitCode> {
+    let handover = Handover::Exec {
+        namespace: options.namespace.namespace.clone(),
+        target: options.target.clone(),
+        container: options.container.clone(),
+        command: options.command.clone(),
+        tty: options.tty,
+    };
+    let (client, with_stdin) = (client.clone(), options.stdin || options.tty);
+    let outcome = tokio::task::spawn_blocking(move || -> anyhow::Result<Outcome> {
+        let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+        let nothing = std::fs::File::open("/dev/null").context("cannot open /dev/null")?;
+        let input = if with_stdin { stdin.as_fd() } else { nothing.as_fd() };
+        Ok(client.hand_over(&handover, &[input, stdout.as_fd(), stderr.as_fd()])?)
+    });
+    match outcome.await?? {
+        Outcome::Exited { status } => Ok(ExitCode::from(u8::try_from(status).unwrap_or(1))),
+        Outcome::Failed { error } => bail!(error),
+        Outcome::Connected => bail!("the lab gave no exit status"),
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  meltemi lab logs deploy/productpage-v1 -c istio-proxy --tail 20\n  meltemi lab logs -f curl-6b7f9-x2k4p")]
+pub(super) struct Logs {
+    /// A pod's name, or TYPE/NAME of what owns it.
+    target: String,
+    /// The container; the pod's default one otherwise.
+    #[arg(short, long)]
+    container: Option<String>,
+    #[command(flatten)]
+    namespace: Namespace,
+    /// Go on as the log grows.
+    #[arg(short, long)]
+    follow: bool,
+    /// Only the last lines.
+    #[arg(long)]
+    tail: Option<u32>,
+    /// The log of the run before the last restart.
+    #[arg(short, long)]
+    previous: bool,
+}
+
+pub(super) async fn logs(client: &LabClient, options: &Logs) -> anyhow::Result<ExitCode> {
+    let tail = options.tail.map(|tail| tail.to_string());
+    let mut pairs = vec![("namespace", options.namespace.namespace.as_str()), ("pod", &options.target)];
+    pairs.extend(options.container.as_deref().map(|container| ("container", container)));
+    pairs.extend(tail.as_deref().map(|tail| ("tail", tail)));
+    pairs.extend(options.follow.then_some(("follow", "true")));
+    pairs.extend(options.previous.then_some(("previous", "true")));
+    copy_out(client.stream(&format!("/logs?{}", query(&pairs))).await?).await
+}
+
+/// Copies a streamed answer to standard output; a reader that goes away ends it quietly.
+async fn copy_out(mut body: Incoming) -> anyhow::Result<ExitCode> {
+    let mut out = std::io::stdout();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.context("the lab's answer broke off")?.into_data() else { continue };
+        if out.write_all(&data).and_then(|()| out.flush()).is_err() {
+            break;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  meltemi lab forward 9080:productpage:9080\n  meltemi lab forward 0:svc/productpage:9080   # any free port")]
+pub(super) struct Forward {
+    /// LOCAL:TARGET:PORT, where TARGET is a Service, `pod/NAME` or `deploy/NAME`, possibly NAME.NAMESPACE.
+    #[arg(required = true)]
+    forwards: Vec<String>,
+    #[command(flatten)]
+    namespace: Namespace,
+    /// The address of this machine to listen on.
+    #[arg(long, default_value = "127.0.0.1")]
+    address: std::net::IpAddr,
+}
+
+pub(super) async fn forward(client: &LabClient, options: &Forward) -> anyhow::Result<ExitCode> {
+    client.status().await?;
+    let mut tasks = tokio::task::JoinSet::new();
+    for spec in &options.forwards {
+        let (local, target, port) = parse_forward(spec)?;
+        let listener = TcpListener::bind((options.address, local)).await;
+        let listener = listener.with_context(|| format!("cannot listen on {}:{local}", options.address))?;
+        println!("Forwarding from {} -> {target}:{port}", listener.local_addr()?);
+        let (client, namespace, target) = (client.clone(), options.namespace.namespace.clone(), target.to_owned());
+        tasks.spawn(accept(client, listener, Handover::Forward { namespace, target, port }));
+    }
+    std::io::stdout().flush()?;
+    while let Some(ended) = tasks.join_next().await {
+        ended??;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn parse_forward(spec: &str) -> anyhow::Result<(u16, &str, u16)> {
+    let parts: Vec<&str> = spec.split(':').collect();
+    let number = |text: &str| text.parse::<u16>().with_context(|| format!("\"{text}\" is no port"));
+    match parts[..] {
+        [local, target, port] if !target.is_empty() => Ok((number(local)?, target, number(port)?)),
+        _ => bail!("\"{spec}\" is not LOCAL:TARGET:PORT"),
+    }
+}
+
+async fn accept(client: LabClient, listener: TcpListener, handover: Handover) -> anyhow::Result<()> {
+    loop {
+        let (stream, _source) = listener.accept().await?;
+        let stream = stream.into_std()?;
+        let (client, handover) = (client.clone(), handover.clone());
+        tokio::task::spawn_blocking(move || match client.hand_over(&handover, &[stream.as_fd()]) {
+            Ok(Outcome::Failed { error }) => eprintln!("forward: {error}"),
+            Ok(_connected) => {}
+            Err(error) => eprintln!("forward: {error}"),
+        });
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  meltemi lab capture deploy/reviews-v1 --for 2s > reviews.pcap")]
+pub(super) struct Capture {
+    /// A pod's name, or TYPE/NAME of what owns it.
+    target: String,
+    #[command(flatten)]
+    namespace: Namespace,
+    /// How long to capture, such as 500ms or 2s.
+    #[arg(long = "for", value_parser = duration, default_value = "2s")]
+    duration: Duration,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let error = || format!("\"{text}\" is not a duration such as 500ms, 20s or 2m");
+    let split = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(error)?;
+    let (number, unit) = text.split_at(split);
+    let number: f64 = number.parse().map_err(|_| error())?;
+    let seconds = match unit {
+        "ms" => number / 1000.0,
+        "s" => number,
+        "m" => number * 60.0,
+        "h" => number * 3600.0,
+        _ => return Err(error()),
+    };
+    Duration::try_from_secs_f64(seconds).map_err(|_| error())
+}
+
+pub(super) async fn capture(client: &LabClient, options: &Capture) -> anyhow::Result<ExitCode> {
+    let millis = options.duration.as_millis().to_string();
+    let pairs = [("namespace", options.namespace.namespace.as_str()), ("pod", &options.target), ("millis", &millis)];
+    let body = client.stream(&format!("/capture?{}", query(&pairs))).await?;
+    eprintln!("capturing on the link of {} for {millis} ms", options.target);
+    copy_out(body).await
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  meltemi lab kill control-plane --for 60s\n  meltemi lab kill deploy/ratings-v1 -c istio-proxy")]
+pub(super) struct Kill {
+    /// `control-plane`, a pod's name, or TYPE/NAME of what owns it.
+    target: String,
+    /// The container; the pod's default one otherwise.
+    #[arg(short, long)]
+    container: Option<String>,
+    #[command(flatten)]
+    namespace: Namespace,
+    /// Keep it down that long instead of restarting it as after a crash.
+    #[arg(long = "for", value_parser = duration, default_value = "0s")]
+    duration: Duration,
+}
+
+pub(super) async fn kill(client: &LabClient, options: &Kill) -> anyhow::Result<ExitCode> {
+    let kill = wire::Kill {
+        target: options.target.clone(),
+        namespace: options.namespace.namespace.clone(),
+        container: options.container.clone(),
+        down_millis: u64::try_from(options.duration.as_millis())?,
+    };
+    client.kill(&kill).await?;
+    eprintln!("killed {}", options.target);
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forwards_have_three_parts() {
+        assert_eq!(parse_forward("0:svc/productpage:9080").unwrap(), (0, "svc/productpage", 9080));
+        assert!(parse_forward("9080:9080").is_err());
+        assert!(parse_forward("x:a:1").is_err());
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("1500ms"), Ok(Duration::from_millis(1500)));
+        assert!(duration("60").is_err());
+    }
+}

@@ -1,0 +1,210 @@
+//! Commands that change objects.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anstream::{eprintln, println};
+use clap::{Args, Subcommand};
+
+use super::files::{self, Input};
+use super::{Namespace, kinds, up};
+use crate::client::LabClient;
+use crate::wire::{self, Report};
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  meltemi lab apply -f policy.yaml\n  cat policy.yaml | meltemi lab apply -f -")]
+pub(super) struct Apply {
+    /// A file, a folder, or `-` for standard input; may be given again.
+    #[arg(short, long = "filename", required = true)]
+    filename: Vec<PathBuf>,
+    #[command(flatten)]
+    namespace: Namespace,
+}
+
+pub(super) async fn apply(client: &LabClient, options: &Apply) -> anyhow::Result<ExitCode> {
+    let inputs = files::read_all(&options.filename)?;
+    up::ensure_any(client).await?;
+    apply_inputs(client, &options.namespace.namespace, inputs).await
+}
+
+/// Applies one input after the other; the exit status tells whether a document was refused.
+pub(super) async fn apply_inputs(client: &LabClient, namespace: &str, inputs: Vec<Input>) -> anyhow::Result<ExitCode> {
+    let mut rejected = 0;
+    for input in inputs {
+        let report = client.apply(namespace, &input.name, input.text).await?;
+        rejected += report.rejected;
+        print(&report);
+    }
+    Ok(if rejected == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn print(report: &Report) {
+    for change in &report.results {
+        println!("{} {}", change.object, change.action);
+    }
+    for diagnostic in &report.diagnostics {
+        eprintln!("{diagnostic}");
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  meltemi lab delete -f policy.yaml\n  meltemi lab delete virtualservice reviews\n  \
+                        meltemi lab delete pod/curl-6b7f9-x2k4p -n outside")]
+pub(super) struct Delete {
+    /// A file, a folder, or `-` for standard input; may be given again.
+    #[arg(short, long = "filename")]
+    filename: Vec<PathBuf>,
+    /// KIND NAME... or KIND/NAME...
+    #[arg(conflicts_with = "filename", required_unless_present = "filename")]
+    objects: Vec<String>,
+    /// Do not fail when an object is not there.
+    #[arg(long)]
+    ignore_not_found: bool,
+    #[command(flatten)]
+    namespace: Namespace,
+}
+
+pub(super) async fn delete(client: &LabClient, options: &Delete) -> anyhow::Result<ExitCode> {
+    let namespace = &options.namespace.namespace;
+    for input in files::read_all(&options.filename)? {
+        print(&client.delete(namespace, &input.name, input.text).await?);
+    }
+    for (kind, name) in targets(&options.objects)? {
+        match client.delete_object(kind.kind, namespace, &name).await {
+            Ok(report) => print(&report),
+            Err(_) if options.ignore_not_found => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Reads `KIND NAME...` or `KIND/NAME...`.
+fn targets(words: &[String]) -> anyhow::Result<Vec<(&'static kinds::Kind, String)>> {
+    let Some((first, rest)) = words.split_first() else { return Ok(Vec::new()) };
+    if first.contains('/') {
+        return words.iter().map(|word| target(word)).collect();
+    }
+    anyhow::ensure!(!rest.is_empty(), "which {first}? Give a name");
+    let kind = kinds::find(first)?;
+    Ok(rest.iter().map(|name| (kind, name.clone())).collect())
+}
+
+fn target(word: &str) -> anyhow::Result<(&'static kinds::Kind, String)> {
+    let (kind, name) = word.split_once('/').ok_or_else(|| anyhow::anyhow!("\"{word}\" is not KIND/NAME"))?;
+    Ok((kinds::find(kind)?, name.to_owned()))
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  meltemi lab label namespace default istio-injection=enabled\n  \
+                        meltemi lab label namespace default istio-injection-")]
+pub(super) struct Label {
+    /// KIND NAME or KIND/NAME, then K=V to set and K- to remove.
+    #[arg(required = true, num_args = 2..)]
+    words: Vec<String>,
+    /// Accepted as kubectl's flag: a label that is there may change.
+    #[arg(long)]
+    overwrite: bool,
+    #[command(flatten)]
+    namespace: Namespace,
+}
+
+pub(super) async fn label(client: &LabClient, options: &Label) -> anyhow::Result<ExitCode> {
+    let is_label = |word: &String| word.contains('=') || word.ends_with('-');
+    let split = options.words.iter().position(is_label).unwrap_or(options.words.len());
+    let (objects, changes) = options.words.split_at(split);
+    let labels = label_changes(changes)?;
+    up::ensure_any(client).await?;
+    for (kind, name) in targets(objects)? {
+        let namespace = if kind.namespaced { options.namespace.namespace.clone() } else { String::new() };
+        if !options.overwrite {
+            refuse_overwrite(client, kind, &namespace, &name, &labels).await?;
+        }
+        let label = wire::Label { kind: kind.kind.to_owned(), name, namespace, labels: labels.clone() };
+        print(&client.label(&label).await?);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// As kubectl: without `--overwrite` a label keeps the value it has.
+async fn refuse_overwrite(
+    client: &LabClient,
+    kind: &kinds::Kind,
+    namespace: &str,
+    name: &str,
+    labels: &BTreeMap<String, Option<String>>,
+) -> anyhow::Result<()> {
+    let objects = client.objects(kind.kind, kind.namespaced.then_some(namespace)).await?;
+    let Some(object) = objects.iter().find(|object| object["metadata"]["name"] == name) else { return Ok(()) };
+    for (key, value) in labels {
+        let (Some(wanted), Some(present)) = (value, object["metadata"]["labels"][key].as_str()) else { continue };
+        anyhow::ensure!(wanted == present, "'{key}' already has a value ({present}), and --overwrite is false");
+    }
+    Ok(())
+}
+
+fn label_changes(words: &[String]) -> anyhow::Result<BTreeMap<String, Option<String>>> {
+    anyhow::ensure!(!words.is_empty(), "which label? Give K=V or K-");
+    let change = |word: &String| match word.split_once('=') {
+        Some((key, value)) => Ok((key.to_owned(), Some(value.to_owned()))),
+        None => match word.strip_suffix('-') {
+            Some(key) => Ok((key.to_owned(), None)),
+            None => Err(anyhow::anyhow!("\"{word}\" is neither K=V nor K-")),
+        },
+    };
+    words.iter().map(change).collect()
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  meltemi lab rollout restart deployment/reviews-v1")]
+pub(super) struct Rollout {
+    #[command(subcommand)]
+    command: RolloutCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum RolloutCommand {
+    /// Replace the pods of workloads, new ones ready before old ones go.
+    Restart {
+        /// KIND/NAME or KIND NAME.
+        #[arg(required = true)]
+        targets: Vec<String>,
+        #[command(flatten)]
+        namespace: Namespace,
+    },
+}
+
+pub(super) async fn rollout(client: &LabClient, options: &Rollout) -> anyhow::Result<ExitCode> {
+    let RolloutCommand::Restart { targets: words, namespace } = &options.command;
+    for (kind, name) in targets(words)? {
+        let restart = wire::Restart { kind: kind.kind.to_owned(), name, namespace: namespace.namespace.clone() };
+        print(&client.restart(&restart).await?);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_are_named_both_ways() {
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let names = |text: &str| {
+            targets(&words(text)).unwrap().into_iter().map(|(kind, name)| format!("{} {name}", kind.kind)).collect::<Vec<_>>()
+        };
+        assert_eq!(names("vs a b"), ["VirtualService a", "VirtualService b"]);
+        assert_eq!(names("deploy/a pod/b"), ["Deployment a", "Pod b"]);
+        assert!(targets(&words("pod")).is_err());
+    }
+
+    #[test]
+    fn labels_are_set_and_removed() {
+        let changes = label_changes(&["a=b".to_owned(), "c-".to_owned(), "d=".to_owned()]).unwrap();
+        assert_eq!(changes["a"].as_deref(), Some("b"));
+        assert_eq!(changes["c"], None);
+        assert_eq!(changes["d"].as_deref(), Some(""));
+        assert!(label_changes(&["nonsense".to_owned()]).is_err());
+    }
+}

@@ -1,0 +1,190 @@
+//! Starting, watching and ending a lab.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anstream::{eprint, eprintln, println};
+use anyhow::Context;
+use clap::Args;
+use tokio::time::{Instant, sleep};
+
+use super::table::age;
+use super::{files, objects};
+use crate::client::{ClientError, LabClient};
+use crate::launch;
+use crate::wire::Progress;
+
+/// How often progress is asked for, and how long the end of a lab may take.
+const POLL: Duration = Duration::from_millis(50);
+const DOWN_LIMIT: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  meltemi lab up\n  meltemi lab up -f samples/bookinfo/platform/kube/bookinfo.yaml --wait\n  \
+                        meltemi lab up --name second --workload-cert-ttl 20s -f manifests/")]
+pub(super) struct Options {
+    /// Manifests to apply: a file, a folder, or `-` for standard input; may be given again.
+    #[arg(short, long = "filename", visible_alias = "file")]
+    filename: Vec<PathBuf>,
+    /// The namespace of objects that name none.
+    #[command(flatten)]
+    namespace: super::Namespace,
+    /// A YAML file that maps image names, with wildcards, to programs of this machine.
+    #[arg(long)]
+    images: Option<PathBuf>,
+    /// How long workload certificates are valid, such as 20s or 24h.
+    #[arg(long, value_name = "DURATION")]
+    workload_cert_ttl: Option<String>,
+    /// A file with Istio's MeshConfig.
+    #[arg(long)]
+    mesh_config: Option<PathBuf>,
+    /// Return only when every pod is ready.
+    #[arg(long, default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    wait: bool,
+    /// How long to wait, in seconds.
+    #[arg(long, default_value_t = 120)]
+    timeout: u64,
+}
+
+pub(super) async fn up(client: &LabClient, options: &Options) -> anyhow::Result<ExitCode> {
+    let inputs = files::read_all(&options.filename)?;
+    let is_new = ensure_up(client, options).await?;
+    if !is_new && (options.images.is_some() || options.workload_cert_ttl.is_some() || options.mesh_config.is_some()) {
+        eprintln!("warning: --images, --workload-cert-ttl and --mesh-config count when a lab starts; this one runs already");
+    }
+    let applied = objects::apply_inputs(client, &options.namespace.namespace, inputs).await?;
+    if options.wait {
+        until_ready(client, Duration::from_secs(options.timeout)).await?;
+    }
+    summarise(client).await?;
+    Ok(applied)
+}
+
+/// Starts the lab unless it runs; whether it was started.
+async fn ensure_up(client: &LabClient, options: &Options) -> anyhow::Result<bool> {
+    if client.is_up().await {
+        return Ok(false);
+    }
+    let absolute = |path: &Option<PathBuf>| path.as_ref().map(std::path::absolute).transpose();
+    let launch = launch::Options {
+        name: client.name().to_owned(),
+        images: absolute(&options.images)?,
+        workload_cert_ttl: options.workload_cert_ttl.clone(),
+        mesh_config: absolute(&options.mesh_config)?,
+    };
+    start(launch).await?;
+    Ok(true)
+}
+
+async fn start(options: launch::Options) -> anyhow::Result<()> {
+    tokio::task::spawn_blocking(move || launch::start(&options)).await?.context("the lab does not start")
+}
+
+/// Starts an empty lab for a command that needs one.
+pub(super) async fn ensure_any(client: &LabClient) -> anyhow::Result<()> {
+    match client.status().await {
+        Ok(_) => Ok(()),
+        Err(ClientError::NotUp(name)) => {
+            eprintln!("starting the lab \"{name}\"");
+            start(launch::Options { name, images: None, workload_cert_ttl: None, mesh_config: None }).await
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn until_ready(client: &LabClient, limit: Duration) -> anyhow::Result<()> {
+    let deadline = Instant::now() + limit;
+    let mut line = ProgressLine::new();
+    loop {
+        let progress = client.progress().await?;
+        line.show(&progress);
+        if progress.ready {
+            line.clear();
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            line.clear();
+            anyhow::bail!("not ready after {} s:\n  {}", limit.as_secs(), progress.waiting.join("\n  "));
+        }
+        sleep(POLL).await;
+    }
+}
+
+/// One line on a terminal that is written over; nothing elsewhere.
+struct ProgressLine {
+    is_terminal: bool,
+    last: String,
+}
+
+impl ProgressLine {
+    fn new() -> Self {
+        Self { is_terminal: std::io::stderr().is_terminal(), last: String::new() }
+    }
+
+    fn show(&mut self, progress: &Progress) {
+        let first = progress.waiting.first().map_or("", String::as_str);
+        let text = format!("{}/{} pods ready  {first}", progress.pods_ready, progress.pods_total);
+        if self.is_terminal && text != self.last {
+            eprint!("\r\x1b[2K{text}");
+            self.last = text;
+        }
+    }
+
+    fn clear(&self) {
+        if self.is_terminal && !self.last.is_empty() {
+            eprint!("\r\x1b[2K");
+        }
+    }
+}
+
+async fn summarise(client: &LabClient) -> anyhow::Result<()> {
+    let status = client.status().await?;
+    eprintln!("lab \"{}\": control plane {}, {}/{} pods ready", status.name, readiness(status.control_plane_ready), status.pods_ready, status.pods_total);
+    Ok(())
+}
+
+fn readiness(ready: bool) -> &'static str {
+    if ready { "ready" } else { "not ready" }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Status {
+    /// json for programs; text otherwise.
+    #[arg(short, long, value_parser = ["text", "json"], default_value = "text")]
+    output: String,
+}
+
+pub(super) async fn status(client: &LabClient, options: &Status) -> anyhow::Result<ExitCode> {
+    let status = client.status().await?;
+    if options.output == "json" {
+        println!("{}", serde_json::to_string_pretty(&status)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let pid = status.control_plane_pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+    println!("Lab:            {} (up {}, process {})", status.name, age(i64::try_from(status.age_seconds)?), status.supervisor_pid);
+    println!("Control plane:  {} (process {pid}, {} restarts)", readiness(status.control_plane_ready), status.control_plane_restarts);
+    println!("Pods:           {}/{} ready", status.pods_ready, status.pods_total);
+    println!("Configuration:  {}", status.config_dir.display());
+    println!("User namespace: {}", if status.rootless { "yes: the proxy is exempt from redirection by socket mark" } else { "no: the proxy runs as uid 1337" });
+    std::io::stdout().flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn down(client: &LabClient) -> anyhow::Result<ExitCode> {
+    match client.down().await {
+        Ok(_) => {}
+        Err(ClientError::NotUp(name)) => {
+            eprintln!("no lab \"{name}\" runs");
+            return Ok(ExitCode::SUCCESS);
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let deadline = Instant::now() + DOWN_LIMIT;
+    while client.is_up().await {
+        anyhow::ensure!(Instant::now() < deadline, "the lab still runs after {} s", DOWN_LIMIT.as_secs());
+        sleep(POLL).await;
+    }
+    eprintln!("lab \"{}\" is down", client.name());
+    Ok(ExitCode::SUCCESS)
+}

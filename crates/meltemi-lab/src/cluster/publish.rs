@@ -1,0 +1,180 @@
+//! What others see of the cluster: endpoints, addresses, names, the control plane's files.
+
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use meltemi_api::{Kind, ObjectKey};
+use meltemi_core::names::label;
+use serde_json::{Value, json};
+
+use super::Cluster;
+use crate::children::Children;
+use crate::controller::{self, Backend, Routed, template_hash};
+use crate::vip;
+
+/// Kubernetes' label for slices that a controller made from a selector.
+const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+const CONTROLLER: &str = "endpointslice-controller.k8s.io";
+
+impl Cluster {
+    pub(super) async fn publish(&mut self) {
+        let routed = self.endpoints();
+        self.zone.store(Arc::new(controller::zone(&routed)));
+        let rules = vip::ruleset(&controller::vips(&routed));
+        if rules != self.vips {
+            match nft(&self.machine.children, &rules).await {
+                Ok(()) => self.vips = rules,
+                Err(error) => tracing::error!("cannot set Service addresses: {error:#}"),
+            }
+        }
+        if let Err(error) = self.mirror.sync(&self.store) {
+            tracing::error!(%error, "cannot write the control plane's files");
+        }
+    }
+
+    /// Brings the EndpointSlices up to date, and answers where each Service leads.
+    fn endpoints(&mut self) -> Vec<Routed> {
+        let pods: Vec<Pod> = self.store.list(Kind::Pod).into_iter().map(|(_, pod)| pod).collect();
+        let services: Vec<(ObjectKey, Service)> = self.store.list(Kind::Service);
+        let mut routed = Vec::new();
+        let mut slices = Vec::new();
+        for (key, service) in services {
+            let backends = match controller::backends(&service, &pods) {
+                Some(backends) => {
+                    let name = format!("{}-{}", key.name, template_hash(&key.name).get(..5).unwrap_or("slice"));
+                    let slice = ObjectKey::new(Kind::EndpointSlice, &key.namespace, &name);
+                    self.store.put(&slice, &endpoint_slice(&key, &service, &backends));
+                    slices.push(slice);
+                    backends
+                }
+                None => self.given_backends(&key, &service),
+            };
+            routed.push(Routed { service, backends });
+        }
+        let stale: Vec<ObjectKey> = self
+            .store
+            .of_kind(Kind::EndpointSlice)
+            .filter(|(key, slice)| {
+                let managed = slice.pointer("/metadata/labels").and_then(|labels| labels.get(MANAGED_BY));
+                managed == Some(&json!(CONTROLLER)) && !slices.contains(key)
+            })
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in stale {
+            self.store.remove(&key);
+        }
+        routed
+    }
+
+    /// The endpoints that a user wrote for a Service without a selector.
+    fn given_backends(&self, key: &ObjectKey, service: &Service) -> Vec<Backend> {
+        let slices: Vec<(ObjectKey, EndpointSlice)> = self.store.list(Kind::EndpointSlice);
+        let of_service = |slice: &EndpointSlice| {
+            let labels = slice.metadata.labels.as_ref();
+            labels.and_then(|labels| labels.get(label::SERVICE_NAME)) == Some(&key.name)
+        };
+        let slices = slices.into_iter().filter(|(slice, _)| slice.namespace == key.namespace);
+        let slices = slices.map(|(_, slice)| slice).filter(of_service);
+        slices.flat_map(|slice| slice_backends(&slice, service)).collect()
+    }
+}
+
+fn slice_backends(slice: &EndpointSlice, service: &Service) -> Vec<Backend> {
+    let wanted: Vec<_> = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten()).collect();
+    let ports: Vec<Option<u16>> = wanted
+        .iter()
+        .map(|port| {
+            let given = slice.ports.iter().flatten();
+            let found = given.into_iter().find(|given| given.name.as_deref().unwrap_or_default() == port.name.as_deref().unwrap_or_default());
+            found.and_then(|found| found.port).and_then(|port| u16::try_from(port).ok())
+        })
+        .collect();
+    let endpoints = slice.endpoints.iter().flatten().flat_map(|endpoint| {
+        let ready = endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true);
+        let (ports, hostname) = (ports.clone(), endpoint.hostname.clone());
+        endpoint.addresses.iter().filter_map(move |address| {
+            let (ports, hostname) = (ports.clone(), hostname.clone());
+            let pod = String::new();
+            Some(Backend { pod, address: address.parse().ok()?, ready, terminating: false, hostname, ports })
+        })
+    });
+    endpoints.collect()
+}
+
+/// One slice per Service: pods whose named ports differ in number follow the first pod that has one.
+fn endpoint_slice(key: &ObjectKey, service: &Service, backends: &[Backend]) -> Value {
+    let ports: Vec<Value> = service
+        .spec
+        .iter()
+        .flat_map(|spec| spec.ports.iter().flatten())
+        .enumerate()
+        .filter_map(|(index, port)| {
+            let number = backends.iter().find_map(|backend| backend.ports.get(index).copied().flatten())?;
+            let mut entry = json!({
+                "name": port.name.clone().unwrap_or_default(),
+                "port": number,
+                "protocol": port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
+            });
+            if let Some(protocol) = &port.app_protocol {
+                entry["appProtocol"] = json!(protocol);
+            }
+            Some(entry)
+        })
+        .collect();
+    let endpoints: Vec<Value> = backends
+        .iter()
+        .map(|backend| {
+            let mut endpoint = json!({
+                "addresses": [backend.address],
+                "conditions": {
+                    "ready": backend.ready,
+                    "serving": backend.ready,
+                    "terminating": backend.terminating,
+                },
+                "nodeName": crate::tokens::NODE_NAME,
+                "targetRef": {"kind": "Pod", "name": backend.pod, "namespace": key.namespace},
+            });
+            if let Some(hostname) = &backend.hostname {
+                endpoint["hostname"] = json!(hostname);
+            }
+            endpoint
+        })
+        .collect();
+    let mut labels = service.metadata.labels.clone().unwrap_or_default();
+    labels.insert(label::SERVICE_NAME.to_owned(), key.name.clone());
+    labels.insert(MANAGED_BY.to_owned(), CONTROLLER.to_owned());
+    json!({
+        "metadata": {"labels": labels, "ownerReferences": [{
+            "apiVersion": "v1", "kind": "Service", "name": key.name,
+            "uid": service.metadata.uid.clone().unwrap_or_default(), "controller": true,
+        }]},
+        "addressType": "IPv4",
+        "endpoints": endpoints,
+        "ports": ports,
+    })
+}
+
+/// Applies rules in the supervisor's own network namespace, in one transaction.
+async fn nft(children: &Children, rules: &str) -> anyhow::Result<()> {
+    use anyhow::Context as _;
+    let (reader, mut writer) = std::io::pipe()?;
+    let (errors, error_writer) = std::io::pipe()?;
+    let mut command = Command::new("nft");
+    command.args(["-f", "-"]).stdin(reader).stdout(Stdio::null()).stderr(error_writer);
+    let child = children.spawn(&mut command).context("cannot run nft: is the package nftables installed?")?;
+    drop(command);
+    let rules = rules.to_owned();
+    let said = tokio::task::spawn_blocking(move || {
+        use std::io::{Read as _, Write as _};
+        let written = writer.write_all(rules.as_bytes());
+        drop(writer);
+        let mut said = String::new();
+        { errors }.read_to_string(&mut said).and(written).map(|()| said)
+    });
+    let said = said.await??;
+    let exit = child.exit.await?;
+    anyhow::ensure!(exit.code == 0, "nft: {}", said.trim());
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! The cluster's DNS: what CoreDNS answers for Services and pods (Kubernetes DNS specification 1.1.0), in process.
+
+mod server;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
+use hickory_proto::rr::rdata::{A, PTR, SOA, SRV};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+use meltemi_core::names::CLUSTER_DOMAIN;
+
+pub(crate) use server::serve;
+
+/// Seconds a client may keep an answer; CoreDNS' default for the cluster's own names.
+const TTL: u32 = 5;
+
+/// Every name the server knows; lower case, absolute, without the final dot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Zone {
+    pub(crate) addresses: BTreeMap<String, BTreeSet<Ipv4Addr>>,
+    pub(crate) services: BTreeMap<String, BTreeSet<Target>>,
+    pub(crate) names: BTreeMap<Ipv4Addr, String>,
+}
+
+/// Where an SRV record points.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Target {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+}
+
+impl Zone {
+    /// Answers one query. Names of other domains do not exist: the lab has no way out, and saying so at once is better
+    /// than a timeout.
+    pub(crate) fn answer(&self, query: &Message) -> Message {
+        let mut reply = Message::response(query.metadata.id, query.metadata.op_code);
+        reply.metadata.recursion_desired = query.metadata.recursion_desired;
+        reply.metadata.recursion_available = true;
+        reply.metadata.authoritative = true;
+        reply.add_queries(query.queries.iter().cloned());
+        let [question] = query.queries.as_slice() else {
+            reply.metadata.response_code = ResponseCode::FormErr;
+            return reply;
+        };
+        if query.metadata.message_type != MessageType::Query
+            || query.metadata.op_code != OpCode::Query
+        {
+            reply.metadata.response_code = ResponseCode::NotImp;
+            return reply;
+        }
+        let name = question
+            .name()
+            .to_ascii()
+            .trim_end_matches('.')
+            .to_ascii_lowercase();
+        let records = self.records(&name, question.query_type());
+        if records.is_empty() {
+            if !self.exists(&name) {
+                reply.metadata.response_code = ResponseCode::NXDomain;
+            }
+            // RFC 2308: the SOA tells how long "no" may be kept.
+            reply.add_authorities(authority());
+        }
+        let owner = question.name().clone();
+        reply.add_answers(
+            records
+                .into_iter()
+                .map(|data| Record::from_rdata(owner.clone(), TTL, data)),
+        );
+        reply
+    }
+
+    fn records(&self, name: &str, kind: RecordType) -> Vec<RData> {
+        match kind {
+            RecordType::A => self
+                .addresses
+                .get(name)
+                .into_iter()
+                .flatten()
+                .map(|a| RData::A(A(*a)))
+                .collect(),
+            RecordType::SRV => self
+                .services
+                .get(name)
+                .into_iter()
+                .flatten()
+                .filter_map(srv)
+                .collect(),
+            RecordType::PTR => reverse(name)
+                .and_then(|address| self.names.get(&address))
+                .and_then(|name| Name::from_ascii(format!("{name}.")).ok())
+                .map(|name| RData::PTR(PTR(name)))
+                .into_iter()
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether a name or anything below it is known (RFC 8020).
+    fn exists(&self, name: &str) -> bool {
+        if name == CLUSTER_DOMAIN
+            || reverse(name).is_some_and(|address| self.names.contains_key(&address))
+        {
+            return true;
+        }
+        let below = format!(".{name}");
+        let names = self.addresses.keys().chain(self.services.keys());
+        names
+            .into_iter()
+            .any(|known| known == name || known.ends_with(&below))
+    }
+}
+
+fn srv(target: &Target) -> Option<RData> {
+    let host = Name::from_ascii(format!("{}.", target.host)).ok()?;
+    Some(RData::SRV(SRV::new(0, 100, target.port, host)))
+}
+
+fn reverse(name: &str) -> Option<Ipv4Addr> {
+    let mut octets = name
+        .strip_suffix(".in-addr.arpa")?
+        .split('.')
+        .map(str::parse::<u8>);
+    let mut next = || octets.next()?.ok();
+    let (d, c, b, a) = (next()?, next()?, next()?, next()?);
+    next().is_none().then_some(Ipv4Addr::new(a, b, c, d))
+}
+
+fn authority() -> Option<Record> {
+    let zone = Name::from_ascii(format!("{CLUSTER_DOMAIN}.")).ok()?;
+    let server = Name::from_ascii(format!("ns.dns.{CLUSTER_DOMAIN}.")).ok()?;
+    let mailbox = Name::from_ascii(format!("hostmaster.{CLUSTER_DOMAIN}.")).ok()?;
+    Some(Record::from_rdata(
+        zone,
+        TTL,
+        RData::SOA(SOA::new(server, mailbox, 1, 7200, 1800, 86400, TTL)),
+    ))
+}
+
+#[cfg(test)]
+mod tests;

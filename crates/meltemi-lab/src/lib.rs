@@ -1,0 +1,23 @@
+//! x
+mod children;
+pub mod cli;
+pub mod client;
+mod cluster;
+mod controller;
+mod daemon;
+mod dns;
+mod enter;
+mod images;
+pub mod launch;
+mod machine_pids;
+mod network;
+pub mod paths;
+mod pod;
+mod rootfs;
+mod store;
+mod supervisor;
+mod sys;
+mod tokens;
+mod unsupported;
+mod vip;
+pub mod wire;

@@ -1,0 +1,559 @@
+//! One container: start, watch, restart, stop.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Container;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use super::{Shared, requested};
+use crate::children::{Child, Exit};
+use crate::enter::{self, Entrance, Root};
+use crate::network::NODE_ADDRESS;
+use crate::pod::backoff::{Backoff, RestartPolicy};
+use crate::pod::container::{self, ContainerError, Surroundings};
+use crate::pod::probe::{Action, Check, ProbeError};
+use crate::pod::status::{ContainerRuntime, Ended, Role, State};
+
+/// How long a restart waits after a start that failed.
+const RETRY: Duration = Duration::from_secs(2);
+
+pub(super) struct ContainerTask {
+    pub(super) pod: Arc<Shared>,
+    pub(super) index: usize,
+    pub(super) container: Container,
+    pub(super) role: Role,
+    pub(super) policy: RestartPolicy,
+    pub(super) stop: watch::Receiver<Option<Duration>>,
+}
+
+/// A started process of the container.
+struct Run {
+    child: Child,
+    /// Names the container's mount namespace; what is in it belongs to the container.
+    mounts: PathBuf,
+    since: Instant,
+    began: Timestamp,
+}
+
+impl ContainerTask {
+    /// Runs until the container has ended for good. `true` if it succeeded.
+    pub(super) async fn supervise(mut self, started: oneshot::Sender<()>) -> bool {
+        let mut started = Some(started);
+        let mut backoff = Backoff::default();
+        loop {
+            if !self.may_start().await {
+                return false;
+            }
+            let run = match self.start().await {
+                Ok(run) => run,
+                Err((reason, error)) => {
+                    self.waiting(reason, &format!("{error:#}"));
+                    // A container that cannot start does not hold up the next one (Kubernetes).
+                    drop(
+                        started
+                            .take()
+                            .filter(|_| self.role == Role::Main)
+                            .map(|sender| sender.send(())),
+                    );
+                    if !self.pause(RETRY).await {
+                        return false;
+                    }
+                    continue;
+                }
+            };
+            let (since, began) = (run.since, run.began);
+            let (exit, reason) = self.watch(run, &mut started).await;
+            let ended = ended(exit, reason, began);
+            let stopping = self.stop.borrow().is_some();
+            self.update(|container| {
+                container.state = State::Ended(ended);
+                (container.ready, container.started, container.pid) = (false, false, None);
+            });
+            if stopping || !self.policy.restarts(exit.code) {
+                return exit.code == 0;
+            }
+            let delay = backoff.after(since.elapsed());
+            self.update(|container| {
+                container.restarts += 1;
+                if let State::Ended(ended) = &container.state {
+                    container.last = Some(ended.clone());
+                }
+                if !delay.is_zero() {
+                    let message = format!(
+                        "back-off {}s restarting failed container={}",
+                        delay.as_secs(),
+                        container.name
+                    );
+                    container.state = State::Waiting {
+                        reason: "CrashLoopBackOff".to_owned(),
+                        message,
+                    };
+                }
+            });
+            if !self.pause(delay).await {
+                return false;
+            }
+        }
+    }
+
+    /// Waits out a hold. `false` when the pod is stopping.
+    async fn may_start(&mut self) -> bool {
+        let hold = self.pod.holds.lock().remove(&self.container.name);
+        match hold {
+            Some(until) => {
+                self.pause(until.saturating_duration_since(Instant::now()))
+                    .await
+            }
+            None => self.stop.borrow().is_none(),
+        }
+    }
+
+    async fn pause(&mut self, duration: Duration) -> bool {
+        tokio::select! {
+            () = sleep(duration) => true,
+            () = requested(&mut self.stop) => false,
+        }
+    }
+
+    async fn start(&self) -> Result<Run, (&'static str, anyhow::Error)> {
+        let entrance = self
+            .entrance()
+            .map_err(|error| (error.reason(), error.into()))?;
+        let restarts = self.read(|container| container.restarts);
+        let failed = |error: anyhow::Error| ("RunContainerError", error);
+        let (output, writer) = io::pipe().map_err(|error| failed(error.into()))?;
+        let logs = self.pod.directory.join("logs");
+        let started = self
+            .pod
+            .logs
+            .lock()
+            .start(&logs, &self.container.name, restarts, output);
+        started.map_err(|error| failed(error.into()))?;
+        let (progress, ready) = io::pipe().map_err(|error| failed(error.into()))?;
+        let child = self.spawn(&entrance, ready, writer).map_err(failed)?;
+        let pid = child.pid;
+        let began = Timestamp::now();
+        // The process writes why it could not become the container, or closes the pipe by becoming it.
+        let failure = tokio::task::spawn_blocking(move || {
+            let mut text = String::new();
+            { progress }.read_to_string(&mut text).map(|_| text)
+        });
+        let failure = failure
+            .await
+            .map_err(|error| failed(error.into()))?
+            .map_err(|error| failed(error.into()))?;
+        if !failure.is_empty() {
+            drop(child.exit.await);
+            return Err(("RunContainerError", anyhow::anyhow!(failure)));
+        }
+        let mounts = fs::read_link(format!("/proc/{pid}/ns/mnt")).unwrap_or_default();
+        self.update(|container| {
+            container.state = State::Running { since: began };
+            container.pid = Some(pid);
+            container.started = self.container.startup_probe.is_none();
+            container.ready = container.started && self.container.readiness_probe.is_none();
+        });
+        Ok(Run {
+            child,
+            mounts,
+            since: Instant::now(),
+            began,
+        })
+    }
+
+    fn entrance(&self) -> Result<Entrance, ContainerError> {
+        let machine = &self.pod.machine;
+        let inputs = Arc::clone(&self.pod.inputs.borrow());
+        let mut pod = inputs.pod.clone();
+        pod.status.get_or_insert_default().pod_ip = Some(self.pod.address.to_string());
+        let namespaces = self
+            .pod
+            .network
+            .lock()
+            .as_ref()
+            .map(|network| network.paths().to_vec());
+        let images = machine.images.read();
+        let around = Surroundings {
+            images: &images,
+            programs: &machine.programs,
+            single_id: machine.single_id,
+            namespaces: namespaces.unwrap_or_default(),
+            pod_directory: &self.pod.directory,
+            root: self.pod.directory.join("roots").join(&self.container.name),
+            extra: &self.pod.extra,
+            hidden: &machine.hidden,
+        };
+        container::entrance(
+            &pod,
+            &self.container,
+            NODE_ADDRESS,
+            &inputs.references,
+            &around,
+        )
+    }
+
+    fn spawn(
+        &self,
+        entrance: &Entrance,
+        ready: io::PipeWriter,
+        output: io::PipeWriter,
+    ) -> Result<Child> {
+        if let Root::Build { at, .. } = &entrance.root {
+            fs::create_dir_all(at)?;
+        }
+        let file = self
+            .pod
+            .directory
+            .join(format!("{}.json", self.container.name));
+        fs::write(&file, serde_json::to_vec(entrance)?)?;
+        let mut command = enter::command(&file);
+        command
+            .stdin(OwnedFd::from(ready))
+            .stdout(output.try_clone()?)
+            .stderr(output);
+        self.pod
+            .machine
+            .children
+            .spawn(&mut command)
+            .context("cannot start a process")
+    }
+
+    /// Waits for the end of a run; probes, hooks and a stop act on it meanwhile.
+    async fn watch(
+        &mut self,
+        run: Run,
+        started: &mut Option<oneshot::Sender<()>>,
+    ) -> (Exit, &'static str) {
+        let Run {
+            child: Child { pid, mut exit },
+            mounts,
+            ..
+        } = run;
+        let mut stop = self.stop.clone();
+        let (outcome, reason) = tokio::select! {
+            ended = &mut exit => (Some(ended), "Error"),
+            () = self.tend(pid, started) => (None, "Error"),
+            () = requested(&mut stop) => (None, "Error"),
+        };
+        let exit = match outcome {
+            Some(exit) => exit,
+            None => {
+                let grace = (*self.stop.borrow()).unwrap_or(self.pod.grace);
+                self.terminate(pid, &mut exit, grace).await
+            }
+        };
+        // As the end of a container's first process ends its pid namespace.
+        kill_all_in(&mounts, pid);
+        (
+            exit.unwrap_or(Exit {
+                code: 137,
+                signal: Some(9),
+            }),
+            reason,
+        )
+    }
+
+    /// postStart, startup probe, then liveness and readiness. Returns when the container must be killed.
+    async fn tend(&self, pid: i32, started: &mut Option<oneshot::Sender<()>>) {
+        let lifecycle = self.container.lifecycle.as_ref();
+        if let Some(hook) = lifecycle.and_then(|lifecycle| lifecycle.post_start.as_ref())
+            && let Err(error) = self.hook(hook, pid).await
+        {
+            tracing::info!(container = %self.container.name, "postStart failed: {error:#}");
+            return;
+        }
+        // A sidecar lets the next container start once its startup probe passed; others at once.
+        let mut announce = || drop(started.take().map(|sender| sender.send(())));
+        if self.role != Role::Sidecar {
+            announce();
+        }
+        if !self.startup(pid).await {
+            return;
+        }
+        announce();
+        let (liveness, readiness) = (
+            self.container.liveness_probe.as_ref(),
+            self.container.readiness_probe.as_ref(),
+        );
+        self.update(|container| {
+            container.started = true;
+            container.ready = readiness.is_none();
+        });
+        tokio::select! {
+            () = self.fails(liveness, pid) => {}
+            () = self.readiness(pid) => {}
+        }
+    }
+
+    async fn startup(&self, pid: i32) -> bool {
+        let Some(check) = self.check(self.container.startup_probe.as_ref()) else {
+            return true;
+        };
+        sleep(check.delay).await;
+        let mut failures = 0;
+        loop {
+            match self.probe(&check, pid).await {
+                Ok(()) => return true,
+                Err(error) => {
+                    failures += 1;
+                    tracing::debug!(container = %self.container.name, failures, "startup probe failed: {error}");
+                }
+            }
+            if failures >= check.failures {
+                return false;
+            }
+            sleep(check.period).await;
+        }
+    }
+
+    /// Returns once the probe has failed often enough; never without a probe.
+    async fn fails(&self, probe: Option<&k8s_openapi::api::core::v1::Probe>, pid: i32) {
+        let Some(check) = self.check(probe) else {
+            return std::future::pending().await;
+        };
+        sleep(check.delay).await;
+        let mut failures = 0;
+        loop {
+            failures = if self.probe(&check, pid).await.is_ok() {
+                0
+            } else {
+                failures + 1
+            };
+            if failures >= check.failures {
+                tracing::info!(container = %self.container.name, "liveness probe failed, the container is restarted");
+                return;
+            }
+            sleep(check.period).await;
+        }
+    }
+
+    /// Keeps `ready` up to date; never returns.
+    async fn readiness(&self, pid: i32) {
+        let Some(check) = self.check(self.container.readiness_probe.as_ref()) else {
+            return std::future::pending().await;
+        };
+        sleep(check.delay).await;
+        let (mut successes, mut failures) = (0, 0);
+        loop {
+            let healthy = self.probe(&check, pid).await.is_ok();
+            (successes, failures) = if healthy {
+                (successes + 1, 0)
+            } else {
+                (0, failures + 1)
+            };
+            let was = self.read(|container| container.ready);
+            let ready = if was {
+                failures < check.failures
+            } else {
+                successes >= check.successes
+            };
+            if ready != was {
+                self.update(|container| container.ready = ready);
+            }
+            // Until the first success a kubelet asks again soon; here ten times as often, for a lab is waited for.
+            let period = if ready {
+                check.period
+            } else {
+                check.period / 10
+            };
+            sleep(period).await;
+        }
+    }
+
+    fn check(&self, probe: Option<&k8s_openapi::api::core::v1::Probe>) -> Option<Check> {
+        match Check::new(probe?, &self.container, self.pod.address) {
+            Ok(check) => Some(check),
+            Err(error) => {
+                tracing::warn!(container = %self.container.name, "a probe is not run: {error}");
+                None
+            }
+        }
+    }
+
+    async fn probe(&self, check: &Check, pid: i32) -> Result<(), ProbeError> {
+        let attempt = async {
+            match &check.action {
+                Action::Exec(command) => self.exec(command, pid).await,
+                action => action.over_network().await,
+            }
+        };
+        timeout(check.timeout, attempt)
+            .await
+            .unwrap_or(Err(ProbeError::Timeout))
+    }
+
+    async fn hook(
+        &self,
+        handler: &k8s_openapi::api::core::v1::LifecycleHandler,
+        pid: i32,
+    ) -> Result<(), ProbeError> {
+        match Action::hook(handler, &self.container, self.pod.address)? {
+            Action::Exec(command) => self.exec(&command, pid).await,
+            action => action.over_network().await,
+        }
+    }
+
+    async fn exec(&self, command: &[String], pid: i32) -> Result<(), ProbeError> {
+        let entrance =
+            self.pod
+                .exec_entrance(&self.container.name, pid, command.to_vec(), Vec::new());
+        let entrance = entrance.map_err(|error| ProbeError::Connect(io::Error::other(error)))?;
+        let null = || {
+            File::options()
+                .read(true)
+                .write(true)
+                .open("/dev/null")
+                .map(Stdio::from)
+        };
+        let mut process = enter::exec_command(&self.pod.directory, &entrance)?;
+        process.stdin(null()?).stdout(null()?).stderr(null()?);
+        let child = self.pod.machine.children.spawn(&mut process)?;
+        let guard = KillOnDrop(child.pid);
+        let exit = child.exit.await.map_err(io::Error::other)?;
+        std::mem::forget(guard);
+        if exit.code == 0 {
+            Ok(())
+        } else {
+            Err(ProbeError::Exit(exit.code))
+        }
+    }
+
+    /// preStop, SIGTERM, and SIGKILL when the grace is over (Kubernetes, "Termination of Pods").
+    async fn terminate(
+        &self,
+        pid: i32,
+        exit: &mut oneshot::Receiver<Exit>,
+        grace: Duration,
+    ) -> Result<Exit, oneshot::error::RecvError> {
+        let deadline = Instant::now() + grace;
+        let lifecycle = self.container.lifecycle.as_ref();
+        if let Some(hook) = lifecycle.and_then(|lifecycle| lifecycle.pre_stop.as_ref()) {
+            tokio::select! {
+                ended = &mut *exit => return ended,
+                result = timeout_at(deadline, self.hook(hook, pid)) => {
+                    if let Ok(Err(error)) = result {
+                        tracing::info!(container = %self.container.name, "preStop failed: {error}");
+                    }
+                }
+            }
+        }
+        send(pid, Signal::SIGTERM);
+        match timeout_at(deadline, &mut *exit).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                send(pid, Signal::SIGKILL);
+                exit.await
+            }
+        }
+    }
+
+    fn waiting(&self, reason: &str, message: &str) {
+        self.update(|container| {
+            container.state = State::Waiting {
+                reason: reason.to_owned(),
+                message: message.to_owned(),
+            };
+            (container.ready, container.started) = (false, false);
+        });
+    }
+
+    fn read<T>(&self, look: impl FnOnce(&ContainerRuntime) -> T) -> T {
+        look(&self.pod.runtime.borrow().containers[self.index])
+    }
+
+    fn update(&self, change: impl FnOnce(&mut ContainerRuntime)) {
+        self.pod.runtime.send_modify(|runtime| {
+            let was_ready = runtime.is_ready();
+            if let Some(container) = runtime.containers.get_mut(self.index) {
+                change(container);
+            }
+            if runtime.is_ready() != was_ready {
+                runtime.ready_since = Some(Timestamp::now());
+            }
+        });
+    }
+}
+
+impl Shared {
+    /// Describes a further process in a running container: same identity, namespaces and environment.
+    pub(crate) fn exec_entrance(
+        &self,
+        container: &str,
+        pid: i32,
+        argv: Vec<String>,
+        extra_env: Vec<(String, String)>,
+    ) -> Result<Entrance> {
+        let file = self.directory.join(format!("{container}.json"));
+        let text = fs::read(&file).context("the container is not running")?;
+        let mut entrance: Entrance = serde_json::from_slice(&text)?;
+        entrance.argv = argv;
+        entrance.env.extend(extra_env);
+        entrance.root = Root::Join(format!("/proc/{pid}/ns/mnt").into());
+        Ok(entrance)
+    }
+
+    /// The process of a container that runs.
+    pub(crate) fn running(&self, container: &str) -> Result<i32> {
+        self.pid(container)
+    }
+}
+
+/// Ends an exec'd process whose waiter gave up.
+struct KillOnDrop(i32);
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        send(self.0, Signal::SIGKILL);
+    }
+}
+
+fn ended(exit: Exit, reason: &str, from: Timestamp) -> Ended {
+    let reason = if exit.code == 0 { "Completed" } else { reason };
+    let (code, signal) = (exit.code, exit.signal);
+    Ended {
+        code,
+        signal,
+        reason: reason.to_owned(),
+        message: String::new(),
+        from,
+        until: Timestamp::now(),
+    }
+}
+
+fn send(pid: i32, signal: Signal) {
+    // It may have ended by itself a moment ago.
+    drop(kill(Pid::from_raw(pid), signal));
+}
+
+/// Kills every process in a mount namespace but the supervisor's own.
+fn kill_all_in(mounts: &std::path::Path, leader: i32) {
+    let own = fs::read_link("/proc/self/ns/mnt").unwrap_or_default();
+    if mounts.as_os_str().is_empty() || mounts == own {
+        return;
+    }
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<i32>().ok())
+        else {
+            continue;
+        };
+        if pid != leader
+            && fs::read_link(entry.path().join("ns/mnt")).is_ok_and(|link| link == mounts)
+        {
+            send(pid, Signal::SIGKILL);
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! What the commands and the supervisor say to each other, over two unix sockets in the lab's run folder.
+//!
+//! `lab.sock` speaks HTTP with JSON bodies:
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /status` | [`Status`] |
+//! | `GET /progress` | [`Progress`] |
+//! | `POST /apply?namespace=NS&file=NAME`, YAML body | [`Report`] |
+//! | `POST /delete?namespace=NS&file=NAME`, YAML body | [`Report`] |
+//! | `DELETE /objects/{kind}/{name}?namespace=NS` | [`Report`] |
+//! | `GET /objects/{kind}[?namespace=NS]` | `{"items": [...]}`, Kubernetes objects as JSON with their status |
+//! | `POST /label` | [`Label`] in, [`Report`] out |
+//! | `POST /restart` | [`Restart`] in, [`Report`] out |
+//! | `POST /kill` | [`Kill`] in, `{}` out |
+//! | `GET /logs?namespace=NS&pod=POD&container=C[&tail=N][&previous=true][&follow=true]` | the log, streamed |
+//! | `GET /capture?namespace=NS&pod=POD&millis=N` | a pcap, streamed; the response head leaves when the capture is bound |
+//! | any method `/pods/{namespace}/{pod}/proxy/{port}/{path}` | the answer of that port on the pod's loopback |
+//! | any method `/istiod/{path}` | the answer of the control plane's monitoring port |
+//! | `POST /watch` | [`Watch`] in, `{}` out |
+//! | `POST /down` | `{}`, then the lab ends |
+//!
+//! Errors are 4xx or 5xx with [`Failure`]. `fds.sock` takes one [`Handover`] as a line of JSON together with file
+//! descriptors (`SCM_RIGHTS`), and answers with one [`Outcome`] as a line of JSON.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use meltemi_core::Diagnostic;
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    pub name: String,
+    /// Process ids as the machine sees them.
+    pub supervisor_pid: u32,
+    pub control_plane_pid: Option<u32>,
+    pub control_plane_ready: bool,
+    pub control_plane_restarts: u32,
+    /// The folder that the control plane watches; a file renamed into it is live configuration.
+    pub config_dir: PathBuf,
+    pub state_dir: PathBuf,
+    /// Whether the lab runs in a user namespace, where the proxy is exempt by socket mark.
+    pub rootless: bool,
+    pub pods_ready: usize,
+    pub pods_total: usize,
+    /// Files and folders given with `-f` that are watched.
+    pub watched: Vec<PathBuf>,
+    pub age_seconds: u64,
+}
+
+/// How far everything that was asked for is from being ready.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Progress {
+    pub ready: bool,
+    pub pods_ready: usize,
+    pub pods_total: usize,
+    /// `namespace/pod: reason` for each that is not.
+    pub waiting: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Report {
+    pub results: Vec<Change>,
+    pub diagnostics: Vec<Diagnostic>,
+    /// Documents that were refused; the others were applied.
+    pub rejected: usize,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Change {
+    /// As kubectl prints it: `deployment.apps/reviews-v1`.
+    pub object: String,
+    pub namespace: String,
+    /// `created`, `configured`, `unchanged`, `deleted`, `labeled`, `restarted`.
+    pub action: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Label {
+    pub kind: String,
+    pub name: String,
+    pub namespace: String,
+    /// `None` removes the label.
+    pub labels: BTreeMap<String, Option<String>>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Restart {
+    pub kind: String,
+    pub name: String,
+    pub namespace: String,
+}
+
+/// Ends a process with SIGKILL, for trying what happens then.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Kill {
+    /// `control-plane`, `POD` or `deploy/NAME`.
+    pub target: String,
+    pub namespace: String,
+    pub container: Option<String>,
+    /// How long it stays down; 0 lets the supervisor restart it as it would after a crash.
+    pub down_millis: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Failure {
+    pub error: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "type")]
+pub enum Handover {
+    /// Comes with the descriptors of stdin, stdout and stderr; answered when the command has ended.
+    Exec {
+        namespace: String,
+        target: String,
+        container: Option<String>,
+        command: Vec<String>,
+        tty: bool,
+    },
+    /// Comes with a connected socket, which is joined to a Service's or pod's port; answered when the connection is made.
+    Forward {
+        namespace: String,
+        target: String,
+        port: u16,
+    },
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "type")]
+pub enum Outcome {
+    /// An exit status as a shell reports it: 128 + n after signal n.
+    Exited {
+        status: i32,
+    },
+    Connected,
+    Failed {
+        error: String,
+    },
+}
+
+/// `POST /watch`: files and folders whose changes are applied from now on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Watch {
+    pub namespace: String,
+    pub paths: Vec<PathBuf>,
+}
