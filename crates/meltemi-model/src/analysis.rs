@@ -1,5 +1,382 @@
-use crate::Mesh;
-use meltemi_core::Diagnostic;
-pub fn analyze(_mesh: &Mesh) -> Vec<Diagnostic> {
-    Vec::new()
+//! Problems that show only between objects, with Istio's codes where it has them.
+//!
+//! | code | what |
+//! |---|---|
+//! | IST0101 | a referenced host, or host and subset, does not exist |
+//! | IST0109 | several VirtualServices route one host for the mesh |
+//! | IST0112 | a destination without a port names a service with several |
+//! | IST0173 | a subset selects no workloads |
+//! | IST0174 | a DestinationRule's host is no service |
+//! | MEL0201 | several PeerAuthentications without a selector in one namespace |
+//! | MEL0202 | a ServiceEntry's host is already taken |
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use meltemi_api::istio::{Destination, VirtualService};
+use meltemi_api::{Kind, Object, Resource, did_you_mean};
+use meltemi_core::names::CLUSTER_DOMAIN;
+use meltemi_core::{Diagnostic, FieldPath, Hostname, ObjectRef, Severity};
+
+use crate::{HostRule, Mesh, MeshSnapshot, Service};
+
+/// Judges all objects together. Each diagnostic points at the object and line to change.
+pub fn analyze(mesh: &Mesh) -> Vec<Diagnostic> {
+    let snapshot = mesh.snapshot();
+    let mut found = Vec::new();
+    for object in mesh.objects() {
+        match &object.resource {
+            Resource::VirtualService(spec) => {
+                destinations(&snapshot, object, spec, &mut found);
+            }
+            Resource::DestinationRule(_) => destination_rule(&snapshot, object, &mut found),
+            Resource::ServiceEntry(_) => shadowed_entry(&snapshot, object, &mut found),
+            _ => {}
+        }
+    }
+    conflicting_hosts(&snapshot, &mut found);
+    competing_policies(&snapshot, &mut found);
+    found
+}
+
+fn report(
+    object: &Object,
+    severity: Severity,
+    code: &str,
+    field: FieldPath,
+    message: String,
+    hint: String,
+) -> Diagnostic {
+    let location = object.locate(&field);
+    let diagnostic = Diagnostic::new(code, severity, message)
+        .object(object.reference())
+        .field(field)
+        .hint(hint);
+    match location {
+        Some(location) => diagnostic.at(location),
+        None => diagnostic,
+    }
+}
+
+fn destinations(
+    mesh: &MeshSnapshot,
+    object: &Object,
+    spec: &VirtualService,
+    found: &mut Vec<Diagnostic>,
+) {
+    let path = FieldPath::new("spec");
+    let mut check = |destination: &Destination, field: FieldPath| {
+        found.extend(destination_problem(mesh, object, destination, &field));
+    };
+    for (i, http) in spec.http.iter().enumerate() {
+        let http_path = path.field("http").index(i);
+        for (j, route) in http.route.iter().enumerate() {
+            let field = http_path.field("route").index(j).field("destination");
+            check(&route.destination, field);
+        }
+        if let Some(mirror) = &http.mirror {
+            check(mirror, http_path.field("mirror"));
+        }
+        for (j, mirror) in http.mirrors.iter().enumerate() {
+            let field = http_path.field("mirrors").index(j).field("destination");
+            check(&mirror.destination, field);
+        }
+    }
+    let layer4 = [
+        (
+            "tls",
+            spec.tls.iter().map(|tls| &tls.route).collect::<Vec<_>>(),
+        ),
+        ("tcp", spec.tcp.iter().map(|tcp| &tcp.route).collect()),
+    ];
+    for (section, all) in layer4 {
+        for (i, routes) in all.into_iter().enumerate() {
+            for (j, route) in routes.iter().enumerate() {
+                let entry = path.field(section).index(i).field("route").index(j);
+                check(&route.destination, entry.field("destination"));
+            }
+        }
+    }
+}
+
+fn destination_problem(
+    mesh: &MeshSnapshot,
+    object: &Object,
+    destination: &Destination,
+    field: &FieldPath,
+) -> Option<Diagnostic> {
+    let namespace = &object.meta.namespace;
+    let host = Hostname::resolve(&destination.host, namespace, CLUSTER_DOMAIN).ok()?;
+    let Some(service) = known_service(mesh, &host) else {
+        return Some(report(
+            object,
+            Severity::Error,
+            "IST0101",
+            field.field("host"),
+            format!("referenced host not found: \"{}\"", destination.host),
+            near_hosts(mesh, &destination.host, &host, namespace),
+        ));
+    };
+    if destination.port.is_none() && service.ports.len() > 1 {
+        return Some(report(
+            object,
+            Severity::Error,
+            "IST0112",
+            field.field("port"),
+            format!(
+                "the destination \"{}\" has several ports and none is chosen",
+                destination.host
+            ),
+            format!("set port.number to one of {}", port_list(service)),
+        ));
+    }
+    subset_problem(mesh, object, destination, &host, service, field)
+}
+
+fn subset_problem(
+    mesh: &MeshSnapshot,
+    object: &Object,
+    destination: &Destination,
+    host: &Hostname,
+    service: &Service,
+    field: &FieldPath,
+) -> Option<Diagnostic> {
+    if destination.subset.is_empty() {
+        return None;
+    }
+    let rules = rules_for(mesh, host, &object.meta.namespace, &service.namespace);
+    let names: Vec<&str> = rules
+        .iter()
+        .flat_map(|rule| &rule.rule.subsets)
+        .map(|subset| subset.name.as_str())
+        .collect();
+    if names.contains(&destination.subset.as_str()) {
+        return None;
+    }
+    let hint = if names.is_empty() {
+        format!("no DestinationRule defines subsets of {}", destination.host)
+    } else {
+        format!("subsets of {}: {}", destination.host, names.join(", "))
+    };
+    Some(report(
+        object,
+        Severity::Error,
+        "IST0101",
+        field.field("subset"),
+        format!(
+            "referenced host+subset in destinationrule not found: \"{}+{}\"",
+            destination.host, destination.subset
+        ),
+        hint,
+    ))
+}
+
+/// The rules that some client of the two namespaces might obey for the host.
+fn rules_for<'a>(
+    mesh: &'a MeshSnapshot,
+    host: &Hostname,
+    client_namespace: &str,
+    service_namespace: &str,
+) -> Vec<&'a Arc<HostRule>> {
+    let root = mesh.config.root_namespace.as_str();
+    let namespaces = BTreeSet::from([client_namespace, service_namespace, root]);
+    let rules = namespaces
+        .into_iter()
+        .filter_map(|namespace| mesh.destination_rules.by_namespace.get(namespace));
+    rules
+        .flat_map(|rules| rules.iter())
+        .filter(|rule| rule.host.covers(host))
+        .collect()
+}
+
+/// The service of a host, or the wildcard service that covers it.
+fn known_service<'a>(mesh: &'a MeshSnapshot, host: &Hostname) -> Option<&'a Arc<Service>> {
+    mesh.service(host).or_else(|| {
+        let mut services = mesh.services();
+        services.find(|service| service.hostname.is_wildcard() && service.hostname.covers(host))
+    })
+}
+
+fn near_hosts(mesh: &MeshSnapshot, written: &str, host: &Hostname, namespace: &str) -> String {
+    // A dotted name may be short for a service of another namespace, which Istio does not expand.
+    let expanded = format!("{written}.svc.{CLUSTER_DOMAIN}");
+    let is_service =
+        |name: &str| Hostname::new(name).is_ok_and(|name| mesh.service(&name).is_some());
+    if written.contains('.') && is_service(&expanded) {
+        return format!("write the full name, \"{expanded}\"");
+    }
+    let of_namespace = mesh
+        .services()
+        .filter(|service| service.is_kubernetes() && service.namespace == namespace)
+        .map(|service| service.name.as_str());
+    let near = did_you_mean(written, of_namespace).or_else(|| {
+        did_you_mean(
+            host.as_str(),
+            mesh.services().map(|service| service.hostname.as_str()),
+        )
+    });
+    if let Some(near) = near {
+        return format!("did you mean \"{near}\"?");
+    }
+    let elsewhere = mesh
+        .services()
+        .find(|service| service.is_kubernetes() && service.name == written);
+    elsewhere.map_or_else(String::new, |service| {
+        format!(
+            "short names are looked up in the object's namespace; \"{}\" exists",
+            service.hostname
+        )
+    })
+}
+
+fn port_list(service: &Service) -> String {
+    let ports = service.ports.iter().map(|port| port.number.to_string());
+    ports.collect::<Vec<_>>().join(", ")
+}
+
+fn destination_rule(mesh: &MeshSnapshot, object: &Object, found: &mut Vec<Diagnostic>) {
+    let Resource::DestinationRule(rule) = &object.resource else {
+        return;
+    };
+    let namespace = &object.meta.namespace;
+    let Ok(host) = Hostname::resolve(&rule.host, namespace, CLUSTER_DOMAIN) else {
+        return;
+    };
+    let covered: Vec<&Arc<Service>> = mesh
+        .services()
+        .filter(|service| host.covers(&service.hostname) || service.hostname.covers(&host))
+        .collect();
+    let spec = FieldPath::new("spec");
+    if covered.is_empty() {
+        found.push(report(
+            object,
+            Severity::Warning,
+            "IST0174",
+            spec.field("host"),
+            format!(
+                "the host {} defined in the DestinationRule does not match any services in the mesh",
+                rule.host
+            ),
+            near_hosts(mesh, &rule.host, &host, namespace),
+        ));
+        return;
+    }
+    for (i, subset) in rule.subsets.iter().enumerate() {
+        let selects = covered.iter().any(|service| {
+            mesh.endpoints(&service.hostname).is_some_and(|all| {
+                let mut endpoints = all.endpoints.iter();
+                endpoints.any(|endpoint| subset.labels.selects(&endpoint.labels))
+            })
+        });
+        if !selects {
+            found.push(report(
+                object,
+                Severity::Warning,
+                "IST0173",
+                spec.field("subsets").index(i),
+                format!(
+                    "the subset {} defined in the DestinationRule does not select any pods",
+                    subset.name
+                ),
+                String::new(),
+            ));
+        }
+    }
+}
+
+fn conflicting_hosts(mesh: &MeshSnapshot, found: &mut Vec<Diagnostic>) {
+    let mut by_host: BTreeMap<&Hostname, Vec<&Arc<Object>>> = BTreeMap::new();
+    for routed in &mesh.virtual_services.by_age {
+        for host in &routed.hosts {
+            by_host.entry(host).or_default().push(&routed.object);
+        }
+    }
+    for (host, objects) in by_host {
+        let [oldest, .., _] = &objects[..] else {
+            continue;
+        };
+        let names = objects
+            .iter()
+            .map(|object| format!("{}/{}", object.meta.namespace, object.meta.name));
+        let names = names.collect::<Vec<_>>().join(", ");
+        for object in &objects {
+            let hint = if object.key() == oldest.key() {
+                "this one, the oldest, counts".to_owned()
+            } else {
+                format!(
+                    "only the oldest, {}, counts: merge them into one",
+                    short(&oldest.reference())
+                )
+            };
+            found.push(report(
+                object,
+                Severity::Error,
+                "IST0109",
+                FieldPath::new("spec").field("hosts"),
+                format!("the VirtualServices {names} associated with mesh gateway define the same host {host}"),
+                hint,
+            ));
+        }
+    }
+}
+
+fn short(object: &ObjectRef) -> String {
+    format!("{}/{}", object.namespace, object.name)
+}
+
+fn competing_policies(mesh: &MeshSnapshot, found: &mut Vec<Diagnostic>) {
+    for namespace in mesh.peer_authentications.by_namespace.keys() {
+        let wide: Vec<_> = mesh
+            .peer_authentications
+            .namespace_wide(namespace)
+            .map(|(object, _)| object)
+            .collect();
+        let Some((oldest, younger)) = wide.split_first() else {
+            continue;
+        };
+        for object in younger {
+            found.push(report(
+                object,
+                Severity::Warning,
+                "MEL0201",
+                FieldPath::new("spec"),
+                format!(
+                    "has no effect: {} also applies to all workloads of the namespace and is older",
+                    short(&oldest.reference())
+                ),
+                "delete one of them, or give one a selector".to_owned(),
+            ));
+        }
+    }
+}
+
+fn shadowed_entry(mesh: &MeshSnapshot, object: &Object, found: &mut Vec<Diagnostic>) {
+    let Resource::ServiceEntry(entry) = &object.resource else {
+        return;
+    };
+    for (i, host) in entry.hosts.iter().enumerate() {
+        let Ok(host) = Hostname::new(host) else {
+            continue;
+        };
+        let Some(service) = mesh.service(&host) else {
+            continue;
+        };
+        let same_namespace = service.namespace == object.meta.namespace;
+        if service.origin == object.reference()
+            || (same_namespace && service.origin.kind == Kind::Service.as_str())
+        {
+            continue;
+        }
+        found.push(report(
+            object,
+            Severity::Warning,
+            "MEL0202",
+            FieldPath::new("spec").field("hosts").index(i),
+            format!(
+                "{host} is already defined by {}, which counts",
+                service.origin
+            ),
+            "merge the two, or use another host".to_owned(),
+        ));
+    }
 }

@@ -7,6 +7,7 @@
 //! xDS; it answers which service, endpoint, rule or mode counts, with Istio's lookup and precedence.
 
 mod analysis;
+mod authentication;
 
 mod change;
 mod destination_rule;
@@ -21,6 +22,7 @@ mod virtual_service;
 mod workload;
 
 pub use analysis::analyze;
+pub use authentication::{AuthenticationRow, EndpointAuthentication, authentication_rows};
 
 pub use change::{ChangeSet, Part};
 pub use destination_rule::{EffectivePolicy, HostRule};
@@ -31,3 +33,6 @@ pub use service::{ExportTo, Resolution, Service, ServiceAddress, ServicePort, Ta
 pub use snapshot::MeshSnapshot;
 pub use virtual_service::MeshVirtualService;
 pub use workload::{Endpoint, EndpointAddress, Health, ServiceEndpoints, Workload, WorkloadPort};
+
+#[cfg(test)]
+mod tests;

@@ -99,11 +99,13 @@ fn rewrite_any(body: &[u8]) -> Vec<u8> {
         .find(|field| field.number == 1)
         .and_then(|field| std::str::from_utf8(field.payload?).ok())
         .map_or(Shape::Leaf, shape_of);
-    rewrite_fields(body, |number| if number == 2 { shape } else { Shape::Leaf })
+    rewrite_fields(body, &|number| {
+        if number == 2 { shape } else { Shape::Leaf }
+    })
 }
 
 fn rewrite_message(body: &[u8], shapes: &'static [(u64, Shape)]) -> Vec<u8> {
-    rewrite_fields(body, |number| {
+    rewrite_fields(body, &|number| {
         shapes
             .iter()
             .find(|(field, _)| *field == number)
@@ -111,7 +113,7 @@ fn rewrite_message(body: &[u8], shapes: &'static [(u64, Shape)]) -> Vec<u8> {
     })
 }
 
-fn rewrite_fields(body: &[u8], shape_of_field: impl Fn(u64) -> Shape) -> Vec<u8> {
+fn rewrite_fields(body: &[u8], shape_of_field: &dyn Fn(u64) -> Shape) -> Vec<u8> {
     let mut out = Vec::with_capacity(body.len());
     let mut entries: Vec<Vec<u8>> = Vec::new();
     let mut map_tag: Option<(u64, u64)> = None;
@@ -122,7 +124,7 @@ fn rewrite_fields(body: &[u8], shape_of_field: impl Fn(u64) -> Shape) -> Vec<u8>
         match (shape_of_field(field.number), field.payload) {
             (Shape::Map(value), Some(payload)) => {
                 map_tag = Some((field.number, field.tag));
-                entries.push(rewrite_fields(payload, |number| {
+                entries.push(rewrite_fields(payload, &|number| {
                     if number == 2 { *value } else { LEAF }
                 }));
             }

@@ -1,0 +1,76 @@
+use super::{mesh, shop};
+use crate::analyze;
+
+/// `CODE kind namespace/name: field: message (hint) @line` of every finding.
+fn findings(yaml: &str) -> Vec<String> {
+    analyze(&mesh(&[&shop(), yaml].concat()))
+        .into_iter()
+        .map(|found| {
+            let line = found.location.as_ref().map_or(0, |location| location.line);
+            assert!(line > 0, "{found}");
+            format!(
+                "{} {}: {}: {} ({})",
+                found.code,
+                found.object.unwrap(),
+                found.field,
+                found.message,
+                found.hint
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn what_is_right_is_silent() {
+    assert_eq!(findings(""), Vec::<String>::new());
+}
+
+#[test]
+fn unknown_hosts_and_subsets_are_told_with_their_likely_meaning() {
+    let yaml = "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: r, namespace: default}\n\
+                spec: {host: reviews, subsets: [{name: v1, labels: {version: v1}}, {name: v9, labels: {version: v9}}]}\n---\n\
+                apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: gone, namespace: default}\nspec: {host: review}\n---\n\
+                apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v, namespace: default}\n\
+                spec: {hosts: [reviews], http: [{route: [{destination: {host: reviewz}, weight: 1}, {destination: {host: reviews, subset: v3}, weight: 1}]}]}\n";
+    assert_eq!(
+        findings(yaml),
+        [
+            "IST0174 DestinationRule default/gone: spec.host: the host review defined in the DestinationRule does not match any services in the mesh (did you mean \"reviews\"?)",
+            "IST0173 DestinationRule default/r: spec.subsets[1]: the subset v9 defined in the DestinationRule does not select any pods ()",
+            "IST0101 VirtualService default/v: spec.http[0].route[0].destination.host: referenced host not found: \"reviewz\" (did you mean \"reviews\"?)",
+            "IST0101 VirtualService default/v: spec.http[0].route[1].destination.subset: referenced host+subset in destinationrule not found: \"reviews+v3\" (subsets of reviews: v1, v9)",
+        ]
+    );
+}
+
+#[test]
+fn objects_that_compete_name_each_other() {
+    let routed = |name: &str, created: u8| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: {name}, namespace: default, creationTimestamp: '2026-01-0{created}T00:00:00Z'}}\n\
+             spec: {{hosts: [reviews], http: [{{route: [{{destination: {{host: reviews}}}}]}}]}}\n"
+        )
+    };
+    let policy = |name: &str, created: u8| {
+        format!(
+            "---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{name: {name}, namespace: default, creationTimestamp: '2026-01-0{created}T00:00:00Z'}}\n\
+             spec: {{mtls: {{mode: STRICT}}}}\n"
+        )
+    };
+    let yaml = [
+        routed("b", 1),
+        routed("a", 2),
+        policy("wide", 1),
+        policy("late", 2),
+    ]
+    .concat();
+    let both = "the VirtualServices default/b, default/a associated with mesh gateway define the same host reviews.default.svc.cluster.local";
+    assert_eq!(
+        findings(&yaml),
+        [
+            format!("IST0109 VirtualService default/b: spec.hosts: {both} (this one, the oldest, counts)"),
+            format!("IST0109 VirtualService default/a: spec.hosts: {both} (only the oldest, default/b, counts: merge them into one)"),
+            "MEL0201 PeerAuthentication default/late: spec: has no effect: default/wide also applies to all workloads of the namespace and is older (delete one of them, or give one a selector)".to_owned(),
+        ]
+    );
+}
