@@ -8,8 +8,8 @@ mod peer_authentication;
 mod service_entry;
 mod virtual_service;
 
-pub use common::{Destination, LabelSelector, Percent, PortSelector, StringMatch};
 pub use common::duration::parse as parse_duration;
+pub use common::{Destination, LabelSelector, Percent, PortSelector, StringMatch};
 pub use destination_rule::{
     ClientTlsMode, ClientTlsSettings, ConnectionPool, ConsistentHash, DestinationRule,
     H2UpgradePolicy, HashKey, HttpCookie, HttpSettings, LoadBalancer, OutlierDetection,

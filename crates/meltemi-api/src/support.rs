@@ -92,7 +92,7 @@ pub(crate) const UNREAD_KINDS: &[(&str, &str, Unread)] = &[
 /// Fields of one `trafficPolicy`, wherever one stands.
 const TRAFFIC_POLICY: &[&str] = &[
     "loadBalancer.backendUtilization",
-    "loadBalancer.consistentHash",
+    "loadBalancer.consistentHash.httpCookie.attributes",
     "loadBalancer.localityLbSetting",
     "loadBalancer.warmup",
     "loadBalancer.warmupDurationSecs",
@@ -104,7 +104,6 @@ const TRAFFIC_POLICY: &[&str] = &[
     "tls.credentialName",
     "tunnel",
     "proxyProtocol",
-    "retryBudget",
 ];
 
 /// Where a `trafficPolicy` stands in a DestinationRule.
@@ -118,7 +117,8 @@ const TRAFFIC_POLICY_PLACES: &[&str] = &[
 const VIRTUAL_SERVICE: &[&str] = &[
     "http[].corsPolicy",
     "http[].delegate",
-    "http[].fault",
+    "http[].fault.abort.http2Error",
+    "http[].fault.delay.exponentialDelay",
     "http[].match[].statPrefix",
     "http[].mirror",
     "http[].mirrorPercent",

@@ -164,6 +164,23 @@ fn virtual_service() {
 }
 
 #[test]
+fn faults() {
+    check(
+        "VirtualService",
+        "{hosts: [a], http: [{fault: {delay: {fixedDelay: 7s, percentage: {value: 101}}, abort: {grpcStatus: BROKEN}}, route: [{destination: {host: a}}]}]}",
+        &[
+            "http[0].fault.delay.percentage.value: a percentage is between 0 and 100",
+            "http[0].fault.abort.grpcStatus: not the name or number of a gRPC status",
+        ],
+    );
+    check(
+        "VirtualService",
+        "{hosts: [a], http: [{fault: {abort: {httpStatus: 500, grpcStatus: '14'}}, route: [{destination: {host: a}}]}]}",
+        &["http[0].fault.abort: set exactly one of httpStatus and grpcStatus"],
+    );
+}
+
+#[test]
 fn the_size_of_a_regular_expression_is_bounded() {
     let regex = "a".repeat(1025);
     check(

@@ -4,8 +4,8 @@ use meltemi_core::{Diagnostic, FieldPath, Hostname};
 
 use super::{Check, repeated};
 use crate::istio::{
-    Destination, HeaderOperations, Headers, HttpMatch, HttpRoute, Redirect, Retries, Rewrite,
-    RouteDestination, StringMatch, TlsMatch, VirtualService,
+    AbortKind, Destination, Fault, HeaderOperations, Headers, HttpMatch, HttpRoute, Redirect,
+    Retries, Rewrite, RouteDestination, StringMatch, TlsMatch, VirtualService,
 };
 
 pub(super) fn check(service: &VirtualService, spec: &FieldPath, check: &mut Check<'_>) {
@@ -110,6 +110,63 @@ fn http_route(route: &HttpRoute, path: &FieldPath, check: &mut Check<'_>) {
     if let Some(headers) = &route.headers {
         check_headers(headers, &path.field("headers"), check);
     }
+    if let Some(fault) = &route.fault {
+        check_fault(fault, &path.field("fault"), check);
+    }
+}
+
+fn check_fault(fault: &Fault, path: &FieldPath, check: &mut Check<'_>) {
+    if let Some(delay) = &fault.delay {
+        let path = path.field("delay");
+        if delay.fixed_delay.is_none() {
+            check.error(&path.field("fixedDelay"), "is required");
+        }
+        check.duration(&path.field("fixedDelay"), delay.fixed_delay);
+        let percent = delay.percentage.map(|percentage| percentage.value);
+        check.percent(&path.field("percentage").field("value"), percent);
+        check.percent(&path.field("percent"), delay.percent.map(f64::from));
+    }
+    if let Some(abort) = &fault.abort {
+        let path = path.field("abort");
+        let percent = abort.percentage.map(|percentage| percentage.value);
+        check.percent(&path.field("percentage").field("value"), percent);
+        match &abort.kind {
+            AbortKind::HttpStatus(status) if !(200..=599).contains(status) => {
+                check.error(&path.field("httpStatus"), "a status is between 200 and 599");
+            }
+            AbortKind::GrpcStatus(status) if !is_grpc_status(status) => {
+                check.error(
+                    &path.field("grpcStatus"),
+                    "not the name or number of a gRPC status",
+                );
+            }
+            AbortKind::HttpStatus(_) | AbortKind::GrpcStatus(_) => {}
+        }
+    }
+}
+
+/// `UNAVAILABLE` or `14` (gRPC status codes).
+fn is_grpc_status(status: &str) -> bool {
+    const NAMES: &[&str] = &[
+        "OK",
+        "CANCELLED",
+        "UNKNOWN",
+        "INVALID_ARGUMENT",
+        "DEADLINE_EXCEEDED",
+        "NOT_FOUND",
+        "ALREADY_EXISTS",
+        "PERMISSION_DENIED",
+        "RESOURCE_EXHAUSTED",
+        "FAILED_PRECONDITION",
+        "ABORTED",
+        "OUT_OF_RANGE",
+        "UNIMPLEMENTED",
+        "INTERNAL",
+        "UNAVAILABLE",
+        "DATA_LOSS",
+        "UNAUTHENTICATED",
+    ];
+    NAMES.contains(&status) || status.parse().is_ok_and(|code: u8| code <= 16)
 }
 
 fn http_match(matcher: &HttpMatch, path: &FieldPath, check: &mut Check<'_>) {
