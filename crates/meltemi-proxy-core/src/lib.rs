@@ -10,21 +10,40 @@
 //! It must not know: sockets, tasks, timers, the clock, the environment, random sources. Time and randomness are arguments.
 //! The control plane's tests use it as the judge of what generated xDS does.
 
-pub mod runtime;
 pub mod compile;
+pub mod runtime;
 
-pub mod sniff;
-pub mod listener_table;
+// A connection finds its chain.
 pub mod filter_chain;
+pub mod listener_table;
+pub mod sniff;
+
+// A request finds its cluster.
+pub mod path;
+pub mod rbac;
 pub mod request;
-pub mod virtual_host;
 pub mod routing;
+pub mod strict;
+pub mod virtual_host;
+
+// And changes on the way.
+pub mod alpn;
+pub mod fault;
+pub mod headers;
+pub mod rewrite;
 pub mod timeout;
+pub mod xfcc;
+
+// A cluster finds an endpoint.
+pub mod balance;
+pub mod hash;
 pub mod retry;
+
+// What came of it.
+pub mod access_log;
 pub mod error;
 pub mod flags;
 pub mod record;
-pub mod access_log;
 
 #[cfg(test)]
 mod testing;

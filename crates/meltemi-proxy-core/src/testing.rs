@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::runtime::{
     ClientCertDetails, EscapedSlashes, ForwardClientCert, Http1Options, Http2Options, HttpCodec, HttpConnectionManager, PathNormalisation, RouteSource, Router, ServerHeader, StripPort,
-    ClusterTarget, FilterChain, FilterChainMatch, ForwardAction, HeaderMutations, Listener, PathMatch,
+    Cluster, ClusterTarget, FilterChain, FilterChainMatch, ForwardAction, HeaderMutations, Listener, PathMatch,
     PerFilterConfig, Route, RouteAction, RouteMatch, Terminal, TrafficDirection,
 };
 
@@ -140,4 +140,13 @@ pub(crate) fn connection_record() -> crate::record::ConnectionRecord {
         tls: None,
         transport_failure: None,
     }
+}
+
+/// A static cluster without endpoints.
+pub(crate) fn cluster(name: &str) -> Cluster {
+    crate::compile::cluster(meltemi_proto::envoy::config::cluster::v3::Cluster {
+        name: name.to_owned(),
+        ..Default::default()
+    })
+    .unwrap()
 }

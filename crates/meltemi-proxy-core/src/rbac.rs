@@ -1,0 +1,192 @@
+//! Evaluates RBAC policies (Envoy `config.rbac.v3`) over requests and connections.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crate::request::RequestHead;
+use crate::runtime::{RbacAction, RbacFilter, RbacPermission, RbacPolicy, RbacPrincipal, RbacRules};
+
+/// What policies look at. A connection has no head: tests of headers and paths then never match.
+#[derive(Debug, Clone, Copy)]
+pub struct RbacRequest<'a> {
+    pub head: Option<&'a RequestHead<'a>>,
+    /// The original destination, or the local address.
+    pub destination: SocketAddr,
+    pub direct_remote: IpAddr,
+    /// After `x-forwarded-for` processing.
+    pub remote: IpAddr,
+    pub requested_server_name: Option<&'a str>,
+    /// The URI SAN of the verified peer certificate, `spiffe://...`; `None` without mutual TLS.
+    pub peer_uri_san: Option<&'a str>,
+}
+
+/// What the rules say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict<'r> {
+    pub is_allowed: bool,
+    /// The policy that matched.
+    pub policy: Option<&'r Arc<str>>,
+}
+
+/// The enforced and the shadow verdict of a filter; shadow is `None` without shadow rules.
+pub fn evaluate<'r>(filter: &'r RbacFilter, request: &RbacRequest<'_>) -> (Verdict<'r>, Option<Verdict<'r>>) {
+    let enforced = filter.rules.as_ref().map_or(
+        Verdict {
+            is_allowed: true,
+            policy: None,
+        },
+        |rules| rules.evaluate(request),
+    );
+    (enforced, filter.shadow_rules.as_ref().map(|rules| rules.evaluate(request)))
+}
+
+impl RbacRules {
+    /// ALLOW without a matching policy denies; DENY with one denies; LOG never does.
+    fn evaluate(&self, request: &RbacRequest<'_>) -> Verdict<'_> {
+        let matched = self.policies.iter().find(|policy| policy.matches(request));
+        Verdict {
+            is_allowed: match self.action {
+                RbacAction::Allow => matched.is_some(),
+                RbacAction::Deny => matched.is_none(),
+                RbacAction::Log => true,
+            },
+            policy: matched.map(|policy| &policy.name),
+        }
+    }
+}
+
+impl RbacPolicy {
+    fn matches(&self, request: &RbacRequest<'_>) -> bool {
+        self.permissions.iter().any(|permission| permission.matches(request))
+            && self.principals.iter().any(|principal| principal.matches(request))
+    }
+}
+
+impl RbacPermission {
+    fn matches(&self, request: &RbacRequest<'_>) -> bool {
+        match self {
+            Self::Any => true,
+            Self::AllOf(list) => list.iter().all(|inner| inner.matches(request)),
+            Self::AnyOf(list) => list.iter().any(|inner| inner.matches(request)),
+            Self::Not(inner) => !inner.matches(request),
+            Self::Header(matcher) => request.head.is_some_and(|head| matcher.matches(head)),
+            Self::UrlPath(matcher) => request.path().is_some_and(|path| matcher.matches(path.as_bytes())),
+            Self::DestinationIp(net) => net.contains(&request.destination.ip().to_canonical()),
+            Self::DestinationPort(port) => request.destination.port() == *port,
+            Self::DestinationPortRange { start, end } => {
+                (*start..*end).contains(&u32::from(request.destination.port()))
+            }
+            Self::RequestedServerName(matcher) => {
+                matcher.matches(request.requested_server_name.unwrap_or_default().as_bytes())
+            }
+        }
+    }
+}
+
+impl RbacPrincipal {
+    fn matches(&self, request: &RbacRequest<'_>) -> bool {
+        match self {
+            Self::Any => true,
+            Self::AllOf(list) => list.iter().all(|inner| inner.matches(request)),
+            Self::AnyOf(list) => list.iter().any(|inner| inner.matches(request)),
+            Self::Not(inner) => !inner.matches(request),
+            Self::Authenticated(None) => request.peer_uri_san.is_some(),
+            Self::Authenticated(Some(matcher)) | Self::PeerPrincipal(matcher) => {
+                request.peer_uri_san.is_some_and(|san| matcher.matches(san.as_bytes()))
+            }
+            Self::DirectRemoteIp(net) => net.contains(&request.direct_remote.to_canonical()),
+            Self::RemoteIp(net) => net.contains(&request.remote.to_canonical()),
+            Self::Header(matcher) => request.head.is_some_and(|head| matcher.matches(head)),
+            Self::UrlPath(matcher) => request.path().is_some_and(|path| matcher.matches(path.as_bytes())),
+        }
+    }
+}
+
+impl<'a> RbacRequest<'a> {
+    fn path(&self) -> Option<&'a str> {
+        self.head.map(RequestHead::path_without_query)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::{HeaderMatch, HeaderMatcher, HeaderSource, StringMatcher};
+    use http::HeaderMap;
+
+    const PRODUCTPAGE: &str = "spiffe://cluster.local/ns/default/sa/bookinfo-productpage";
+
+    fn rules(action: RbacAction) -> RbacFilter {
+        let get = HeaderMatcher {
+            source: HeaderSource::Method,
+            test: HeaderMatch::Value(StringMatcher::exact("GET")),
+            invert: false,
+            treat_missing_as_empty: false,
+        };
+        let policy = RbacPolicy {
+            name: "ns[default]-policy[reviews]-rule[0]".into(),
+            permissions: vec![RbacPermission::AllOf(vec![
+                RbacPermission::Header(get),
+                RbacPermission::UrlPath(StringMatcher::prefix("/reviews")),
+                RbacPermission::DestinationPort(9080),
+            ])],
+            principals: vec![RbacPrincipal::Authenticated(Some(StringMatcher::exact(PRODUCTPAGE)))],
+        };
+        RbacFilter {
+            rules: Some(RbacRules { action, policies: vec![policy] }),
+            ..RbacFilter::default()
+        }
+    }
+
+    fn check(filter: &RbacFilter, method: &str, path: &str, peer: Option<&str>, allowed: bool) {
+        let headers = HeaderMap::new();
+        let head = RequestHead { method, path, authority: "reviews", scheme: "http", headers: &headers };
+        let request = RbacRequest {
+            head: Some(&head),
+            destination: "10.244.0.7:9080".parse().unwrap(),
+            direct_remote: "10.244.0.5".parse().unwrap(),
+            remote: "10.244.0.5".parse().unwrap(),
+            requested_server_name: None,
+            peer_uri_san: peer,
+        };
+        assert_eq!(evaluate(filter, &request).0.is_allowed, allowed, "{method} {path} {peer:?}");
+    }
+
+    #[test]
+    fn allow_needs_a_match() {
+        let filter = rules(RbacAction::Allow);
+        check(&filter, "GET", "/reviews/0?x", Some(PRODUCTPAGE), true);
+        check(&filter, "POST", "/reviews/0", Some(PRODUCTPAGE), false);
+        check(&filter, "GET", "/ratings", Some(PRODUCTPAGE), false);
+        check(&filter, "GET", "/reviews", Some("spiffe://cluster.local/ns/default/sa/other"), false);
+        check(&filter, "GET", "/reviews", None, false);
+    }
+
+    #[test]
+    fn deny_and_log() {
+        check(&rules(RbacAction::Deny), "GET", "/reviews", Some(PRODUCTPAGE), false);
+        check(&rules(RbacAction::Deny), "GET", "/reviews", None, true);
+        check(&rules(RbacAction::Log), "GET", "/other", None, true);
+        check(&RbacFilter::default(), "GET", "/", None, true);
+        let nothing = RbacFilter {
+            rules: Some(RbacRules { action: RbacAction::Allow, policies: Vec::new() }),
+            ..RbacFilter::default()
+        };
+        check(&nothing, "GET", "/", Some(PRODUCTPAGE), false);
+    }
+
+    #[test]
+    fn a_connection_has_no_headers_to_match() {
+        let request = RbacRequest {
+            head: None,
+            destination: "10.244.0.7:9080".parse().unwrap(),
+            direct_remote: "10.244.0.5".parse().unwrap(),
+            remote: "10.244.0.5".parse().unwrap(),
+            requested_server_name: None,
+            peer_uri_san: Some(PRODUCTPAGE),
+        };
+        let filter = rules(RbacAction::Allow);
+        let (verdict, shadow) = evaluate(&filter, &request);
+        assert!(!verdict.is_allowed && shadow.is_none());
+    }
+}
