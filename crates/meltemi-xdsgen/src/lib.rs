@@ -25,3 +25,6 @@ mod wire;
 pub use resource::{Generated, Kind, Resource, Resources};
 pub use state::{ProxyState, UpdateReport, generate, update};
 pub use view::{Flavour, ProxyView};
+
+#[cfg(test)]
+mod tests;
