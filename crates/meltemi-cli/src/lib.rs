@@ -23,6 +23,8 @@ mod version;
 
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod tests;
 
 pub use access::{Access, AccessError, Method, Pod, Response};
 pub use command::{AuthnCommand, Command, LogArgs, PodArgs, ProxyConfigCommand, TlsCheckArgs};

@@ -1,1 +1,302 @@
+use serde_json::{Value, json};
 
+use crate::fake::{Fake, Output};
+
+const HOST: &str = "ratings.default.svc.cluster.local";
+const PROBE: &str = "productpage-v1-7d4c9f5b6c-x2b4k POST \
+    /tls/probe?cluster=outbound%7C9080%7C%7Cratings%2Edefault%2Esvc%2Ecluster%2Elocal";
+const SOURCE: &str = "productpage-v1-7d4c9f5b6c-x2b4k";
+const FIRST: &str = "ratings-v1-7d4c9f5b6c-ccccc";
+const SECOND: &str = "ratings-v1-7d4c9f5b6c-bbbbb";
+
+fn mtls(endpoint: &str) -> Value {
+    json!({
+        "cluster": format!("outbound|9080||{HOST}"), "endpoint": endpoint, "mode": "mtls",
+        "local_identity": "spiffe://cluster.local/ns/default/sa/productpage",
+        "peer_identity": "spiffe://cluster.local/ns/default/sa/ratings",
+        "tls_version": "TLSv1.3", "cipher": "TLS13_AES_128_GCM_SHA256", "key_exchange": "X25519MLKEM768",
+        "alpn": "istio", "handshakes": 3, "connections": 3, "last_handshake": "2026-06-01T11:59:58Z", "last_error": ""
+    })
+}
+
+fn plaintext(endpoint: &str) -> Value {
+    json!({"cluster": format!("outbound|9080||{HOST}"), "endpoint": endpoint, "mode": "plaintext"})
+}
+
+fn row(server: &str, client: &str, status: &str) -> Value {
+    json!({
+        "host": HOST, "port": 9080, "authentication_policy_name": "default/default",
+        "destination_rule_name": "default/ratings", "server_protocol": server, "client_protocol": client,
+        "TLS_conflict_status": status
+    })
+}
+
+/// A mesh in which productpage calls two pods of ratings; what each part says is up to the test.
+struct Setup {
+    row: Value,
+    traffic: Vec<Value>,
+    probe: Vec<Value>,
+    first: &'static str,
+    second: &'static str,
+    second_has_sidecar: bool,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        let handshakes = || vec![mtls("10.244.0.2:9080"), mtls("10.244.0.3:9080")];
+        Self {
+            row: row("STRICT", "ISTIO_MUTUAL", "OK"),
+            traffic: handshakes(),
+            probe: handshakes(),
+            first: "STRICT",
+            second: "STRICT",
+            second_has_sidecar: true,
+        }
+    }
+}
+
+impl Setup {
+    fn mesh(&self) -> Fake {
+        let inbound = |mode: &str| json!({"inbound": [{"port": 9080, "mode": mode}], "upstream": [], "downstream": []});
+        let second = if self.second_has_sidecar {
+            &["ratings", "istio-proxy"][..]
+        } else {
+            &["ratings"]
+        };
+        let other = json!({"cluster": "outbound|9080||reviews.default.svc.cluster.local", "endpoint": "10.244.0.9:9080", "mode": "plaintext"});
+        let traffic: Vec<Value> = self.traffic.iter().cloned().chain([other]).collect();
+        Fake::default()
+            .pod(SOURCE, "10.244.0.1", &["productpage", "istio-proxy"])
+            .pod(FIRST, "10.244.0.2", &["ratings", "istio-proxy"])
+            .pod(SECOND, "10.244.0.3", second)
+            .answer(
+                &format!("istiod GET /debug/authenticationz?proxyID={SOURCE}.default"),
+                &json!([self.row]),
+            )
+            .answer(
+                &format!("{SOURCE} GET /tls"),
+                &json!({"inbound": [], "upstream": traffic}),
+            )
+            .answer(PROBE, &json!({"upstream": self.probe}))
+            .answer(&format!("{FIRST} GET /tls"), &inbound(self.first))
+            .answer(&format!("{SECOND} GET /tls"), &inbound(self.second))
+    }
+
+    fn check(&self) -> Output {
+        self.mesh()
+            .run(&["authn", "tls-check", "productpage-v1", "ratings"])
+    }
+
+    fn verdict(&self) -> String {
+        let output = self.check();
+        assert_eq!((output.status, output.stderr.as_str()), (0, ""));
+        output.stdout.lines().last().unwrap().to_owned()
+    }
+}
+
+#[test]
+fn the_table_the_evidence_and_the_verdict() {
+    insta::assert_snapshot!(Setup::default().check().stdout);
+}
+
+/// Six meshes whose words are not what they do.
+mod lies {
+    use super::*;
+
+    #[test]
+    fn strict_by_policy_but_a_destination_without_sidecar() {
+        let setup = Setup {
+            probe: vec![mtls("10.244.0.2:9080"), plaintext("10.244.0.3:9080")],
+            second_has_sidecar: false,
+            ..Setup::default()
+        };
+        assert_eq!(
+            setup.verdict(),
+            "MODE: MIXED (1 of 2 mTLS (STRICT), 1 of 2 PLAINTEXT (no sidecar at the destination))"
+        );
+    }
+
+    #[test]
+    fn strict_by_policy_but_the_proxies_still_take_plaintext() {
+        let setup = Setup {
+            first: "PERMISSIVE",
+            second: "PERMISSIVE",
+            ..Setup::default()
+        };
+        let output = setup.check().stdout;
+        assert!(
+            output.contains("NOTE: The policies say otherwise"),
+            "{output}"
+        );
+        assert!(output.ends_with("\nMODE: mTLS (PERMISSIVE)\n"), "{output}");
+    }
+
+    #[test]
+    fn mtls_by_policy_but_the_source_sends_plaintext() {
+        let setup = Setup {
+            probe: vec![plaintext("10.244.0.2:9080"), plaintext("10.244.0.3:9080")],
+            ..Setup::default()
+        };
+        assert_eq!(
+            setup.verdict(),
+            "MODE: CONFLICT (the source sends plaintext, the destination requires mTLS and resets it)"
+        );
+    }
+
+    #[test]
+    fn a_good_handshake_of_yesterday_that_fails_today() {
+        let mut failing = mtls("10.244.0.2:9080");
+        failing["last_error"] = json!("certificate expired");
+        let setup = Setup {
+            probe: vec![failing.clone(), failing],
+            ..Setup::default()
+        };
+        assert_eq!(
+            setup.verdict(),
+            "MODE: CONFLICT (the connection fails: certificate expired)"
+        );
+    }
+
+    #[test]
+    fn mtls_claimed_without_any_handshake() {
+        let claim = json!({"cluster": format!("outbound|9080||{HOST}"), "endpoint": "10.244.0.2:9080", "mode": "mtls"});
+        let setup = Setup {
+            traffic: vec![],
+            probe: vec![claim],
+            ..Setup::default()
+        };
+        assert_eq!(
+            setup.verdict(),
+            "MODE: UNKNOWN (mtls is configured, no handshake has been made)"
+        );
+    }
+
+    #[test]
+    fn disabled_by_policy_but_encrypted_and_enforced() {
+        let setup = Setup {
+            row: row("DISABLE", "DISABLE", "OK"),
+            ..Setup::default()
+        };
+        let output = setup.check().stdout;
+        assert!(
+            output.contains("NOTE: The policies say otherwise"),
+            "{output}"
+        );
+        assert!(output.ends_with("\nMODE: mTLS (STRICT)\n"), "{output}");
+    }
+
+    #[test]
+    fn a_conflict_by_policy_that_works() {
+        let setup = Setup {
+            row: row("STRICT", "DISABLE", "CONFLICT"),
+            ..Setup::default()
+        };
+        assert_eq!(setup.verdict(), "MODE: mTLS (STRICT)");
+    }
+}
+
+#[test]
+fn disabled_is_plaintext() {
+    let setup = Setup {
+        row: row("DISABLE", "-", "OK"),
+        probe: vec![plaintext("10.244.0.2:9080")],
+        first: "DISABLE",
+        ..Setup::default()
+    };
+    assert_eq!(setup.verdict(), "MODE: PLAINTEXT (DISABLE)");
+}
+
+#[test]
+fn without_probing_the_traffic_is_the_evidence() {
+    let setup = Setup {
+        probe: vec![],
+        ..Setup::default()
+    };
+    let output = setup.mesh().run(&[
+        "authn",
+        "tls-check",
+        "productpage-v1",
+        "ratings",
+        "--no-probe",
+    ]);
+    assert!(
+        output.stdout.ends_with("\nMODE: mTLS (STRICT)\n"),
+        "{}",
+        output.stdout
+    );
+}
+
+#[test]
+fn json_keeps_the_old_names() {
+    let mesh = Setup::default().mesh();
+    let output = mesh.run(&[
+        "authn",
+        "tls-check",
+        "productpage-v1",
+        "ratings:9080",
+        "-o",
+        "json",
+    ]);
+    let json: Value = serde_json::from_str(&output.stdout).unwrap();
+    let row = &json[0];
+    for (field, expected) in [
+        ("host", json!(HOST)),
+        ("port", json!(9080)),
+        ("authentication_policy_name", json!("default/default")),
+        ("destination_rule_name", json!("default/ratings")),
+        ("server_protocol", json!("STRICT")),
+        ("client_protocol", json!("ISTIO_MUTUAL")),
+        ("TLS_conflict_status", json!("OK")),
+        ("mode", json!("mTLS (STRICT)")),
+    ] {
+        assert_eq!(row[field], expected, "{field}");
+    }
+    assert_eq!(row["endpoints"][1]["pod"], format!("{SECOND}.default"));
+    assert_eq!(
+        row["endpoints"][0]["peer_identity"],
+        "spiffe://cluster.local/ns/default/sa/ratings"
+    );
+}
+
+#[test]
+fn mistakes_end_with_what_to_do() {
+    let mesh = Setup::default()
+        .mesh()
+        .pod("legacy-0", "10.244.0.8", &["legacy"]);
+    let fails = |line: &[&str], status: u8, text: &str| {
+        let output = mesh.run(line);
+        assert_eq!(output.status, status, "{line:?}: {}", output.stderr);
+        assert_eq!(output.stderr, text, "{line:?}");
+    };
+    fails(
+        &["authn", "tls-check"],
+        64,
+        "Error: tls-check requires pod name\nName the calling pod and the service it calls: \
+         meltemi authn tls-check ratings-v1 ratings.default.svc.cluster.local\n",
+    );
+    fails(
+        &["authn", "tls-check", "productpage-v1", "rating"],
+        65,
+        "Error: the pod's proxy knows no service \"rating\"\nDid you mean ratings.default.svc.cluster.local?\n",
+    );
+    fails(
+        &["authn", "tls-check", "ratings-v1", "ratings"],
+        1,
+        "Error: the control plane answered 404 to /debug/authenticationz?proxyID=ratings-v1-7d4c9f5b6c-ccccc.default: \
+         no /debug/authenticationz?proxyID=ratings-v1-7d4c9f5b6c-ccccc.default\n",
+    );
+    let unmeshed = mesh.run(&["authn", "tls-check", "legacy", "ratings"]);
+    assert_eq!(
+        unmeshed.stdout,
+        "MODE: PLAINTEXT (no sidecar at the source)\n"
+    );
+    let nobody = Fake {
+        unreachable: true,
+        ..Fake::default()
+    };
+    let output = nobody.run(&["authn", "tls-check", "a", "b"]);
+    assert_eq!(
+        (output.status, output.stderr.as_str()),
+        (69, "Error: no lab is running\nStart one: meltemi lab up\n")
+    );
+}

@@ -1,0 +1,195 @@
+use serde_json::{Value, json};
+
+use crate::fake::Fake;
+
+const DEPLOYMENT: &str = "
+# a comment may go
+apiVersion: v1
+kind: Service
+metadata: { name: web }
+spec: { ports: [{ port: 80 }] }
+---
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: { name: web, labels: { answer: \"yes\", on: \"on\", n: \"0x1f\", t: \"12:30:45\", empty: \"\", tilde: \"~\", y: \"y\" } }
+spec: { template: { metadata: { labels: { app: web } }, spec: { containers: [{ name: web, image: web, args: [\"a: b\", \"multi\\nline\\n\"] }] } } }
+";
+
+#[test]
+fn kube_inject_reads_writes_and_reports() {
+    let fake = Fake::default();
+    let once = fake.run_with(DEPLOYMENT, &["kube-inject", "-f", "-"]);
+    assert_eq!(
+        (once.status, once.stderr.as_str()),
+        (0, "Deployment default/web: injected\n")
+    );
+    let documents: Vec<Value> = serde_saphyr::from_multiple(&once.stdout).unwrap();
+    let before: Vec<Value> = serde_saphyr::from_multiple(DEPLOYMENT).unwrap();
+    assert_eq!(documents.len(), 2);
+    assert_eq!(documents[0], before[0]);
+    assert_eq!(documents[1]["metadata"], before[2]["metadata"]);
+    assert_eq!(
+        documents[1].pointer("/spec/template/spec/containers"),
+        before[2].pointer("/spec/template/spec/containers")
+    );
+    let twice = fake.run_with(&once.stdout, &["kube-inject", "-f", "-"]);
+    assert_eq!(twice.stdout, once.stdout);
+}
+
+/// kubectl reads YAML 1.1, in which these words are no strings unless quoted.
+#[test]
+fn words_that_old_yaml_takes_for_other_things_are_quoted() {
+    let text = Fake::default()
+        .run_with(DEPLOYMENT, &["kube-inject", "-f", "-"])
+        .stdout;
+    for line in [
+        "answer: \"yes\"",
+        "\"on\": \"on\"",
+        "n: \"0x1f\"",
+        "empty: \"\"",
+        "tilde: \"~\"",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+}
+
+#[test]
+fn kube_inject_prints_nothing_when_it_must_refuse() {
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: p\n  annotations: {sidecar.istio.io/proxyCPU: much}\nspec: {containers: [{name: c}]}\n";
+    let output = Fake::default().run_with(pod, &["kube-inject", "-f", "-"]);
+    assert_eq!((output.status, output.stdout.as_str()), (65, ""));
+    assert!(output.stderr.contains("IST0125"), "{}", output.stderr);
+    assert!(
+        output
+            .stderr
+            .ends_with("Error: 1 of 1 objects cannot be injected; nothing is printed\n"),
+        "{}",
+        output.stderr
+    );
+    let broken = Fake::default().run_with("a: [", &["kube-inject", "-f", "-"]);
+    assert_eq!(broken.status, 65);
+    let missing = Fake::default().run(&["kube-inject", "-f", "/nonexistent.yaml"]);
+    assert_eq!(missing.status, 65);
+    assert!(
+        missing
+            .stderr
+            .starts_with("Error: reading /nonexistent.yaml: "),
+        "{}",
+        missing.stderr
+    );
+}
+
+#[test]
+fn version_counts_the_data_plane() {
+    let mesh = Fake::default().answer("istiod GET /version", &json!({"version": "0.2.0"})).answer(
+        "istiod GET /debug/syncz",
+        &json!([
+            {"proxy": "a.default", "istio_version": "0.1.0"}, {"proxy": "b.default", "istio_version": "0.2.0"},
+            {"proxy": "c.default", "istio_version": "0.2.0"}
+        ]),
+    );
+    let client = env!("CARGO_PKG_VERSION");
+    assert_eq!(
+        mesh.run(&["version"]).stdout,
+        format!(
+            "client version: {client}\ncontrol plane version: 0.2.0\ndata plane version: 0.1.0 (1 proxy), 0.2.0 (2 proxies)\n"
+        )
+    );
+    assert_eq!(
+        mesh.run(&["version", "--short", "--remote=false"]).stdout,
+        format!("{client}\n")
+    );
+    let json: Value = serde_json::from_str(&mesh.run(&["version", "-o", "json"]).stdout).unwrap();
+    assert_eq!(json["meshVersion"][0]["Info"]["version"], "0.2.0");
+    assert_eq!(
+        json["dataPlaneVersion"][2],
+        json!({"ID": "c.default", "IstioVersion": "0.2.0"})
+    );
+    let alone = Fake {
+        unreachable: true,
+        ..Fake::default()
+    }
+    .run(&["version"]);
+    assert_eq!(
+        (alone.status, alone.stdout),
+        (0, format!("client version: {client}\n"))
+    );
+    assert_eq!(
+        alone.stderr,
+        "The control plane cannot be asked: no lab is running\n"
+    );
+}
+
+#[test]
+fn completion_knows_the_commands() {
+    for shell in ["bash", "zsh", "fish", "powershell"] {
+        let output = Fake::default().run(&["completion", shell]);
+        assert!(output.stdout.contains("tls-check"), "{shell}");
+    }
+}
+
+#[test]
+fn analyze_finds_issues_and_fails_by_severity() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: default, namespace: default}\nspec: {mtls: {mode: STRICT}}\n";
+    std::fs::write(folder.path().join("good.yaml"), good).unwrap();
+    std::fs::write(folder.path().join("notes.txt"), "not: [a manifest").unwrap();
+    let path = folder.path().to_str().unwrap();
+    let fine = Fake::default().run(&["analyze", "-f", path]);
+    assert_eq!(
+        (fine.status, fine.stdout.as_str()),
+        (0, ""),
+        "{}",
+        fine.stderr
+    );
+    assert!(
+        fine.stderr
+            .contains("No validation issues found when analyzing namespace: default.")
+    );
+
+    std::fs::write(
+        folder.path().join("worse.yaml"),
+        good.replace("STRICT", "STRICTER"),
+    )
+    .unwrap();
+    let output = Fake::default().run(&["analyze", path]);
+    assert_eq!(output.status, 79, "{}", output.stdout);
+    assert!(output.stdout.starts_with("error "), "{}", output.stdout);
+    assert!(output.stdout.contains("worse.yaml:4:"), "{}", output.stdout);
+    assert!(
+        output
+            .stderr
+            .ends_with("Analyzers found issues when analyzing namespace: default.\n"),
+        "{}",
+        output.stderr
+    );
+    let json = Fake::default().run(&["analyze", path, "-o", "json"]);
+    let json: Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(json[0]["level"], "Error");
+    assert_eq!(Fake::default().run(&["analyze"]).status, 64);
+    assert_eq!(Fake::default().run(&["analyze", "/nonexistent"]).status, 65);
+}
+
+#[test]
+fn every_command_shows_examples() {
+    #[derive(clap::Parser)]
+    struct Program {
+        #[command(subcommand)]
+        command: crate::Command,
+    }
+    fn check(command: &clap::Command) {
+        if command.has_subcommands() {
+            command.get_subcommands().for_each(check);
+        } else {
+            let help = command
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            assert!(!help.is_empty(), "{}", command.get_name());
+        }
+    }
+    let program = <Program as clap::CommandFactory>::command();
+    program.clone().debug_assert();
+    check(&program);
+}
