@@ -1,8 +1,9 @@
 //! Routing of whole connections: VirtualService `tcp` and `tls` routes, SNI, and the plain case of one cluster.
 
-use meltemi_api::istio::{RouteDestination, TlsMatch};
+use meltemi_api::istio::RouteDestination;
 use meltemi_core::{ClusterName, Direction, Labels};
 use meltemi_model::{MeshVirtualService, Service, ServiceAddress, ServicePort};
+use meltemi_proto::envoy::config::core::v3::CidrRange;
 use meltemi_proto::envoy::config::listener::v3::{FilterChain, FilterChainMatch};
 use meltemi_proto::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
     self, ClusterSpecifier,
@@ -39,14 +40,28 @@ pub(super) fn chains(
             return vec![chain(inputs, service, port, Some(matches), target)];
         }
     }
-    let target = routed
-        .and_then(|routed| tcp_target(inputs, routed, port))
-        .unwrap_or_else(|| whole_service(service, port));
-    let matches = (!prefix_ranges.is_empty()).then(|| FilterChainMatch {
-        prefix_ranges,
-        ..FilterChainMatch::default()
+    let routes = routed.map(|routed| tcp_targets(inputs, routed, port));
+    let routes = routes.filter(|routes| !routes.is_empty()).unwrap_or_else(|| {
+        vec![TcpTarget {
+            prefix_ranges: Vec::new(),
+            target: whole_service(service, port),
+        }]
     });
-    vec![chain(inputs, service, port, matches, target)]
+    routes
+        .into_iter()
+        .map(|route| {
+            let ranges = if route.prefix_ranges.is_empty() {
+                prefix_ranges.clone()
+            } else {
+                route.prefix_ranges
+            };
+            let matches = (!ranges.is_empty()).then(|| FilterChainMatch {
+                prefix_ranges: ranges,
+                ..FilterChainMatch::default()
+            });
+            chain(inputs, service, port, matches, route.target)
+        })
+        .collect()
 }
 
 fn chain(
@@ -97,7 +112,7 @@ fn tls_chains(
         for matches in applying {
             let target = destinations(inputs, routed, &route.route, port);
             let filter_chain_match = Some(FilterChainMatch {
-                prefix_ranges: subnets(matches),
+                prefix_ranges: subnets(&matches.destination_subnets),
                 ..sni_match(&matches.sni_hosts)
             });
             chains.push(chain(inputs, service, port, filter_chain_match, target));
@@ -106,28 +121,53 @@ fn tls_chains(
     chains
 }
 
-fn subnets(matches: &TlsMatch) -> Vec<meltemi_proto::envoy::config::core::v3::CidrRange> {
-    let ranges = matches.destination_subnets.iter();
-    ranges
+fn subnets(subnets: &[String]) -> Vec<CidrRange> {
+    subnets
+        .iter()
         .filter_map(|subnet| ServiceAddress::parse(subnet))
         .map(|range| wire::cidr(range.ip, range.prefix_len))
         .collect()
 }
 
-/// The first `tcp` route for this port and client.
-fn tcp_target(
+/// Where connections of a `tcp` route go, and which destinations it is for; none means all.
+struct TcpTarget {
+    prefix_ranges: Vec<CidrRange>,
+    target: ClusterSpecifier,
+}
+
+/// The `tcp` routes for this port and client, up to the first that takes every connection. Of several by subnet, the
+/// longest prefix counts rather than the first.
+fn tcp_targets(
     inputs: &Inputs<'_>,
     routed: &MeshVirtualService,
     port: &ServicePort,
-) -> Option<ClusterSpecifier> {
-    let route = routed.spec.tcp.iter().find(|route| {
-        route.matches.is_empty()
-            || route.matches.iter().any(|m| {
-                let client = Client::new(&m.source_labels, &m.source_namespace, &m.gateways);
-                m.port.is_none_or(|number| number == u32::from(port.number)) && client.is(inputs)
-            })
-    })?;
-    Some(destinations(inputs, routed, &route.route, port))
+) -> Vec<TcpTarget> {
+    let mut targets = Vec::new();
+    for route in &routed.spec.tcp {
+        let to = |prefix_ranges| TcpTarget {
+            prefix_ranges,
+            target: destinations(inputs, routed, &route.route, port),
+        };
+        if route.matches.is_empty() {
+            targets.push(to(Vec::new()));
+            return targets;
+        }
+        for matches in &route.matches {
+            let client = Client::new(
+                &matches.source_labels,
+                &matches.source_namespace,
+                &matches.gateways,
+            );
+            let of_port = matches.port.is_none_or(|number| number == u32::from(port.number));
+            if of_port && client.is(inputs) {
+                targets.push(to(subnets(&matches.destination_subnets)));
+                if matches.destination_subnets.is_empty() {
+                    return targets;
+                }
+            }
+        }
+    }
+    targets
 }
 
 /// The conditions of a match that are known when it is generated.
