@@ -62,6 +62,13 @@ pub(crate) async fn syncz(access: &dyn Access) -> Result<Vec<Value>, CliError> {
 
 pub(crate) async fn istiod_json(path: &str, access: &dyn Access) -> Result<Value, CliError> {
     let response = access.istiod_http(Method::Get, path).await?;
+    if let (404, Some((_, proxy))) = (response.status, path.split_once("proxyID=")) {
+        let message = format!("the control plane knows no proxy {proxy}");
+        return Err(CliError::data(
+            message,
+            "Is it connected? See proxy-status, and the log of its istio-proxy container.",
+        ));
+    }
     if response.status != 200 {
         let text = String::from_utf8_lossy(&response.body);
         let message = format!(

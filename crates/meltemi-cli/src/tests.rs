@@ -28,10 +28,10 @@ fn kube_inject_reads_writes_and_reports() {
     let before: Vec<Value> = serde_saphyr::from_multiple(DEPLOYMENT).unwrap();
     assert_eq!(documents.len(), 2);
     assert_eq!(documents[0], before[0]);
-    assert_eq!(documents[1]["metadata"], before[2]["metadata"]);
+    assert_eq!(documents[1]["metadata"], before[1]["metadata"]);
     assert_eq!(
         documents[1].pointer("/spec/template/spec/containers"),
-        before[2].pointer("/spec/template/spec/containers")
+        before[1].pointer("/spec/template/spec/containers")
     );
     let twice = fake.run_with(&once.stdout, &["kube-inject", "-f", "-"]);
     assert_eq!(twice.stdout, once.stdout);
@@ -46,7 +46,7 @@ fn words_that_old_yaml_takes_for_other_things_are_quoted() {
     for line in [
         "answer: \"yes\"",
         "\"on\": \"on\"",
-        "n: \"0x1f\"",
+        "\"n\": \"0x1f\"",
         "empty: \"\"",
         "tilde: \"~\"",
     ] {

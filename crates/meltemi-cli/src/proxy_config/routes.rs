@@ -1,3 +1,5 @@
+use std::net::IpAddr;
+
 use serde_json::Value;
 
 use super::dump::{Dump, istio_config, list, text};
@@ -44,13 +46,13 @@ fn virtual_service(route: &Value) -> String {
     }
 }
 
-/// The first two domains without their `:port` twins, shortest first, and how many more there are.
+/// The first two domains without their `:port` twins, names before addresses and shortest first, and how many more.
 fn domains(host: &Value) -> String {
     let all = list(host, "/domains").filter_map(Value::as_str);
     let mut domains: Vec<&str> = all
         .filter(|domain| !domain.contains(':') || domain.contains("::"))
         .collect();
-    domains.sort_by_key(|domain| domain.len());
+    domains.sort_by_key(|domain| (domain.parse::<IpAddr>().is_ok(), domain.len()));
     domains.dedup();
     match domains.len() {
         0..=2 => domains.join(", "),

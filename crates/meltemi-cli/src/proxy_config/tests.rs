@@ -78,7 +78,7 @@ fn filters_take_away_what_is_not_asked_for() {
         (&["cluster", POD, "--fqdn", "BlackHoleCluster"], 1),
         (&["listener", POD, "--port", "15006"], 2),
         (&["listener", POD, "--address", "10.96.0.9"], 1),
-        (&["listener", POD, "--type", "TCP"], 2),
+        (&["listener", POD, "--type", "TCP"], 3),
         (&["route", POD, "--name", "9080"], 3),
         (&["endpoint", POD, "--status", "unhealthy"], 1),
         (

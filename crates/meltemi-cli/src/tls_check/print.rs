@@ -85,7 +85,7 @@ fn endpoint(evidence: &Evidence) -> String {
     );
     let mut line = |name: &str, value: &str| {
         if !value.is_empty() {
-            text += &format!("    {name:<15}{value}\n");
+            text += &format!("    {name:<16}{value}\n");
         }
     };
     line("connection", connection(evidence.text("mode")));

@@ -281,9 +281,9 @@ fn mistakes_end_with_what_to_do() {
     );
     fails(
         &["authn", "tls-check", "ratings-v1", "ratings"],
-        1,
-        "Error: the control plane answered 404 to /debug/authenticationz?proxyID=ratings-v1-7d4c9f5b6c-ccccc.default: \
-         no /debug/authenticationz?proxyID=ratings-v1-7d4c9f5b6c-ccccc.default\n",
+        65,
+        "Error: the control plane knows no proxy ratings-v1-7d4c9f5b6c-bbbbb.default\n\
+         Is it connected? See proxy-status, and the log of its istio-proxy container.\n",
     );
     let unmeshed = mesh.run(&["authn", "tls-check", "legacy", "ratings"]);
     assert_eq!(
