@@ -6,13 +6,27 @@ use crate::runtime::{AlpnOverrides, AlpnProtocol, UpstreamTls};
 
 /// The override for the protocol of the request, else what the cluster's TLS settings say. An override only replaces a list
 /// with `istio` in it, so that servers outside of the mesh are offered what their cluster says.
-pub fn for_upstream<'a>(overrides: Option<&'a AlpnOverrides>, protocol: AlpnProtocol, tls: &'a UpstreamTls) -> &'a Arc<[Arc<str>]> {
+pub fn for_upstream<'a>(
+    overrides: Option<&'a AlpnOverrides>,
+    protocol: AlpnProtocol,
+    tls: &'a UpstreamTls,
+) -> &'a Arc<[Arc<str>]> {
     let replaced = overrides.and_then(|overrides| {
-        let found = overrides.overrides.iter().find(|(candidate, _)| *candidate == protocol);
+        let found = overrides
+            .overrides
+            .iter()
+            .find(|(candidate, _)| *candidate == protocol);
         found.map(|(_, alpn)| alpn)
     });
     match replaced {
-        Some(alpn) if tls.alpn.iter().any(|value| &**value == meltemi_core::names::alpn::ISTIO) => alpn,
+        Some(alpn)
+            if tls
+                .alpn
+                .iter()
+                .any(|value| &**value == meltemi_core::names::alpn::ISTIO) =>
+        {
+            alpn
+        }
         _ => &tls.alpn,
     }
 }
@@ -30,7 +44,10 @@ mod tests {
             auto_host_sni: false,
             auto_sni_san_validation: false,
             alpn: list(alpn),
-            versions: TlsVersions { min: TlsVersion::V1_2, max: TlsVersion::V1_3 },
+            versions: TlsVersions {
+                min: TlsVersion::V1_2,
+                max: TlsVersion::V1_3,
+            },
             cipher_suites: Arc::new([]),
             max_session_keys: 1,
         }
@@ -43,13 +60,25 @@ mod tests {
     #[test]
     fn the_mesh_alpn_follows_the_request() {
         let overrides = AlpnOverrides {
-            overrides: vec![(AlpnProtocol::Http11, list(&["istio-http/1.1", "istio", "http/1.1"]))],
+            overrides: vec![(
+                AlpnProtocol::Http11,
+                list(&["istio-http/1.1", "istio", "http/1.1"]),
+            )],
         };
         let mesh = tls(&["istio-peer-exchange", "istio"]);
-        assert_eq!(&*for_upstream(Some(&overrides), AlpnProtocol::Http11, &mesh)[0], "istio-http/1.1");
-        assert_eq!(&*for_upstream(Some(&overrides), AlpnProtocol::Http2, &mesh)[0], "istio-peer-exchange");
+        assert_eq!(
+            &*for_upstream(Some(&overrides), AlpnProtocol::Http11, &mesh)[0],
+            "istio-http/1.1"
+        );
+        assert_eq!(
+            &*for_upstream(Some(&overrides), AlpnProtocol::Http2, &mesh)[0],
+            "istio-peer-exchange"
+        );
         let external = tls(&["h2", "http/1.1"]);
-        assert_eq!(&*for_upstream(Some(&overrides), AlpnProtocol::Http11, &external)[0], "h2");
+        assert_eq!(
+            &*for_upstream(Some(&overrides), AlpnProtocol::Http11, &external)[0],
+            "h2"
+        );
         assert_eq!(for_upstream(None, AlpnProtocol::Http11, &mesh), &mesh.alpn);
     }
 }

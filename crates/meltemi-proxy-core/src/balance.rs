@@ -7,7 +7,9 @@ mod consistent;
 
 use std::sync::Arc;
 
-use crate::runtime::{Cluster, ClusterLoadAssignment, Endpoint, Health, LbPolicy, LocalityEndpoints};
+use crate::runtime::{
+    Cluster, ClusterLoadAssignment, Endpoint, Health, LbPolicy, LocalityEndpoints,
+};
 use consistent::Table;
 
 /// What a pick depends on beyond the endpoints.
@@ -53,14 +55,35 @@ struct Group {
 
 impl LoadBalancer {
     /// Builds from an assignment; `is_ejected` is what outlier detection found. `None` from a pick later means `UH`.
-    pub fn new(cluster: &Cluster, assignment: &ClusterLoadAssignment, is_ejected: &dyn Fn(&Endpoint) -> bool) -> Self {
-        let is_available = |endpoint: &Endpoint| matches!(endpoint.health, Health::Healthy) && !is_ejected(endpoint);
-        let is_degraded = |endpoint: &Endpoint| matches!(endpoint.health, Health::Degraded) && !is_ejected(endpoint);
-        let count = assignment.localities.iter().map(|l| l.priority + 1).max().unwrap_or(0);
-        let of_priority = |priority| assignment.localities.iter().filter(move |l| l.priority == priority).collect::<Vec<_>>();
+    pub fn new(
+        cluster: &Cluster,
+        assignment: &ClusterLoadAssignment,
+        is_ejected: &dyn Fn(&Endpoint) -> bool,
+    ) -> Self {
+        let is_available = |endpoint: &Endpoint| {
+            matches!(endpoint.health, Health::Healthy) && !is_ejected(endpoint)
+        };
+        let is_degraded = |endpoint: &Endpoint| {
+            matches!(endpoint.health, Health::Degraded) && !is_ejected(endpoint)
+        };
+        let count = assignment
+            .localities
+            .iter()
+            .map(|l| l.priority + 1)
+            .max()
+            .unwrap_or(0);
+        let of_priority = |priority| {
+            assignment
+                .localities
+                .iter()
+                .filter(move |l| l.priority == priority)
+                .collect::<Vec<_>>()
+        };
         let factor = assignment.overprovisioning_factor_percent;
         let stats: Vec<Availability> = (0..count)
-            .map(|priority| Availability::of(&of_priority(priority), factor, &is_available, &is_degraded))
+            .map(|priority| {
+                Availability::of(&of_priority(priority), factor, &is_available, &is_degraded)
+            })
             .collect();
         let plan = plan(&stats, cluster.panic_threshold_percent);
         let priorities = plan
@@ -72,8 +95,18 @@ impl LoadBalancer {
                     (share > 0).then(|| (share, HostSet::new(cluster, &localities, factor, chosen)))
                 };
                 let everyone: &dyn Fn(&Endpoint) -> bool = &|_| true;
-                let healthy = build(share.healthy, if share.panics { everyone } else { &is_available });
-                let degraded = build(share.degraded, if share.panics { everyone } else { &is_degraded });
+                let healthy = build(
+                    share.healthy,
+                    if share.panics {
+                        everyone
+                    } else {
+                        &is_available
+                    },
+                );
+                let degraded = build(
+                    share.degraded,
+                    if share.panics { everyone } else { &is_degraded },
+                );
                 healthy.into_iter().chain(degraded).collect::<Vec<_>>()
             })
             .collect();
@@ -104,11 +137,21 @@ impl LoadBalancer {
     fn choose(&self, pick: &mut Pick<'_>, attempt: u64) -> Option<&Arc<Endpoint>> {
         // Envoy: a request's hash also decides priority and locality, so that it sticks.
         let hash = match (&self.policy, pick.hash) {
-            (LbPolicy::RingHash(_) | LbPolicy::Maglev(_), Some(hash)) => Some(hash ^ attempt.wrapping_neg()),
+            (LbPolicy::RingHash(_) | LbPolicy::Maglev(_), Some(hash)) => {
+                Some(hash ^ attempt.wrapping_neg())
+            }
             _ => None,
         };
-        let set = weighted(&self.priorities, |(share, _)| u64::from(*share), hash.unwrap_or_else(|| (pick.random)()))?;
-        let group = weighted(&set.1.groups, |(weight, _)| *weight, hash.unwrap_or_else(|| (pick.random)()))?;
+        let set = weighted(
+            &self.priorities,
+            |(share, _)| u64::from(*share),
+            hash.unwrap_or_else(|| (pick.random)()),
+        )?;
+        let group = weighted(
+            &set.1.groups,
+            |(weight, _)| *weight,
+            hash.unwrap_or_else(|| (pick.random)()),
+        )?;
         group.1.choose(self.policy, hash, attempt, pick)
     }
 }
@@ -133,7 +176,8 @@ impl Availability {
             let hosts = localities.iter().flat_map(|l| &l.endpoints);
             hosts.filter(|endpoint| test(endpoint)).count() as u64
         };
-        let (hosts, healthy, degraded) = (count(&|_| true), count(is_available), count(is_degraded));
+        let (hosts, healthy, degraded) =
+            (count(&|_| true), count(is_available), count(is_degraded));
         Self {
             hosts,
             healthy,
@@ -145,7 +189,11 @@ impl Availability {
     /// Envoy `isHostSetInPanic`.
     fn is_in_panic(&self, threshold_percent: f64) -> bool {
         #[expect(clippy::cast_precision_loss, reason = "endpoint counts are small")]
-        let percent = if self.hosts == 0 { 0.0 } else { 100.0 * self.healthy as f64 / self.hosts as f64 };
+        let percent = if self.hosts == 0 {
+            0.0
+        } else {
+            100.0 * self.healthy as f64 / self.hosts as f64
+        };
         percent < threshold_percent
     }
 }
@@ -168,7 +216,11 @@ struct Share {
 /// the first priority on as far as they carry, then degraded ones; what cannot be carried is spread anew, and priorities
 /// below the panic threshold then use all their endpoints.
 fn plan(stats: &[Availability], panic_threshold_percent: f64) -> Vec<Share> {
-    let total = stats.iter().map(|s| s.health + s.degraded_health).sum::<u32>().min(100);
+    let total = stats
+        .iter()
+        .map(|s| s.health + s.degraded_health)
+        .sum::<u32>()
+        .min(100);
     if total == 0 {
         return plan_total_panic(stats, panic_threshold_percent);
     }
@@ -178,7 +230,13 @@ fn plan(stats: &[Availability], panic_threshold_percent: f64) -> Vec<Share> {
         left -= share;
         share
     };
-    let mut shares: Vec<Share> = stats.iter().map(|s| Share { healthy: take(s.health), ..Share::default() }).collect();
+    let mut shares: Vec<Share> = stats
+        .iter()
+        .map(|s| Share {
+            healthy: take(s.health),
+            ..Share::default()
+        })
+        .collect();
     for (share, s) in shares.iter_mut().zip(stats) {
         share.degraded = take(s.degraded_health);
         share.panics = total < 100 && s.is_in_panic(panic_threshold_percent);
@@ -198,11 +256,17 @@ fn plan_total_panic(stats: &[Availability], panic_threshold_percent: f64) -> Vec
     let share = |s: &Availability| {
         let percent = (s.hosts * 100).checked_div(all).unwrap_or(0);
         // At least one percent each: rounding must not starve a small priority altogether.
-        u32::try_from(percent).unwrap_or(100).max(u32::from(s.hosts > 0))
+        u32::try_from(percent)
+            .unwrap_or(100)
+            .max(u32::from(s.hosts > 0))
     };
     let give = |s: &Availability| {
         if s.is_in_panic(panic_threshold_percent) {
-            Share { healthy: share(s), degraded: 0, panics: true }
+            Share {
+                healthy: share(s),
+                degraded: 0,
+                panics: true,
+            }
         } else {
             Share::default()
         }
@@ -211,13 +275,30 @@ fn plan_total_panic(stats: &[Availability], panic_threshold_percent: f64) -> Vec
 }
 
 impl HostSet {
-    fn new(cluster: &Cluster, localities: &[&LocalityEndpoints], factor: u32, chosen: &dyn Fn(&Endpoint) -> bool) -> Self {
+    fn new(
+        cluster: &Cluster,
+        localities: &[&LocalityEndpoints],
+        factor: u32,
+        chosen: &dyn Fn(&Endpoint) -> bool,
+    ) -> Self {
         let of = |locality: &LocalityEndpoints| -> Vec<_> {
-            locality.endpoints.iter().filter(|endpoint| chosen(endpoint)).cloned().collect()
+            locality
+                .endpoints
+                .iter()
+                .filter(|endpoint| chosen(endpoint))
+                .cloned()
+                .collect()
         };
-        let weights = || localities.iter().map(|locality| locality.weight.unwrap_or(0));
+        let weights = || {
+            localities
+                .iter()
+                .map(|locality| locality.weight.unwrap_or(0))
+        };
         if !cluster.locality_weighted || weights().all(|weight| weight == 0) {
-            let hosts = localities.iter().flat_map(|locality| of(locality)).collect();
+            let hosts = localities
+                .iter()
+                .flat_map(|locality| of(locality))
+                .collect();
             return Self {
                 groups: vec![(1, Group::new(cluster.lb, hosts))],
             };
@@ -236,7 +317,9 @@ impl HostSet {
 
 impl Group {
     fn new(policy: LbPolicy, hosts: Vec<Arc<Endpoint>>) -> Self {
-        let is_even = hosts.windows(2).all(|pair| pair[0].weight == pair[1].weight);
+        let is_even = hosts
+            .windows(2)
+            .all(|pair| pair[0].weight == pair[1].weight);
         let mut sum = 0;
         let sums = hosts.iter().map(|host| {
             sum += u64::from(host.weight);
@@ -250,7 +333,13 @@ impl Group {
         }
     }
 
-    fn choose(&self, policy: LbPolicy, hash: Option<u64>, attempt: u64, pick: &mut Pick<'_>) -> Option<&Arc<Endpoint>> {
+    fn choose(
+        &self,
+        policy: LbPolicy,
+        hash: Option<u64>,
+        attempt: u64,
+        pick: &mut Pick<'_>,
+    ) -> Option<&Arc<Endpoint>> {
         match policy {
             LbPolicy::RoundRobin => self.at(spread(pick.turn.wrapping_add(attempt), self.slots())),
             LbPolicy::Random | LbPolicy::ClusterProvided => self.at((pick.random)()),
@@ -278,7 +367,10 @@ impl Group {
     }
 
     fn slots(&self) -> u64 {
-        self.cumulative.last().copied().unwrap_or(self.hosts.len() as u64)
+        self.cumulative
+            .last()
+            .copied()
+            .unwrap_or(self.hosts.len() as u64)
     }
 
     /// The endpoint at a slot; an endpoint has as many as its weight.
@@ -287,7 +379,8 @@ impl Group {
         if self.cumulative.is_empty() {
             return self.hosts.get(usize::try_from(slot).ok()?);
         }
-        self.hosts.get(self.cumulative.partition_point(|sum| *sum <= slot))
+        self.hosts
+            .get(self.cumulative.partition_point(|sum| *sum <= slot))
     }
 }
 

@@ -4,6 +4,11 @@
 //! is an error with its path. Fields that only name statistics or hint at buffer sizes of Envoy's own are dropped by name,
 //! with the reason beside them. All problems of a resource are reported, not the first.
 
+#![allow(
+    deprecated,
+    reason = "Istio and Envoy's own examples still send fields that newer ones replace"
+)]
+
 mod access_log;
 mod cluster;
 mod common;
@@ -48,7 +53,11 @@ impl fmt::Display for CompileErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, problem) in self.problems.iter().enumerate() {
             let separator = if i == 0 { "" } else { "; " };
-            write!(f, "{separator}{}: {}: {}", self.name, problem.field, problem.reason)?;
+            write!(
+                f,
+                "{separator}{}: {}: {}",
+                self.name, problem.field, problem.reason
+            )?;
         }
         Ok(())
     }
@@ -83,11 +92,16 @@ pub fn cluster_load_assignment(
     resource: endpoint_proto::ClusterLoadAssignment,
 ) -> Result<runtime::ClusterLoadAssignment, CompileErrors> {
     let name = resource.cluster_name.clone();
-    collect(name, |scope| endpoint::cluster_load_assignment(scope, resource))
+    collect(name, |scope| {
+        endpoint::cluster_load_assignment(scope, resource)
+    })
 }
 
 /// Runs a compiler and turns what it reported into a result.
-fn collect<T>(name: String, compile: impl FnOnce(&Scope<'_>) -> Option<T>) -> Result<T, CompileErrors> {
+fn collect<T>(
+    name: String,
+    compile: impl FnOnce(&Scope<'_>) -> Option<T>,
+) -> Result<T, CompileErrors> {
     let problems = RefCell::new(Vec::new());
     let compiled = compile(&Scope::root(&problems));
     let mut problems = problems.into_inner();

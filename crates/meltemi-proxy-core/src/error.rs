@@ -69,9 +69,9 @@ impl ResetReason {
 
     fn flag(self) -> ResponseFlags {
         match self {
-            Self::LocalConnectionFailure | Self::RemoteConnectionFailure | Self::ConnectionTimeout => {
-                ResponseFlags::UPSTREAM_CONNECTION_FAILURE
-            }
+            Self::LocalConnectionFailure
+            | Self::RemoteConnectionFailure
+            | Self::ConnectionTimeout => ResponseFlags::UPSTREAM_CONNECTION_FAILURE,
             Self::ConnectionTermination => ResponseFlags::UPSTREAM_CONNECTION_TERMINATION,
             Self::RemoteReset | Self::RemoteRefusedStream => ResponseFlags::UPSTREAM_REMOTE_RESET,
             Self::LocalReset => ResponseFlags::LOCAL_RESET,
@@ -96,16 +96,25 @@ pub enum ErrorKind {
     RouteTimeout,
     PerTryTimeout,
     /// `request_complete` tells who was waited for.
-    StreamIdleTimeout { request_complete: bool },
-    MaxStreamDuration { request_complete: bool },
+    StreamIdleTimeout {
+        request_complete: bool,
+    },
+    MaxStreamDuration {
+        request_complete: bool,
+    },
     RequestTimeout,
     RequestHeadersTimeout,
     /// The upstream sent more than we read, or a head above our limits.
     UpstreamProtocol,
     FaultAbort(FaultAbortStatus),
     /// With the policy that denied, or none that allowed.
-    RbacDenied { policy: Option<Arc<str>> },
-    LocalRateLimited { status: StatusCode, as_resource_exhausted: bool },
+    RbacDenied {
+        policy: Option<Arc<str>>,
+    },
+    LocalRateLimited {
+        status: StatusCode,
+        as_resource_exhausted: bool,
+    },
     DropOverload,
     /// The request was malformed; the static text is the detail.
     Malformed(&'static str),
@@ -130,7 +139,12 @@ struct Answer {
     body: &'static str,
 }
 
-const fn answer(status: StatusCode, flag: ResponseFlags, details: &'static str, body: &'static str) -> Answer {
+const fn answer(
+    status: StatusCode,
+    flag: ResponseFlags,
+    details: &'static str,
+    body: &'static str,
+) -> Answer {
     Answer {
         status,
         grpc: None,
@@ -211,7 +225,9 @@ impl ProxyError {
     /// The status of a reply to a gRPC request.
     pub fn grpc_status(&self) -> u32 {
         let answer = self.kind.answer();
-        answer.grpc.unwrap_or_else(|| grpc::from_http(answer.status))
+        answer
+            .grpc
+            .unwrap_or_else(|| grpc::from_http(answer.status))
     }
 
     /// The flag; `URX` is the caller's to add when retries ran out.
@@ -227,11 +243,15 @@ impl ProxyError {
                     "upstream_reset_before_response_started{{{}|{failure}}}",
                     reason.as_str()
                 )),
-                None => underscored(&format!("upstream_reset_before_response_started{{{}}}", reason.as_str())),
+                None => underscored(&format!(
+                    "upstream_reset_before_response_started{{{}}}",
+                    reason.as_str()
+                )),
             },
-            ErrorKind::UpstreamResetAfterResponse(reason) => {
-                underscored(&format!("upstream_reset_after_response_started{{{}}}", reason.as_str()))
-            }
+            ErrorKind::UpstreamResetAfterResponse(reason) => underscored(&format!(
+                "upstream_reset_after_response_started{{{}}}",
+                reason.as_str()
+            )),
             ErrorKind::RbacDenied { policy } => underscored(&format!(
                 "rbac_access_denied_matched_policy[{}]",
                 policy.as_deref().unwrap_or("none")
@@ -244,7 +264,11 @@ impl ProxyError {
         let ErrorKind::UpstreamReset(reason) = &self.kind else {
             return self.kind.answer().body.to_owned();
         };
-        let again = if self.was_retried { "retried and the latest " } else { "" };
+        let again = if self.was_retried {
+            "retried and the latest "
+        } else {
+            ""
+        };
         let mut body = format!(
             "upstream connect error or disconnect/reset before headers. {again}reset reason: {}",
             reason.as_str()
@@ -260,18 +284,26 @@ impl ProxyError {
     pub fn is_overload(&self) -> bool {
         matches!(
             self.kind,
-            ErrorKind::UpstreamReset(ResetReason::Overflow) | ErrorKind::DropOverload | ErrorKind::Overloaded
+            ErrorKind::UpstreamReset(ResetReason::Overflow)
+                | ErrorKind::DropOverload
+                | ErrorKind::Overloaded
         )
     }
 }
 
 fn underscored(text: &str) -> String {
-    text.chars().map(|c| if c.is_whitespace() { '_' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_whitespace() { '_' } else { c })
+        .collect()
 }
 
 /// Envoy: 504 when the request was complete and the upstream is waited for, else 408.
 fn timeout_status(request_complete: bool) -> StatusCode {
-    if request_complete { StatusCode::GATEWAY_TIMEOUT } else { StatusCode::REQUEST_TIMEOUT }
+    if request_complete {
+        StatusCode::GATEWAY_TIMEOUT
+    } else {
+        StatusCode::REQUEST_TIMEOUT
+    }
 }
 
 impl ErrorKind {
@@ -293,8 +325,13 @@ impl ErrorKind {
             | Self::RouteTimeout
             | Self::PerTryTimeout
             | Self::UpstreamProtocol => Side::Upstream,
-            Self::StreamIdleTimeout { request_complete } | Self::MaxStreamDuration { request_complete } => {
-                if *request_complete { Side::Upstream } else { Side::Downstream }
+            Self::StreamIdleTimeout { request_complete }
+            | Self::MaxStreamDuration { request_complete } => {
+                if *request_complete {
+                    Side::Upstream
+                } else {
+                    Side::Downstream
+                }
             }
             Self::FilterChainNotFound
             | Self::RouteNotFound
@@ -312,9 +349,16 @@ impl ErrorKind {
         use ResponseFlags as F;
         use StatusCode as S;
         match self {
-            Self::FilterChainNotFound => answer(S::NOT_FOUND, F::NO_ROUTE_FOUND, "filter_chain_not_found", ""),
+            Self::FilterChainNotFound => answer(
+                S::NOT_FOUND,
+                F::NO_ROUTE_FOUND,
+                "filter_chain_not_found",
+                "",
+            ),
             Self::RouteNotFound => answer(S::NOT_FOUND, F::NO_ROUTE_FOUND, "route_not_found", ""),
-            Self::ClusterNotFound(status) => answer(*status, F::NO_CLUSTER_FOUND, "cluster_not_found", ""),
+            Self::ClusterNotFound(status) => {
+                answer(*status, F::NO_CLUSTER_FOUND, "cluster_not_found", "")
+            }
             Self::NoHealthyUpstream => answer(
                 S::SERVICE_UNAVAILABLE,
                 F::NO_HEALTHY_UPSTREAM,
@@ -354,7 +398,12 @@ impl ErrorKind {
                     "downstream duration timeout",
                 )
             },
-            Self::RequestTimeout => answer(S::REQUEST_TIMEOUT, F::NONE, "request_overall_timeout", "request timeout"),
+            Self::RequestTimeout => answer(
+                S::REQUEST_TIMEOUT,
+                F::NONE,
+                "request_overall_timeout",
+                "request timeout",
+            ),
             Self::RequestHeadersTimeout => answer(
                 S::REQUEST_TIMEOUT,
                 F::NONE,
@@ -374,10 +423,25 @@ impl ErrorKind {
                 as_resource_exhausted,
             } => Answer {
                 grpc: as_resource_exhausted.then_some(grpc::RESOURCE_EXHAUSTED),
-                ..answer(*status, F::RATE_LIMITED, "local_rate_limited", "local_rate_limited")
+                ..answer(
+                    *status,
+                    F::RATE_LIMITED,
+                    "local_rate_limited",
+                    "local_rate_limited",
+                )
             },
-            Self::DropOverload => answer(S::SERVICE_UNAVAILABLE, F::DROP_OVERLOAD, "drop_overload", "drop overload"),
-            Self::Malformed(details) => answer(S::BAD_REQUEST, F::DOWNSTREAM_PROTOCOL_ERROR, details, "Bad Request"),
+            Self::DropOverload => answer(
+                S::SERVICE_UNAVAILABLE,
+                F::DROP_OVERLOAD,
+                "drop_overload",
+                "drop overload",
+            ),
+            Self::Malformed(details) => answer(
+                S::BAD_REQUEST,
+                F::DOWNSTREAM_PROTOCOL_ERROR,
+                details,
+                "Bad Request",
+            ),
             Self::RequestHeadersTooLarge => answer(
                 S::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 F::DOWNSTREAM_PROTOCOL_ERROR,
@@ -404,8 +468,18 @@ impl ErrorKind {
                 "downstream_remote_reset",
                 "",
             ),
-            Self::Overloaded => answer(S::SERVICE_UNAVAILABLE, F::OVERLOAD_MANAGER, "overload", "envoy overloaded"),
-            Self::Internal => answer(S::INTERNAL_SERVER_ERROR, F::NONE, "internal_error", "internal error"),
+            Self::Overloaded => answer(
+                S::SERVICE_UNAVAILABLE,
+                F::OVERLOAD_MANAGER,
+                "overload",
+                "envoy overloaded",
+            ),
+            Self::Internal => answer(
+                S::INTERNAL_SERVER_ERROR,
+                F::NONE,
+                "internal_error",
+                "internal error",
+            ),
         }
     }
 }
@@ -417,7 +491,12 @@ fn fault_answer(status: FaultAbortStatus) -> Answer {
     };
     Answer {
         grpc,
-        ..answer(status, ResponseFlags::FAULT_INJECTED, "fault_filter_abort", "fault filter abort")
+        ..answer(
+            status,
+            ResponseFlags::FAULT_INJECTED,
+            "fault_filter_abort",
+            "fault filter abort",
+        )
     }
 }
 
@@ -435,7 +514,14 @@ impl fmt::Display for Side {
 mod tests {
     use super::*;
 
-    fn check(error: impl Into<ProxyError>, status: u16, grpc: u32, flag: &str, details: &str, body: &str) {
+    fn check(
+        error: impl Into<ProxyError>,
+        status: u16,
+        grpc: u32,
+        flag: &str,
+        details: &str,
+        body: &str,
+    ) {
         let error = error.into();
         assert_eq!(error.status().as_u16(), status, "{error:?}");
         assert_eq!(error.grpc_status(), grpc, "{error:?}");
@@ -448,18 +534,50 @@ mod tests {
     fn answers_as_envoy_words_them() {
         use ErrorKind as K;
         check(K::RouteNotFound, 404, 12, "NR", "route_not_found", "");
-        check(K::ClusterNotFound(StatusCode::SERVICE_UNAVAILABLE), 503, 14, "NC", "cluster_not_found", "");
-        check(K::NoHealthyUpstream, 503, 14, "UH", "no_healthy_upstream", "no healthy upstream");
-        check(K::RouteTimeout, 504, 14, "UT", "response_timeout", "upstream request timeout");
         check(
-            K::MaxStreamDuration { request_complete: true },
+            K::ClusterNotFound(StatusCode::SERVICE_UNAVAILABLE),
+            503,
+            14,
+            "NC",
+            "cluster_not_found",
+            "",
+        );
+        check(
+            K::NoHealthyUpstream,
+            503,
+            14,
+            "UH",
+            "no_healthy_upstream",
+            "no healthy upstream",
+        );
+        check(
+            K::RouteTimeout,
+            504,
+            14,
+            "UT",
+            "response_timeout",
+            "upstream request timeout",
+        );
+        check(
+            K::MaxStreamDuration {
+                request_complete: true,
+            },
             504,
             4,
             "DT",
             "max_duration_timeout",
             "downstream duration timeout",
         );
-        check(K::StreamIdleTimeout { request_complete: false }, 408, 2, "SI", "stream_idle_timeout", "stream timeout");
+        check(
+            K::StreamIdleTimeout {
+                request_complete: false,
+            },
+            408,
+            2,
+            "SI",
+            "stream_idle_timeout",
+            "stream timeout",
+        );
         check(
             K::RbacDenied { policy: None },
             403,
@@ -468,7 +586,14 @@ mod tests {
             "rbac_access_denied_matched_policy[none]",
             "RBAC: access denied",
         );
-        check(K::FaultAbort(FaultAbortStatus::Grpc(14)), 503, 14, "FI", "fault_filter_abort", "fault filter abort");
+        check(
+            K::FaultAbort(FaultAbortStatus::Grpc(14)),
+            503,
+            14,
+            "FI",
+            "fault_filter_abort",
+            "fault filter abort",
+        );
         check(
             K::UpstreamReset(ResetReason::ConnectionTermination),
             503,

@@ -13,16 +13,31 @@ pub struct FaultDecision {
 }
 
 /// `active` is how many faults are in force now; `random` decides delay and abort apart.
-pub fn decide(fault: &FaultInjection, cluster: &str, head: &RequestHead<'_>, active: u32, random: [u64; 2]) -> FaultDecision {
-    let applies = fault.upstream_cluster.as_deref().is_none_or(|wanted| wanted == cluster)
+pub fn decide(
+    fault: &FaultInjection,
+    cluster: &str,
+    head: &RequestHead<'_>,
+    active: u32,
+    random: [u64; 2],
+) -> FaultDecision {
+    let applies = fault
+        .upstream_cluster
+        .as_deref()
+        .is_none_or(|wanted| wanted == cluster)
         && fault.headers.iter().all(|matcher| matcher.matches(head))
         && fault.max_active_faults.is_none_or(|max| active < max);
     if !applies {
         return FaultDecision::default();
     }
     FaultDecision {
-        delay: fault.delay.filter(|delay| delay.share.contains(random[0])).map(|delay| delay.delay),
-        abort: fault.abort.filter(|abort| abort.share.contains(random[1])).map(|abort| abort.status),
+        delay: fault
+            .delay
+            .filter(|delay| delay.share.contains(random[0]))
+            .map(|delay| delay.delay),
+        abort: fault
+            .abort
+            .filter(|abort| abort.share.contains(random[1]))
+            .map(|abort| abort.status),
     }
 }
 
@@ -35,19 +50,43 @@ mod tests {
     #[test]
     fn shares_limits_and_clusters() {
         let fault = FaultInjection {
-            delay: Some(FaultDelay { delay: Duration::from_secs(7), share: Fraction::ALWAYS }),
-            abort: Some(FaultAbort { status: FaultAbortStatus::Http(StatusCode::IM_A_TEAPOT), share: Fraction { numerator: 10, denominator: 100 } }),
+            delay: Some(FaultDelay {
+                delay: Duration::from_secs(7),
+                share: Fraction::ALWAYS,
+            }),
+            abort: Some(FaultAbort {
+                status: FaultAbortStatus::Http(StatusCode::IM_A_TEAPOT),
+                share: Fraction {
+                    numerator: 10,
+                    denominator: 100,
+                },
+            }),
             upstream_cluster: Some("ratings".into()),
             headers: Vec::new(),
             max_active_faults: Some(1),
         };
         let headers = HeaderMap::new();
-        let head = RequestHead { method: "GET", path: "/", authority: "a", scheme: "http", headers: &headers };
+        let head = RequestHead {
+            method: "GET",
+            path: "/",
+            authority: "a",
+            scheme: "http",
+            headers: &headers,
+        };
         let both = decide(&fault, "ratings", &head, 0, [99, 9]);
         assert_eq!(both.delay, Some(Duration::from_secs(7)));
-        assert_eq!(both.abort, Some(FaultAbortStatus::Http(StatusCode::IM_A_TEAPOT)));
+        assert_eq!(
+            both.abort,
+            Some(FaultAbortStatus::Http(StatusCode::IM_A_TEAPOT))
+        );
         assert_eq!(decide(&fault, "ratings", &head, 0, [99, 10]).abort, None);
-        assert_eq!(decide(&fault, "ratings", &head, 1, [0, 0]), FaultDecision::default());
-        assert_eq!(decide(&fault, "reviews", &head, 0, [0, 0]), FaultDecision::default());
+        assert_eq!(
+            decide(&fault, "ratings", &head, 1, [0, 0]),
+            FaultDecision::default()
+        );
+        assert_eq!(
+            decide(&fault, "reviews", &head, 0, [0, 0]),
+            FaultDecision::default()
+        );
     }
 }

@@ -36,9 +36,15 @@ pub fn match_filter_chain<'l>(
     let server_name = facts.server_name.map(|name| lower(name));
     let is_local = facts.source.ip() == facts.destination.ip() || facts.source.ip().is_loopback();
 
-    keep_most_specific(&mut left, |m| rank_port(m.destination_port, facts.destination.port()));
-    keep_most_specific(&mut left, |m| rank_address(&m.prefix_ranges, facts.destination.ip()));
-    keep_most_specific(&mut left, |m| rank_server_name(&m.server_names, server_name.as_deref()));
+    keep_most_specific(&mut left, |m| {
+        rank_port(m.destination_port, facts.destination.port())
+    });
+    keep_most_specific(&mut left, |m| {
+        rank_address(&m.prefix_ranges, facts.destination.ip())
+    });
+    keep_most_specific(&mut left, |m| {
+        rank_server_name(&m.server_names, server_name.as_deref())
+    });
     keep_most_specific(&mut left, |m| match m.transport_protocol {
         None => Some(0),
         Some(wanted) => (wanted == facts.transport).then_some(1),
@@ -54,12 +60,16 @@ pub fn match_filter_chain<'l>(
         SourceType::SameIpOrLoopback => is_local.then_some(1),
         SourceType::External => (!is_local).then_some(1),
     });
-    keep_most_specific(&mut left, |m| rank_address(&m.source_prefix_ranges, facts.source.ip()));
+    keep_most_specific(&mut left, |m| {
+        rank_address(&m.source_prefix_ranges, facts.source.ip())
+    });
     keep_most_specific(&mut left, |m| match m.source_ports.as_slice() {
         [] => Some(0),
         ports => ports.contains(&facts.source.port()).then_some(1),
     });
-    left.first().copied().or(listener.default_filter_chain.as_ref())
+    left.first()
+        .copied()
+        .or(listener.default_filter_chain.as_ref())
 }
 
 /// Ranks are `None` for no match, 0 for a criterion that is not set, more for more specific matches.

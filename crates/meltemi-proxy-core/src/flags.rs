@@ -79,8 +79,16 @@ impl ResponseFlags {
     }
 
     fn join(self, name: fn(&(Self, &'static str, &'static str)) -> &'static str) -> String {
-        let names: Vec<_> = Self::ALL.iter().filter(|row| self.contains(row.0)).map(name).collect();
-        if names.is_empty() { "-".to_owned() } else { names.join(",") }
+        let names: Vec<_> = Self::ALL
+            .iter()
+            .filter(|row| self.contains(row.0))
+            .map(name)
+            .collect();
+        if names.is_empty() {
+            "-".to_owned()
+        } else {
+            names.join(",")
+        }
     }
 }
 
@@ -101,9 +109,13 @@ mod tests {
     #[test]
     fn prints_as_envoy_does() {
         assert_eq!(ResponseFlags::NONE.to_string(), "-");
-        let flags = ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED.with(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
+        let flags = ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED
+            .with(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
         assert_eq!(flags.to_string(), "UF,URX");
-        assert_eq!(flags.long(), "UpstreamConnectionFailure,UpstreamRetryLimitExceeded");
+        assert_eq!(
+            flags.long(),
+            "UpstreamConnectionFailure,UpstreamRetryLimitExceeded"
+        );
     }
 
     #[test]

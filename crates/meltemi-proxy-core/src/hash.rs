@@ -17,7 +17,12 @@ pub struct RequestHash {
 }
 
 /// Combines the policies in order. `new_cookie` is the value for a cookie that must be made, chosen at random by the caller.
-pub fn request_hash(policies: &[HashPolicy], head: &RequestHead<'_>, source: IpAddr, new_cookie: u64) -> RequestHash {
+pub fn request_hash(
+    policies: &[HashPolicy],
+    head: &RequestHead<'_>,
+    source: IpAddr,
+    new_cookie: u64,
+) -> RequestHash {
     let mut result = RequestHash::default();
     for policy in policies {
         if let Some(value) = policy_hash(policy, head, source, new_cookie, &mut result.set_cookie) {
@@ -49,14 +54,18 @@ fn policy_hash(
                 return None;
             }
             if let Some(rewrite) = rewrite {
-                values.iter_mut().for_each(|value| *value = rewrite.apply(value));
+                values
+                    .iter_mut()
+                    .for_each(|value| *value = rewrite.apply(value));
             }
             // The order of the lines does not matter.
             values.sort();
             Some(xxhash64(&values.concat()))
         }
         HashSource::SourceIp => Some(xxhash64(source.to_canonical().to_string().as_bytes())),
-        HashSource::QueryParameter(name) => head.query_parameter(name).map(|value| xxhash64(value.as_bytes())),
+        HashSource::QueryParameter(name) => head
+            .query_parameter(name)
+            .map(|value| xxhash64(value.as_bytes())),
         HashSource::Cookie {
             name,
             ttl,
@@ -76,7 +85,11 @@ fn policy_hash(
 }
 
 fn cookie<'a>(head: &RequestHead<'a>, name: &str) -> Option<&'a str> {
-    let lines = head.headers.get_all(COOKIE).into_iter().filter_map(|value| value.to_str().ok());
+    let lines = head
+        .headers
+        .get_all(COOKIE)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok());
     lines
         .flat_map(|line| line.split(';'))
         .filter_map(|pair| pair.trim().split_once('='))
@@ -85,7 +98,13 @@ fn cookie<'a>(head: &RequestHead<'a>, name: &str) -> Option<&'a str> {
 }
 
 /// A TTL of zero makes a session cookie.
-fn new_cookie_header(name: &str, value: &str, ttl: Duration, path: &str, attributes: &[(std::sync::Arc<str>, std::sync::Arc<str>)]) -> String {
+fn new_cookie_header(
+    name: &str,
+    value: &str,
+    ttl: Duration,
+    path: &str,
+    attributes: &[(std::sync::Arc<str>, std::sync::Arc<str>)],
+) -> String {
     let mut header = format!("{name}=\"{value}\"");
     if !ttl.is_zero() {
         header.push_str(&format!("; Max-Age={}", ttl.as_secs()));
@@ -94,7 +113,11 @@ fn new_cookie_header(name: &str, value: &str, ttl: Duration, path: &str, attribu
         header.push_str(&format!("; Path={path}"));
     }
     for (key, value) in attributes {
-        header.push_str(&if value.is_empty() { format!("; {key}") } else { format!("; {key}={value}") });
+        header.push_str(&if value.is_empty() {
+            format!("; {key}")
+        } else {
+            format!("; {key}={value}")
+        });
     }
     header.push_str("; HttpOnly");
     header
@@ -108,38 +131,85 @@ mod tests {
 
     fn by_header(terminal: bool) -> HashPolicy {
         let source = HeaderSource::Header(HeaderName::from_static("x-user"));
-        HashPolicy { source: HashSource::Header { source, rewrite: None }, terminal }
+        HashPolicy {
+            source: HashSource::Header {
+                source,
+                rewrite: None,
+            },
+            terminal,
+        }
     }
 
     fn hash(policies: &[HashPolicy], headers: &HeaderMap) -> RequestHash {
-        let head = RequestHead { method: "GET", path: "/?q=1", authority: "a", scheme: "http", headers };
+        let head = RequestHead {
+            method: "GET",
+            path: "/?q=1",
+            authority: "a",
+            scheme: "http",
+            headers,
+        };
         request_hash(policies, &head, "10.0.0.1".parse().unwrap(), 7)
     }
 
     #[test]
     fn policies_combine_until_a_terminal_one() {
-        let source_ip = HashPolicy { source: HashSource::SourceIp, terminal: false };
+        let source_ip = HashPolicy {
+            source: HashSource::SourceIp,
+            terminal: false,
+        };
         let ip = xxhash64(b"10.0.0.1");
         let user = xxhash64(b"jason");
         let mut headers = HeaderMap::new();
         assert_eq!(hash(&[by_header(true)], &headers).hash, None);
-        assert_eq!(hash(&[by_header(true), source_ip.clone()], &headers).hash, Some(ip));
+        assert_eq!(
+            hash(&[by_header(true), source_ip.clone()], &headers).hash,
+            Some(ip)
+        );
         headers.insert("x-user", HeaderValue::from_static("jason"));
-        assert_eq!(hash(&[by_header(true), source_ip.clone()], &headers).hash, Some(user));
-        assert_eq!(hash(&[by_header(false), source_ip], &headers).hash, Some(user.rotate_left(1) ^ ip));
-        let query = HashPolicy { source: HashSource::QueryParameter("q".into()), terminal: false };
+        assert_eq!(
+            hash(&[by_header(true), source_ip.clone()], &headers).hash,
+            Some(user)
+        );
+        assert_eq!(
+            hash(&[by_header(false), source_ip], &headers).hash,
+            Some(user.rotate_left(1) ^ ip)
+        );
+        let query = HashPolicy {
+            source: HashSource::QueryParameter("q".into()),
+            terminal: false,
+        };
         assert_eq!(hash(&[query], &headers).hash, Some(xxhash64(b"1")));
     }
 
     #[test]
     fn cookies_are_read_or_made() {
-        let cookie = HashSource::Cookie { name: "user".into(), ttl: Some(Duration::from_secs(60)), path: "/".into(), attributes: Vec::new() };
-        let policy = [HashPolicy { source: cookie, terminal: false }];
+        let cookie = HashSource::Cookie {
+            name: "user".into(),
+            ttl: Some(Duration::from_secs(60)),
+            path: "/".into(),
+            attributes: Vec::new(),
+        };
+        let policy = [HashPolicy {
+            source: cookie,
+            terminal: false,
+        }];
         let mut headers = HeaderMap::new();
         let made = hash(&policy, &headers);
-        assert_eq!(made.set_cookie.as_deref(), Some("user=\"0000000000000007\"; Max-Age=60; Path=/; HttpOnly"));
-        headers.insert(COOKIE, HeaderValue::from_static("a=b; user=0000000000000007"));
-        assert_eq!(hash(&policy, &headers), RequestHash { hash: made.hash, set_cookie: None });
+        assert_eq!(
+            made.set_cookie.as_deref(),
+            Some("user=\"0000000000000007\"; Max-Age=60; Path=/; HttpOnly")
+        );
+        headers.insert(
+            COOKIE,
+            HeaderValue::from_static("a=b; user=0000000000000007"),
+        );
+        assert_eq!(
+            hash(&policy, &headers),
+            RequestHash {
+                hash: made.hash,
+                set_cookie: None
+            }
+        );
     }
 
     /// Known answers of xxHash64, seed 0.

@@ -54,7 +54,9 @@ fn put(headers: &mut HeaderMap, name: &HeaderName, value: HeaderValue, append: H
         }
         HeaderAppend::AddIfAbsent if is_there => {}
         HeaderAppend::OverwriteIfExists if !is_there => {}
-        HeaderAppend::AddIfAbsent | HeaderAppend::OverwriteIfExists | HeaderAppend::OverwriteIfExistsOrAdd => {
+        HeaderAppend::AddIfAbsent
+        | HeaderAppend::OverwriteIfExists
+        | HeaderAppend::OverwriteIfExistsOrAdd => {
             headers.insert(name, value);
         }
     }
@@ -72,12 +74,30 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
         .collect();
     for name in listed {
         // Naming end-to-end fields that we depend on must not make them vanish.
-        if ![header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING].contains(&name) && !is_ours(&name) {
+        if ![
+            header::HOST,
+            header::CONTENT_LENGTH,
+            header::TRANSFER_ENCODING,
+        ]
+        .contains(&name)
+            && !is_ours(&name)
+        {
             headers.remove(name);
         }
     }
-    let wants_trailers = headers.get_all(header::TE).into_iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
-    for name in ["connection", "proxy-connection", "keep-alive", "te", "transfer-encoding", "upgrade", "http2-settings"] {
+    let wants_trailers = headers
+        .get_all(header::TE)
+        .into_iter()
+        .any(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    for name in [
+        "connection",
+        "proxy-connection",
+        "keep-alive",
+        "te",
+        "transfer-encoding",
+        "upgrade",
+        "http2-settings",
+    ] {
         headers.remove(name);
     }
     if wants_trailers {
@@ -99,7 +119,12 @@ mod tests {
             ":path" => HeaderSource::Path,
             name => HeaderSource::Header(name.parse().unwrap()),
         };
-        HeaderMutation { target, value: HeaderTemplate::Literal(HeaderValue::from_static(value)), append, keep_empty: false }
+        HeaderMutation {
+            target,
+            value: HeaderTemplate::Literal(HeaderValue::from_static(value)),
+            append,
+            keep_empty: false,
+        }
     }
 
     #[test]
@@ -111,12 +136,21 @@ mod tests {
             (A::OverwriteIfExistsOrAdd, vec!["new"], vec!["new"]),
             (A::OverwriteIfExists, vec!["new"], vec![]),
         ] {
-            let mutations = HeaderMutations { remove: Vec::new(), add: vec![mutation("x", "new", append)] };
+            let mutations = HeaderMutations {
+                remove: Vec::new(),
+                add: vec![mutation("x", "new", append)],
+            };
             for (old, expected) in [(Some("old"), there), (None, absent)] {
                 let mut headers = HeaderMap::new();
-                headers.extend(old.map(|old| (HeaderName::from_static("x"), HeaderValue::from_static(old))));
+                headers.extend(
+                    old.map(|old| (HeaderName::from_static("x"), HeaderValue::from_static(old))),
+                );
                 apply(&mutations, &mut headers, &|_| String::new());
-                let found: Vec<_> = headers.get_all("x").iter().map(|v| v.to_str().unwrap()).collect();
+                let found: Vec<_> = headers
+                    .get_all("x")
+                    .iter()
+                    .map(|v| v.to_str().unwrap())
+                    .collect();
                 assert_eq!(found, expected, "{append:?} {old:?}");
             }
         }
@@ -124,21 +158,43 @@ mod tests {
 
     #[test]
     fn pseudo_headers_removals_and_bad_values() {
-        let mut add = vec![mutation(":path", "/new", HeaderAppend::OverwriteIfExistsOrAdd), mutation("y", "", HeaderAppend::AddIfAbsent)];
+        let mut add = vec![
+            mutation(":path", "/new", HeaderAppend::OverwriteIfExistsOrAdd),
+            mutation("y", "", HeaderAppend::AddIfAbsent),
+        ];
         let mut formatted = mutation("z", "", HeaderAppend::AddIfAbsent);
         formatted.value = HeaderTemplate::Format(Vec::new());
         add.push(formatted);
-        let mutations = HeaderMutations { remove: vec!["a".parse().unwrap()], add };
-        let mut headers: HeaderMap = [("a".parse().unwrap(), HeaderValue::from_static("1"))].into_iter().collect();
+        let mutations = HeaderMutations {
+            remove: vec!["a".parse().unwrap()],
+            add,
+        };
+        let mut headers: HeaderMap = [("a".parse().unwrap(), HeaderValue::from_static("1"))]
+            .into_iter()
+            .collect();
         let pseudo = apply(&mutations, &mut headers, &|_| "a\r\nb".to_owned());
-        assert_eq!(pseudo, PseudoHeaders { path: Some("/new".to_owned()), authority: None });
+        assert_eq!(
+            pseudo,
+            PseudoHeaders {
+                path: Some("/new".to_owned()),
+                authority: None
+            }
+        );
         assert!(headers.is_empty());
     }
 
     #[test]
     fn hop_by_hop() {
         let mut headers = HeaderMap::new();
-        for (name, value) in [("connection", "close, x-a, x-forwarded-for, host"), ("x-a", "1"), ("x-forwarded-for", "1"), ("host", "a"), ("te", "trailers"), ("upgrade", "h2c"), ("keep-alive", "5")] {
+        for (name, value) in [
+            ("connection", "close, x-a, x-forwarded-for, host"),
+            ("x-a", "1"),
+            ("x-forwarded-for", "1"),
+            ("host", "a"),
+            ("te", "trailers"),
+            ("upgrade", "h2c"),
+            ("keep-alive", "5"),
+        ] {
             headers.append(name, HeaderValue::from_static(value));
         }
         remove_hop_by_hop(&mut headers);

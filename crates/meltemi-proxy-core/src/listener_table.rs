@@ -41,7 +41,9 @@ impl ListenerTable {
 
     /// The listeners that own a socket.
     pub fn bound(&self) -> impl Iterator<Item = &Arc<Listener>> {
-        self.listeners.iter().filter(|listener| listener.bind_to_port)
+        self.listeners
+            .iter()
+            .filter(|listener| listener.bind_to_port)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Listener>> {
@@ -65,7 +67,13 @@ mod tests {
     #[test]
     fn exact_then_wildcard_then_nothing() {
         let table = ListenerTable::new(
-            ["10.96.0.10:53", "0.0.0.0:9080", "10.96.0.7:9080", "[::]:9080"].map(|a| Arc::new(listener(a))),
+            [
+                "10.96.0.10:53",
+                "0.0.0.0:9080",
+                "10.96.0.7:9080",
+                "[::]:9080",
+            ]
+            .map(|a| Arc::new(listener(a))),
         );
         for (destination, expected) in [
             ("10.96.0.10:53", Some("10.96.0.10:53")),

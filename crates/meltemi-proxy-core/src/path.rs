@@ -22,7 +22,10 @@ pub struct PathRejected;
 /// # Errors
 /// Escaped slashes where they are refused; when normalising: a broken escape, an escaped NUL, a dot segment with path
 /// parameters, or a path that does not start with a slash.
-pub fn normalise(path_and_query: &str, rules: PathNormalisation) -> Result<PathOutcome, PathRejected> {
+pub fn normalise(
+    path_and_query: &str,
+    rules: PathNormalisation,
+) -> Result<PathOutcome, PathRejected> {
     let (path, query) = match path_and_query.find('?') {
         Some(at) => path_and_query.split_at(at),
         None => (path_and_query, ""),
@@ -36,7 +39,9 @@ pub fn normalise(path_and_query: &str, rules: PathNormalisation) -> Result<PathO
         match rules.escaped_slashes {
             EscapedSlashes::Keep => {}
             EscapedSlashes::Reject => return Err(PathRejected),
-            EscapedSlashes::UnescapeAndRedirect | EscapedSlashes::UnescapeAndForward => current = unescape_slashes(path),
+            EscapedSlashes::UnescapeAndRedirect | EscapedSlashes::UnescapeAndForward => {
+                current = unescape_slashes(path)
+            }
         }
     }
     if rules.normalize {
@@ -49,11 +54,13 @@ pub fn normalise(path_and_query: &str, rules: PathNormalisation) -> Result<PathO
         return Ok(PathOutcome::Unchanged);
     }
     let whole = current + query;
-    Ok(if has_escaped_slash && rules.escaped_slashes == EscapedSlashes::UnescapeAndRedirect {
-        PathOutcome::Redirect(whole)
-    } else {
-        PathOutcome::Changed(whole)
-    })
+    Ok(
+        if has_escaped_slash && rules.escaped_slashes == EscapedSlashes::UnescapeAndRedirect {
+            PathOutcome::Redirect(whole)
+        } else {
+            PathOutcome::Changed(whole)
+        },
+    )
 }
 
 fn has_escaped_slash(path: &str) -> bool {
@@ -78,12 +85,19 @@ fn decode_unreserved(path: &str) -> Result<String, PathRejected> {
         match c {
             '\\' => out.push('/'),
             '%' => {
-                let mut digit = || chars.next().and_then(|c| c.to_digit(16)).ok_or(PathRejected);
+                let mut digit = || {
+                    chars
+                        .next()
+                        .and_then(|c| c.to_digit(16))
+                        .ok_or(PathRejected)
+                };
                 let (high, low) = (digit()?, digit()?);
                 let byte = u8::try_from(high * 16 + low).map_err(|_| PathRejected)?;
                 match byte {
                     0 => return Err(PathRejected),
-                    b if b.is_ascii_alphanumeric() || b"-._~".contains(&b) => out.push(char::from(b)),
+                    b if b.is_ascii_alphanumeric() || b"-._~".contains(&b) => {
+                        out.push(char::from(b))
+                    }
                     b => out.push_str(&format!("%{b:02X}")),
                 }
             }
@@ -109,7 +123,9 @@ fn remove_dot_segments(path: &str) -> Result<String, PathRejected> {
                     kept.push("");
                 }
             }
-            other if other.starts_with(".;") || other.starts_with("..;") => return Err(PathRejected),
+            other if other.starts_with(".;") || other.starts_with("..;") => {
+                return Err(PathRejected);
+            }
             other => kept.push(other),
         }
     }
@@ -130,7 +146,11 @@ fn merge_slashes(path: &str) -> String {
 mod tests {
     use super::*;
 
-    const BASE: PathNormalisation = PathNormalisation { normalize: true, merge_slashes: false, escaped_slashes: EscapedSlashes::Keep };
+    const BASE: PathNormalisation = PathNormalisation {
+        normalize: true,
+        merge_slashes: false,
+        escaped_slashes: EscapedSlashes::Keep,
+    };
 
     fn check(rules: PathNormalisation, path: &str, expected: Result<&str, PathRejected>) {
         let outcome = normalise(path, rules).map(|outcome| match outcome {
@@ -157,26 +177,70 @@ mod tests {
         ] {
             check(BASE, path, Ok(expected));
         }
-        for path in ["/a%", "/a%2", "/a%zz", "/a%00", "a/b", "/pub/..;/admin", "/.;x/admin"] {
+        for path in [
+            "/a%",
+            "/a%2",
+            "/a%zz",
+            "/a%00",
+            "a/b",
+            "/pub/..;/admin",
+            "/.;x/admin",
+        ] {
             check(BASE, path, Err(PathRejected));
         }
     }
 
     #[test]
     fn slashes() {
-        let merge = PathNormalisation { merge_slashes: true, ..BASE };
+        let merge = PathNormalisation {
+            merge_slashes: true,
+            ..BASE
+        };
         check(merge, "//a///b//?c//d", Ok("/a/b/?c//d"));
-        check(PathNormalisation { escaped_slashes: EscapedSlashes::UnescapeAndForward, ..merge }, "/a%2f%2Fadmin", Ok("/a/admin"));
-        check(PathNormalisation { escaped_slashes: EscapedSlashes::UnescapeAndForward, ..merge }, "/a/..%5Cadmin", Ok("/admin"));
-        check(PathNormalisation { escaped_slashes: EscapedSlashes::Reject, ..BASE }, "/a%2Fb", Err(PathRejected));
-        let redirect = PathNormalisation { escaped_slashes: EscapedSlashes::UnescapeAndRedirect, ..BASE };
-        assert_eq!(normalise("/a%2Fb?c", redirect), Ok(PathOutcome::Redirect("/a/b?c".to_owned())));
-        assert_eq!(normalise("/a/./b", redirect), Ok(PathOutcome::Changed("/a/b".to_owned())));
+        check(
+            PathNormalisation {
+                escaped_slashes: EscapedSlashes::UnescapeAndForward,
+                ..merge
+            },
+            "/a%2f%2Fadmin",
+            Ok("/a/admin"),
+        );
+        check(
+            PathNormalisation {
+                escaped_slashes: EscapedSlashes::UnescapeAndForward,
+                ..merge
+            },
+            "/a/..%5Cadmin",
+            Ok("/admin"),
+        );
+        check(
+            PathNormalisation {
+                escaped_slashes: EscapedSlashes::Reject,
+                ..BASE
+            },
+            "/a%2Fb",
+            Err(PathRejected),
+        );
+        let redirect = PathNormalisation {
+            escaped_slashes: EscapedSlashes::UnescapeAndRedirect,
+            ..BASE
+        };
+        assert_eq!(
+            normalise("/a%2Fb?c", redirect),
+            Ok(PathOutcome::Redirect("/a/b?c".to_owned()))
+        );
+        assert_eq!(
+            normalise("/a/./b", redirect),
+            Ok(PathOutcome::Changed("/a/b".to_owned()))
+        );
     }
 
     #[test]
     fn off_is_off() {
-        let off = PathNormalisation { normalize: false, ..BASE };
+        let off = PathNormalisation {
+            normalize: false,
+            ..BASE
+        };
         assert_eq!(normalise("/a/../%61", off), Ok(PathOutcome::Unchanged));
     }
 

@@ -4,7 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::request::RequestHead;
-use crate::runtime::{RbacAction, RbacFilter, RbacPermission, RbacPolicy, RbacPrincipal, RbacRules};
+use crate::runtime::{
+    RbacAction, RbacFilter, RbacPermission, RbacPolicy, RbacPrincipal, RbacRules,
+};
 
 /// What policies look at. A connection has no head: tests of headers and paths then never match.
 #[derive(Debug, Clone, Copy)]
@@ -29,7 +31,10 @@ pub struct Verdict<'r> {
 }
 
 /// The enforced and the shadow verdict of a filter; shadow is `None` without shadow rules.
-pub fn evaluate<'r>(filter: &'r RbacFilter, request: &RbacRequest<'_>) -> (Verdict<'r>, Option<Verdict<'r>>) {
+pub fn evaluate<'r>(
+    filter: &'r RbacFilter,
+    request: &RbacRequest<'_>,
+) -> (Verdict<'r>, Option<Verdict<'r>>) {
     let enforced = filter.rules.as_ref().map_or(
         Verdict {
             is_allowed: true,
@@ -37,7 +42,13 @@ pub fn evaluate<'r>(filter: &'r RbacFilter, request: &RbacRequest<'_>) -> (Verdi
         },
         |rules| rules.evaluate(request),
     );
-    (enforced, filter.shadow_rules.as_ref().map(|rules| rules.evaluate(request)))
+    (
+        enforced,
+        filter
+            .shadow_rules
+            .as_ref()
+            .map(|rules| rules.evaluate(request)),
+    )
 }
 
 impl RbacRules {
@@ -57,8 +68,13 @@ impl RbacRules {
 
 impl RbacPolicy {
     fn matches(&self, request: &RbacRequest<'_>) -> bool {
-        self.permissions.iter().any(|permission| permission.matches(request))
-            && self.principals.iter().any(|principal| principal.matches(request))
+        self.permissions
+            .iter()
+            .any(|permission| permission.matches(request))
+            && self
+                .principals
+                .iter()
+                .any(|principal| principal.matches(request))
     }
 }
 
@@ -70,7 +86,9 @@ impl RbacPermission {
             Self::AnyOf(list) => list.iter().any(|inner| inner.matches(request)),
             Self::Not(inner) => !inner.matches(request),
             Self::Header(matcher) => request.head.is_some_and(|head| matcher.matches(head)),
-            Self::UrlPath(matcher) => request.path().is_some_and(|path| matcher.matches(path.as_bytes())),
+            Self::UrlPath(matcher) => request
+                .path()
+                .is_some_and(|path| matcher.matches(path.as_bytes())),
             Self::DestinationIp(net) => net.contains(&request.destination.ip().to_canonical()),
             Self::DestinationPort(port) => request.destination.port() == *port,
             Self::DestinationPortRange { start, end } => {
@@ -91,13 +109,15 @@ impl RbacPrincipal {
             Self::AnyOf(list) => list.iter().any(|inner| inner.matches(request)),
             Self::Not(inner) => !inner.matches(request),
             Self::Authenticated(None) => request.peer_uri_san.is_some(),
-            Self::Authenticated(Some(matcher)) | Self::PeerPrincipal(matcher) => {
-                request.peer_uri_san.is_some_and(|san| matcher.matches(san.as_bytes()))
-            }
+            Self::Authenticated(Some(matcher)) | Self::PeerPrincipal(matcher) => request
+                .peer_uri_san
+                .is_some_and(|san| matcher.matches(san.as_bytes())),
             Self::DirectRemoteIp(net) => net.contains(&request.direct_remote.to_canonical()),
             Self::RemoteIp(net) => net.contains(&request.remote.to_canonical()),
             Self::Header(matcher) => request.head.is_some_and(|head| matcher.matches(head)),
-            Self::UrlPath(matcher) => request.path().is_some_and(|path| matcher.matches(path.as_bytes())),
+            Self::UrlPath(matcher) => request
+                .path()
+                .is_some_and(|path| matcher.matches(path.as_bytes())),
         }
     }
 }
@@ -130,17 +150,28 @@ mod tests {
                 RbacPermission::UrlPath(StringMatcher::prefix("/reviews")),
                 RbacPermission::DestinationPort(9080),
             ])],
-            principals: vec![RbacPrincipal::Authenticated(Some(StringMatcher::exact(PRODUCTPAGE)))],
+            principals: vec![RbacPrincipal::Authenticated(Some(StringMatcher::exact(
+                PRODUCTPAGE,
+            )))],
         };
         RbacFilter {
-            rules: Some(RbacRules { action, policies: vec![policy] }),
+            rules: Some(RbacRules {
+                action,
+                policies: vec![policy],
+            }),
             ..RbacFilter::default()
         }
     }
 
     fn check(filter: &RbacFilter, method: &str, path: &str, peer: Option<&str>, allowed: bool) {
         let headers = HeaderMap::new();
-        let head = RequestHead { method, path, authority: "reviews", scheme: "http", headers: &headers };
+        let head = RequestHead {
+            method,
+            path,
+            authority: "reviews",
+            scheme: "http",
+            headers: &headers,
+        };
         let request = RbacRequest {
             head: Some(&head),
             destination: "10.244.0.7:9080".parse().unwrap(),
@@ -149,7 +180,11 @@ mod tests {
             requested_server_name: None,
             peer_uri_san: peer,
         };
-        assert_eq!(evaluate(filter, &request).0.is_allowed, allowed, "{method} {path} {peer:?}");
+        assert_eq!(
+            evaluate(filter, &request).0.is_allowed,
+            allowed,
+            "{method} {path} {peer:?}"
+        );
     }
 
     #[test]
@@ -158,18 +193,33 @@ mod tests {
         check(&filter, "GET", "/reviews/0?x", Some(PRODUCTPAGE), true);
         check(&filter, "POST", "/reviews/0", Some(PRODUCTPAGE), false);
         check(&filter, "GET", "/ratings", Some(PRODUCTPAGE), false);
-        check(&filter, "GET", "/reviews", Some("spiffe://cluster.local/ns/default/sa/other"), false);
+        check(
+            &filter,
+            "GET",
+            "/reviews",
+            Some("spiffe://cluster.local/ns/default/sa/other"),
+            false,
+        );
         check(&filter, "GET", "/reviews", None, false);
     }
 
     #[test]
     fn deny_and_log() {
-        check(&rules(RbacAction::Deny), "GET", "/reviews", Some(PRODUCTPAGE), false);
+        check(
+            &rules(RbacAction::Deny),
+            "GET",
+            "/reviews",
+            Some(PRODUCTPAGE),
+            false,
+        );
         check(&rules(RbacAction::Deny), "GET", "/reviews", None, true);
         check(&rules(RbacAction::Log), "GET", "/other", None, true);
         check(&RbacFilter::default(), "GET", "/", None, true);
         let nothing = RbacFilter {
-            rules: Some(RbacRules { action: RbacAction::Allow, policies: Vec::new() }),
+            rules: Some(RbacRules {
+                action: RbacAction::Allow,
+                policies: Vec::new(),
+            }),
             ..RbacFilter::default()
         };
         check(&nothing, "GET", "/", Some(PRODUCTPAGE), false);

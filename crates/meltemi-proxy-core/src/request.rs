@@ -150,7 +150,8 @@ impl QueryMatcher {
 pub fn without_port(authority: &str) -> &str {
     match authority.rsplit_once(':') {
         Some((host, port))
-            if (!host.contains(':') || host.ends_with(']')) && port.bytes().all(|c| c.is_ascii_digit()) =>
+            if (!host.contains(':') || host.ends_with(']'))
+                && port.bytes().all(|c| c.is_ascii_digit()) =>
         {
             host
         }
@@ -187,7 +188,11 @@ mod tests {
         for value in values {
             headers.append("x-role", HeaderValue::from_static(value));
         }
-        assert_eq!(matcher.matches_headers(&headers), expected, "{matcher:?} {values:?}");
+        assert_eq!(
+            matcher.matches_headers(&headers),
+            expected,
+            "{matcher:?} {values:?}"
+        );
     }
 
     #[test]
@@ -196,7 +201,10 @@ mod tests {
         check(&exact, &["user", "admin"], true);
         check(&exact, &["user,admin"], false);
         check(&exact, &["admin "], true);
-        let inverted = HeaderMatcher { invert: true, ..exact };
+        let inverted = HeaderMatcher {
+            invert: true,
+            ..exact
+        };
         check(&inverted, &["user", "admin"], false);
         check(&inverted, &["user"], true);
     }
@@ -219,14 +227,27 @@ mod tests {
         check(&matcher(HeaderMatch::Present(true)), &[], false);
         check(&matcher(HeaderMatch::Present(false)), &[], true);
         let range = matcher(HeaderMatch::Range { start: -10, end: 0 });
-        for (value, expected) in [("-1", true), ("-10", true), ("0", false), ("somestring", false), ("10.9", false), ("-1somestring", false)] {
+        for (value, expected) in [
+            ("-1", true),
+            ("-10", true),
+            ("0", false),
+            ("somestring", false),
+            ("10.9", false),
+            ("-1somestring", false),
+        ] {
             check(&range, &[value], expected);
         }
     }
 
     #[test]
     fn ports_of_authorities() {
-        for (authority, host) in [("a.b:80", "a.b"), ("a.b", "a.b"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]"), ("::1", "::1")] {
+        for (authority, host) in [
+            ("a.b:80", "a.b"),
+            ("a.b", "a.b"),
+            ("[::1]:80", "[::1]"),
+            ("[::1]", "[::1]"),
+            ("::1", "::1"),
+        ] {
             assert_eq!(without_port(authority), host);
         }
     }

@@ -48,7 +48,10 @@ impl<'p> Retries<'p> {
     /// policy with `x-envoy-retry-on`, `x-envoy-retry-grpc-on` and `x-envoy-max-retries`, as in Envoy's router.
     pub fn new(policy: &'p RetryPolicy, head: &RequestHead<'_>, trusted: bool) -> Option<Self> {
         let is_retriable = policy.retriable_request_headers.is_empty()
-            || policy.retriable_request_headers.iter().any(|m| m.matches(head));
+            || policy
+                .retriable_request_headers
+                .iter()
+                .any(|m| m.matches(head));
         if !is_retriable {
             return None;
         }
@@ -95,7 +98,9 @@ impl<'p> Retries<'p> {
 
     fn is_retriable(&self, outcome: &AttemptOutcome<'_>) -> bool {
         match outcome {
-            AttemptOutcome::Response { status, headers } => self.is_retriable_response(*status, headers),
+            AttemptOutcome::Response { status, headers } => {
+                self.is_retriable_response(*status, headers)
+            }
             AttemptOutcome::Reset {
                 reason,
                 request_started,
@@ -127,14 +132,25 @@ impl<'p> Retries<'p> {
             || (on.gateway_error && matches!(status.as_u16(), 502..=504))
             || (on.retriable_4xx && status == StatusCode::CONFLICT)
             || (on.retriable_status_codes && self.policy.retriable_status_codes.contains(&status))
-            || (on.retriable_headers && self.policy.retriable_headers.iter().any(|m| m.matches_headers(headers)))
+            || (on.retriable_headers
+                && self
+                    .policy
+                    .retriable_headers
+                    .iter()
+                    .any(|m| m.matches_headers(headers)))
             || grpc_status(headers).is_some_and(|code| on.has_grpc(code))
     }
 }
 
 /// The `grpc-status` of response headers or trailers.
 pub fn grpc_status(headers: &HeaderMap) -> Option<u32> {
-    headers.get("grpc-status")?.to_str().ok()?.trim().parse().ok()
+    headers
+        .get("grpc-status")?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
 }
 
 impl RetryBackoff {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::request::RequestHead;
 use crate::runtime::{
-    ClusterTarget, ForwardAction, PathMatch, Route, RouteMatch, VirtualHost, WeightedCluster, WeightedClusters,
+    ClusterTarget, ForwardAction, PathMatch, Route, RouteMatch, VirtualHost, WeightedCluster,
+    WeightedClusters,
 };
 
 /// Selects the first route that matches (Envoy `VirtualHost.routes`). `random` serves `runtime_fraction`.
@@ -22,7 +23,9 @@ pub fn select<'v>(
 impl RouteMatch {
     pub fn matches(&self, head: &RequestHead<'_>, random: u64) -> bool {
         self.path.matches(head)
-            && self.runtime_fraction.is_none_or(|fraction| fraction.contains(random))
+            && self
+                .runtime_fraction
+                .is_none_or(|fraction| fraction.contains(random))
             && (!self.grpc_only || head.is_grpc())
             && self.headers.iter().all(|matcher| matcher.matches(head))
             && self.query.iter().all(|matcher| matcher.matches(head))
@@ -61,7 +64,9 @@ impl PathMatch {
     /// How many bytes of the path a prefix rewrite replaces; `None` for the whole path.
     pub fn rewritten_len(&self) -> Option<usize> {
         match self {
-            Self::Prefix { prefix, .. } | Self::SeparatedPrefix { prefix, .. } => Some(prefix.len()),
+            Self::Prefix { prefix, .. } | Self::SeparatedPrefix { prefix, .. } => {
+                Some(prefix.len())
+            }
             Self::Exact { .. } | Self::Regex(_) | Self::Connect => None,
         }
     }

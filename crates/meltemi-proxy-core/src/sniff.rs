@@ -43,7 +43,9 @@ pub fn sniff(bytes: &[u8]) -> Sniffed {
 fn sniff_http1(bytes: &[u8]) -> Sniffed {
     let line = match bytes.iter().position(|c| *c == b'\n') {
         Some(end) => &bytes[..end],
-        None if !is_possible_request_line(bytes) || bytes.len() > SNIFF_LIMIT_BYTES => return Sniffed::Other,
+        None if !is_possible_request_line(bytes) || bytes.len() > SNIFF_LIMIT_BYTES => {
+            return Sniffed::Other;
+        }
         None => return Sniffed::NeedMore,
     };
     let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -89,8 +91,14 @@ mod tests {
             (b"G", Sniffed::NeedMore),
             (b"GET / HTTP/1.1\r", Sniffed::NeedMore),
             (b"GET / HTTP/1.1\r\n", Sniffed::Http1(Http1Version::Http11)),
-            (b"GET / HTTP/1.0\nHost: a\n", Sniffed::Http1(Http1Version::Http10)),
-            (b"BREW /pot HTTP/1.1\r\n", Sniffed::Http1(Http1Version::Http11)),
+            (
+                b"GET / HTTP/1.0\nHost: a\n",
+                Sniffed::Http1(Http1Version::Http10),
+            ),
+            (
+                b"BREW /pot HTTP/1.1\r\n",
+                Sniffed::Http1(Http1Version::Http11),
+            ),
             (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r", Sniffed::NeedMore),
             (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Sniffed::Http2),
             (b"PRI * HTTP/2.0\r\n\r\nXX", Sniffed::Other),
@@ -98,17 +106,30 @@ mod tests {
             (b"\x00\x01", Sniffed::Other),
             (b"*3\r\n$3\r\nSET\r\n", Sniffed::Other),
         ] {
-            assert_eq!(sniff(bytes), expected, "{:?}", String::from_utf8_lossy(bytes));
+            assert_eq!(
+                sniff(bytes),
+                expected,
+                "{:?}",
+                String::from_utf8_lossy(bytes)
+            );
         }
     }
 
     #[test]
     fn an_answer_for_a_prefix_is_final() {
-        for whole in [&b"\x16\x03\x01abc"[..], b"GET /a HTTP/1.1\r\nx", PREFACE, b"hello there\n"] {
+        for whole in [
+            &b"\x16\x03\x01abc"[..],
+            b"GET /a HTTP/1.1\r\nx",
+            PREFACE,
+            b"hello there\n",
+        ] {
             let last = sniff(whole);
             for end in 0..whole.len() {
                 let early = sniff(&whole[..end]);
-                assert!(early == Sniffed::NeedMore || early == last, "{early:?} at {end}, {last:?}");
+                assert!(
+                    early == Sniffed::NeedMore || early == last,
+                    "{early:?} at {end}, {last:?}"
+                );
             }
         }
     }

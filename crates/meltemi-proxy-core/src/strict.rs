@@ -65,7 +65,12 @@ pub fn check_head(
     check_framing(version, headers)?;
     check_host(method, uri, version, headers, default_host)?;
     check_path(method, uri)?;
-    let is_bad = |value: &http::HeaderValue| value.as_bytes().iter().any(|c| matches!(c, 0 | b'\r' | b'\n'));
+    let is_bad = |value: &http::HeaderValue| {
+        value
+            .as_bytes()
+            .iter()
+            .any(|c| matches!(c, 0 | b'\r' | b'\n'))
+    };
     if headers.values().any(is_bad) {
         return Err(Malformed::HeaderValue);
     }
@@ -79,7 +84,12 @@ fn check_framing(version: Version, headers: &HeaderMap) -> Result<(), Malformed>
         if encodings.next().is_some() {
             return Err(Malformed::DuplicateTransferEncoding);
         }
-        if version != Version::HTTP_11 || !encoding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") {
+        if version != Version::HTTP_11
+            || !encoding
+                .as_bytes()
+                .trim_ascii()
+                .eq_ignore_ascii_case(b"chunked")
+        {
             return Err(Malformed::TransferEncoding);
         }
         if headers.contains_key(CONTENT_LENGTH) {
@@ -122,7 +132,10 @@ fn check_host(
     }
     match (host, target) {
         (Some(host), _) if !is_authority(host.as_bytes()) => Err(Malformed::Authority),
-        (Some(host), Some(target)) if !host.as_bytes().eq_ignore_ascii_case(target.as_bytes()) && method != Method::CONNECT => {
+        (Some(host), Some(target))
+            if !host.as_bytes().eq_ignore_ascii_case(target.as_bytes())
+                && method != Method::CONNECT =>
+        {
             Err(Malformed::HostDiffers)
         }
         (None, None) if version == Version::HTTP_10 && default_host.is_some() => Ok(()),
@@ -137,9 +150,17 @@ fn is_authority(authority: &[u8]) -> bool {
         Some(at) if !authority[at..].contains(&b']') => (&authority[..at], &authority[at + 1..]),
         _ => (authority, &b""[..]),
     };
-    let is_name = |host: &[u8]| host.iter().all(|c| c.is_ascii_alphanumeric() || b"-._~%!$&'()*+".contains(c));
+    let is_name = |host: &[u8]| {
+        host.iter()
+            .all(|c| c.is_ascii_alphanumeric() || b"-._~%!$&'()*+".contains(c))
+    };
     let is_host = match host {
-        [b'[', inner @ .., b']'] => inner.iter().all(|c| c.is_ascii_hexdigit() || b":.".contains(c)) && !inner.is_empty(),
+        [b'[', inner @ .., b']'] => {
+            inner
+                .iter()
+                .all(|c| c.is_ascii_hexdigit() || b":.".contains(c))
+                && !inner.is_empty()
+        }
         name => !name.is_empty() && is_name(name),
     };
     is_host && port.len() <= 5 && port.iter().all(u8::is_ascii_digit)
@@ -147,12 +168,18 @@ fn is_authority(authority: &[u8]) -> bool {
 
 fn check_path(method: &Method, uri: &Uri) -> Result<(), Malformed> {
     let Some(path) = uri.path_and_query().map(http::uri::PathAndQuery::as_str) else {
-        return if method == Method::CONNECT { Ok(()) } else { Err(Malformed::Path) };
+        return if method == Method::CONNECT {
+            Ok(())
+        } else {
+            Err(Malformed::Path)
+        };
     };
     if path.contains('#') {
         return Err(Malformed::Fragment);
     }
-    let is_valid = path.starts_with('/') || (path == "*" && method == Method::OPTIONS) || (path.is_empty() && method == Method::CONNECT);
+    let is_valid = path.starts_with('/')
+        || (path == "*" && method == Method::OPTIONS)
+        || (path.is_empty() && method == Method::CONNECT);
     if !is_valid || path.bytes().any(|c| c <= b' ' || c == 0x7f) {
         return Err(Malformed::Path);
     }
@@ -172,9 +199,18 @@ mod tests {
     fn check(target: &str, lines: &[(&str, &str)], expected: Result<(), Malformed>) {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
-            headers.append(http::HeaderName::try_from(*name).unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap());
+            headers.append(
+                http::HeaderName::try_from(*name).unwrap(),
+                HeaderValue::from_bytes(value.as_bytes()).unwrap(),
+            );
         }
-        let found = check_head(&Method::POST, &target.parse().unwrap(), Version::HTTP_11, &headers, None);
+        let found = check_head(
+            &Method::POST,
+            &target.parse().unwrap(),
+            Version::HTTP_11,
+            &headers,
+            None,
+        );
         assert_eq!(found, expected, "{target} {lines:?}");
         if let Err(malformed) = found {
             assert_eq!(malformed.to_string(), malformed.details());
@@ -187,22 +223,61 @@ mod tests {
         check("/", &[host], Ok(()));
         check("/", &[host, ("content-length", "5")], Ok(()));
         check("/", &[host, ("transfer-encoding", "Chunked")], Ok(()));
-        check("/", &[host, ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")], Err(Malformed::DuplicateTransferEncoding));
+        check(
+            "/",
+            &[
+                host,
+                ("transfer-encoding", "chunked"),
+                ("transfer-encoding", "chunked"),
+            ],
+            Err(Malformed::DuplicateTransferEncoding),
+        );
         for encoding in ["gzip, chunked", "chunked, identity", "xchunked", ""] {
-            check("/", &[host, ("transfer-encoding", encoding)], Err(Malformed::TransferEncoding));
+            check(
+                "/",
+                &[host, ("transfer-encoding", encoding)],
+                Err(Malformed::TransferEncoding),
+            );
         }
-        check("/", &[host, ("transfer-encoding", "chunked"), ("content-length", "5")], Err(Malformed::LengthAndChunked));
-        for length in ["+5", "-5", "0x5", "1_0", "5, 6", "5,5", "", "18446744073709551616"] {
-            check("/", &[host, ("content-length", length)], Err(Malformed::ContentLength));
+        check(
+            "/",
+            &[
+                host,
+                ("transfer-encoding", "chunked"),
+                ("content-length", "5"),
+            ],
+            Err(Malformed::LengthAndChunked),
+        );
+        for length in [
+            "+5",
+            "-5",
+            "0x5",
+            "1_0",
+            "5, 6",
+            "5,5",
+            "",
+            "18446744073709551616",
+        ] {
+            check(
+                "/",
+                &[host, ("content-length", length)],
+                Err(Malformed::ContentLength),
+            );
         }
-        check("/", &[host, ("content-length", "5"), ("content-length", "5")], Err(Malformed::ContentLength));
+        check(
+            "/",
+            &[host, ("content-length", "5"), ("content-length", "5")],
+            Err(Malformed::ContentLength),
+        );
     }
 
     #[test]
     fn http10_has_no_chunks_and_may_lack_a_host() {
         let uri: Uri = "/".parse().unwrap();
         let mut headers = HeaderMap::new();
-        let get = |headers: &HeaderMap, default| check_head(&Method::GET, &uri, Version::HTTP_10, headers, default);
+        let get = |headers: &HeaderMap, default| {
+            check_head(&Method::GET, &uri, Version::HTTP_10, headers, default)
+        };
         assert_eq!(get(&headers, None), Err(Malformed::MissingHost));
         assert_eq!(get(&headers, Some("a")), Ok(()));
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
@@ -214,10 +289,16 @@ mod tests {
         for good in ["a", "A.b:80", "[::1]:80", "[::1]", "10.0.0.1:1", "a_b"] {
             check("/", &[("host", good)], Ok(()));
         }
-        for bad in ["a, b", "a b", "u@a", "a/b", "a:b", "", "a:123456", "[::1", "a#b", "a?b"] {
+        for bad in [
+            "a, b", "a b", "u@a", "a/b", "a:b", "", "a:123456", "[::1", "a#b", "a?b",
+        ] {
             check("/", &[("host", bad)], Err(Malformed::Authority));
         }
-        check("/", &[("host", "a"), ("host", "a")], Err(Malformed::DuplicateHost));
+        check(
+            "/",
+            &[("host", "a"), ("host", "a")],
+            Err(Malformed::DuplicateHost),
+        );
         check("/", &[], Err(Malformed::MissingHost));
         check("http://a/", &[("host", "a")], Ok(()));
         check("http://a/", &[("host", "b")], Err(Malformed::HostDiffers));

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::runtime::{
-    ClientCertDetails, EscapedSlashes, ForwardClientCert, Http1Options, Http2Options, HttpCodec, HttpConnectionManager, PathNormalisation, RouteSource, Router, ServerHeader, StripPort,
-    Cluster, ClusterTarget, FilterChain, FilterChainMatch, ForwardAction, HeaderMutations, Listener, PathMatch,
-    PerFilterConfig, Route, RouteAction, RouteMatch, Terminal, TrafficDirection,
+    ClientCertDetails, Cluster, ClusterTarget, EscapedSlashes, FilterChain, FilterChainMatch,
+    ForwardAction, ForwardClientCert, HeaderMutations, Http1Options, Http2Options, HttpCodec,
+    HttpConnectionManager, Listener, PathMatch, PathNormalisation, PerFilterConfig, Route,
+    RouteAction, RouteMatch, RouteSource, Router, ServerHeader, StripPort, Terminal,
+    TrafficDirection,
 };
 
 /// A listener named after its address.

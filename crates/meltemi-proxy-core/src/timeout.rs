@@ -34,7 +34,7 @@ impl RequestTimeouts {
         let route = header("x-envoy-upstream-rq-timeout-ms").map_or(action.timeout, non_zero);
         let retry = action.retry.as_deref();
         let per_try = header("x-envoy-upstream-rq-per-try-timeout-ms")
-            .map_or(retry.and_then(|policy| policy.per_try_timeout), non_zero)
+            .map_or_else(|| retry.and_then(|policy| policy.per_try_timeout), non_zero)
             .filter(|per_try| route.is_none_or(|route| *per_try < route));
         Self {
             route,
@@ -43,7 +43,11 @@ impl RequestTimeouts {
             stream_idle: action.idle_timeout.unwrap_or(manager.stream_idle_timeout),
             max_stream_duration: action
                 .stream_duration_from_grpc(head.headers)
-                .unwrap_or_else(|| action.max_stream_duration.unwrap_or(manager.max_stream_duration)),
+                .unwrap_or_else(|| {
+                    action
+                        .max_stream_duration
+                        .unwrap_or(manager.max_stream_duration)
+                }),
         }
     }
 }
@@ -74,7 +78,8 @@ fn milliseconds(headers: &HeaderMap, name: &str) -> Option<Duration> {
 /// Parses a `grpc-timeout` (gRPC over HTTP/2: at most eight digits and a unit); `None` if it is malformed.
 pub fn parse_grpc_timeout(value: &[u8]) -> Option<Duration> {
     let (unit, digits) = value.split_last()?;
-    let is_number = !digits.is_empty() && digits.len() <= 8 && digits.iter().all(u8::is_ascii_digit);
+    let is_number =
+        !digits.is_empty() && digits.len() <= 8 && digits.iter().all(u8::is_ascii_digit);
     if !is_number {
         return None;
     }
@@ -115,16 +120,31 @@ mod tests {
         }
     }
 
-    fn resolve(action: &ForwardAction, headers: &[(&'static str, &'static str)], trusted: bool) -> RequestTimeouts {
-        let headers = headers.iter().map(|(n, v)| (n.parse().unwrap(), HeaderValue::from_static(v))).collect();
-        let head = RequestHead { method: "POST", path: "/", authority: "a", scheme: "http", headers: &headers };
+    fn resolve(
+        action: &ForwardAction,
+        headers: &[(&'static str, &'static str)],
+        trusted: bool,
+    ) -> RequestTimeouts {
+        let headers = headers
+            .iter()
+            .map(|(n, v)| (n.parse().unwrap(), HeaderValue::from_static(v)))
+            .collect();
+        let head = RequestHead {
+            method: "POST",
+            path: "/",
+            authority: "a",
+            scheme: "http",
+            headers: &headers,
+        };
         RequestTimeouts::resolve(action, &http_connection_manager(), &head, trusted)
     }
 
     #[test]
     fn the_grpc_deadline_is_capped_and_shortened() {
         let mut action = forward("x");
-        let duration = |action: &ForwardAction, timeout| resolve(action, &[("grpc-timeout", timeout)], false).max_stream_duration;
+        let duration = |action: &ForwardAction, timeout| {
+            resolve(action, &[("grpc-timeout", timeout)], false).max_stream_duration
+        };
         assert_eq!(duration(&action, "5S"), None);
         action.grpc_timeout_max = Some(None);
         assert_eq!(duration(&action, "5S"), Some(Duration::from_secs(5)));
@@ -139,11 +159,27 @@ mod tests {
     fn the_route_overrides_the_connection_manager() {
         let mut action = forward("x");
         action.timeout = Some(Duration::from_secs(3));
-        assert_eq!(resolve(&action, &[], false).stream_idle, Some(Duration::from_secs(300)));
+        assert_eq!(
+            resolve(&action, &[], false).stream_idle,
+            Some(Duration::from_secs(300))
+        );
         action.idle_timeout = Some(None);
         let timeouts = resolve(&action, &[("x-envoy-upstream-rq-timeout-ms", "10")], false);
-        assert_eq!((timeouts.stream_idle, timeouts.route), (None, Some(Duration::from_secs(3))));
-        let timeouts = resolve(&action, &[("x-envoy-upstream-rq-timeout-ms", "10"), ("x-envoy-upstream-rq-per-try-timeout-ms", "10")], true);
-        assert_eq!((timeouts.route, timeouts.per_try), (Some(Duration::from_millis(10)), None));
+        assert_eq!(
+            (timeouts.stream_idle, timeouts.route),
+            (None, Some(Duration::from_secs(3)))
+        );
+        let timeouts = resolve(
+            &action,
+            &[
+                ("x-envoy-upstream-rq-timeout-ms", "10"),
+                ("x-envoy-upstream-rq-per-try-timeout-ms", "10"),
+            ],
+            true,
+        );
+        assert_eq!(
+            (timeouts.route, timeouts.per_try),
+            (Some(Duration::from_millis(10)), None)
+        );
     }
 }

@@ -26,7 +26,9 @@ impl DomainIndex {
     ///
     /// # Errors
     /// A domain that is there twice, with its virtual host's position.
-    pub fn new<'d>(domains: impl Iterator<Item = (usize, &'d str)>) -> Result<Self, (usize, String)> {
+    pub fn new<'d>(
+        domains: impl Iterator<Item = (usize, &'d str)>,
+    ) -> Result<Self, (usize, String)> {
         let mut index = Self::default();
         for (position, domain) in domains {
             let lowered = domain.to_ascii_lowercase();
@@ -60,15 +62,26 @@ impl DomainIndex {
 
     fn find(&self, host: &str) -> Option<usize> {
         let undotted = host.strip_suffix('.').unwrap_or(host);
-        let exact = || self.exact.get(host).or_else(|| self.exact.get(undotted)).copied();
+        let exact = || {
+            self.exact
+                .get(host)
+                .or_else(|| self.exact.get(undotted))
+                .copied()
+        };
         let longer = |part: &str| undotted.len() > part.len();
         let suffix = || {
             let found = |(s, _): &&(Box<str>, usize)| longer(s) && undotted.ends_with(&**s);
-            self.suffixes.iter().find(found).map(|(_, position)| *position)
+            self.suffixes
+                .iter()
+                .find(found)
+                .map(|(_, position)| *position)
         };
         let prefix = || {
             let found = |(p, _): &&(Box<str>, usize)| longer(p) && undotted.starts_with(&**p);
-            self.prefixes.iter().find(found).map(|(_, position)| *position)
+            self.prefixes
+                .iter()
+                .find(found)
+                .map(|(_, position)| *position)
         };
         exact().or_else(suffix).or_else(prefix).or(self.catch_all)
     }
@@ -85,7 +98,15 @@ mod tests {
     /// The precedence table of Envoy's `VirtualHost.domains`.
     #[test]
     fn precedence() {
-        let domains = ["*", "www.foo.com", "*.foo.com", "*-bar.foo.com", "foo.*", "foo.b*", "a:80"];
+        let domains = [
+            "*",
+            "www.foo.com",
+            "*.foo.com",
+            "*-bar.foo.com",
+            "foo.*",
+            "foo.b*",
+            "a:80",
+        ];
         let index = index(&domains);
         for (host, expected) in [
             ("www.foo.com", "www.foo.com"),

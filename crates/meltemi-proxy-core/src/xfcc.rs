@@ -24,7 +24,9 @@ pub fn forward(
     peer: Option<&PeerCertificate>,
     local_uri: Option<&str>,
 ) -> Option<String> {
-    let incoming = incoming.filter(|value| !value.is_empty()).map(str::to_owned);
+    let incoming = incoming
+        .filter(|value| !value.is_empty())
+        .map(str::to_owned);
     let own = || peer.map(|peer| element(details, peer, local_uri));
     match mode {
         ForwardClientCert::Sanitize => None,
@@ -56,11 +58,23 @@ fn element(details: ClientCertDetails, peer: &PeerCertificate, local_uri: Option
         pairs.push(format!("Subject={}", quoted(&peer.subject)));
     }
     if details.uri {
-        let uris: Vec<_> = peer.uri_sans.iter().map(|uri| format!("URI={}", value(uri))).collect();
-        pairs.push(if uris.is_empty() { "URI=".to_owned() } else { uris.join(";") });
+        let uris: Vec<_> = peer
+            .uri_sans
+            .iter()
+            .map(|uri| format!("URI={}", value(uri)))
+            .collect();
+        pairs.push(if uris.is_empty() {
+            "URI=".to_owned()
+        } else {
+            uris.join(";")
+        });
     }
     if details.dns {
-        pairs.extend(peer.dns_sans.iter().map(|dns| format!("DNS={}", value(dns))));
+        pairs.extend(
+            peer.dns_sans
+                .iter()
+                .map(|dns| format!("DNS={}", value(dns))),
+        );
     }
     pairs.join(";")
 }
@@ -91,10 +105,20 @@ fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
 
-    const ISTIO: ClientCertDetails = ClientCertDetails { subject: true, cert: false, chain: false, dns: true, uri: true };
+    const ISTIO: ClientCertDetails = ClientCertDetails {
+        subject: true,
+        cert: false,
+        chain: false,
+        dns: true,
+        uri: true,
+    };
 
     fn peer(uri: &str) -> PeerCertificate {
-        PeerCertificate { hash: "ab12".to_owned(), uri_sans: vec![uri.to_owned()], ..PeerCertificate::default() }
+        PeerCertificate {
+            hash: "ab12".to_owned(),
+            uri_sans: vec![uri.to_owned()],
+            ..PeerCertificate::default()
+        }
     }
 
     #[test]
@@ -103,25 +127,56 @@ mod tests {
         let expected = "By=spiffe://cluster.local/ns/default/sa/httpbin;Hash=ab12;Subject=\"\";URI=spiffe://cluster.local/ns/default/sa/sleep";
         let local = Some("spiffe://cluster.local/ns/default/sa/httpbin");
         let get = |mode, incoming| forward(mode, ISTIO, incoming, Some(&peer), local);
-        assert_eq!(get(ForwardClientCert::AppendForward, None).as_deref(), Some(expected));
-        assert_eq!(get(ForwardClientCert::AppendForward, Some("By=x")), Some(format!("By=x,{expected}")));
-        assert_eq!(get(ForwardClientCert::SanitizeSet, Some("By=forged")).as_deref(), Some(expected));
+        assert_eq!(
+            get(ForwardClientCert::AppendForward, None).as_deref(),
+            Some(expected)
+        );
+        assert_eq!(
+            get(ForwardClientCert::AppendForward, Some("By=x")),
+            Some(format!("By=x,{expected}"))
+        );
+        assert_eq!(
+            get(ForwardClientCert::SanitizeSet, Some("By=forged")).as_deref(),
+            Some(expected)
+        );
         assert_eq!(get(ForwardClientCert::Sanitize, Some("By=forged")), None);
-        assert_eq!(get(ForwardClientCert::ForwardOnly, Some("By=x")).as_deref(), Some("By=x"));
+        assert_eq!(
+            get(ForwardClientCert::ForwardOnly, Some("By=x")).as_deref(),
+            Some("By=x")
+        );
     }
 
     #[test]
     fn plaintext_clients_pass_nothing_on() {
-        for mode in [ForwardClientCert::Sanitize, ForwardClientCert::ForwardOnly, ForwardClientCert::AppendForward, ForwardClientCert::SanitizeSet] {
-            assert_eq!(forward(mode, ISTIO, Some("URI=spiffe://forged"), None, None), None, "{mode:?}");
+        for mode in [
+            ForwardClientCert::Sanitize,
+            ForwardClientCert::ForwardOnly,
+            ForwardClientCert::AppendForward,
+            ForwardClientCert::SanitizeSet,
+        ] {
+            assert_eq!(
+                forward(mode, ISTIO, Some("URI=spiffe://forged"), None, None),
+                None,
+                "{mode:?}"
+            );
         }
     }
 
     #[test]
     fn names_cannot_add_pairs() {
-        let peer = PeerCertificate { subject: "CN=\"a\r\n\";x".to_owned(), ..peer("spiffe://a/ns/b;URI=spiffe://admin") };
+        let peer = PeerCertificate {
+            subject: "CN=\"a\r\n\";x".to_owned(),
+            ..peer("spiffe://a/ns/b;URI=spiffe://admin")
+        };
         assert_eq!(
-            forward(ForwardClientCert::SanitizeSet, ISTIO, None, Some(&peer), None).unwrap(),
+            forward(
+                ForwardClientCert::SanitizeSet,
+                ISTIO,
+                None,
+                Some(&peer),
+                None
+            )
+            .unwrap(),
             "Hash=ab12;Subject=\"CN=\\\"a\\\";x\";URI=\"spiffe://a/ns/b;URI=spiffe://admin\""
         );
     }

@@ -66,7 +66,11 @@ fn operator(text: &str) -> Result<LogPiece, FormatError> {
     };
     let max_bytes = match length {
         None => None,
-        Some(length) => Some(length.parse().map_err(|_| FormatError::Length(text.to_owned()))?),
+        Some(length) => Some(
+            length
+                .parse()
+                .map_err(|_| FormatError::Length(text.to_owned()))?,
+        ),
     };
     let (name, argument) = match call.split_once('(') {
         Some((name, argument)) => (name, argument.strip_suffix(')')),
@@ -86,7 +90,10 @@ fn named(name: &str, argument: Option<&str>) -> Option<Operator> {
             Some((name, or)) => (name, Some(or)),
             None => (argument, None),
         };
-        (name.to_ascii_lowercase().into(), or.map(|or| or.to_ascii_lowercase().into()))
+        (
+            name.to_ascii_lowercase().into(),
+            or.map(|or| or.to_ascii_lowercase().into()),
+        )
     };
     if let Some(argument) = argument {
         return Some(match name {
@@ -102,9 +109,12 @@ fn named(name: &str, argument: Option<&str>) -> Option<Operator> {
                 let (name, or) = headers(argument);
                 O::Trailer { name, or }
             }
-            "START_TIME" if super::render::is_time_format(argument) => O::StartTime(Some(argument.into())),
+            "START_TIME" if super::render::is_time_format(argument) => {
+                O::StartTime(Some(argument.into()))
+            }
             "GRPC_STATUS" => O::GrpcStatus,
-            "FILTER_STATE" | "DYNAMIC_METADATA" | "CLUSTER_METADATA" | "UPSTREAM_METADATA" | "METADATA" => O::Absent,
+            "FILTER_STATE" | "DYNAMIC_METADATA" | "CLUSTER_METADATA" | "UPSTREAM_METADATA"
+            | "METADATA" => O::Absent,
             _ => return None,
         });
     }
@@ -193,7 +203,10 @@ fn names(format: &LogFormat, of: impl Fn(&Operator) -> Names<'_>) -> Vec<HeaderN
         LogFormat::Json(node) => walk(node, &mut collect),
     }
     // Pseudo-headers are no header names; the record has them as fields.
-    found.iter().filter_map(|name| HeaderName::try_from(name).ok()).collect()
+    found
+        .iter()
+        .filter_map(|name| HeaderName::try_from(name).ok())
+        .collect()
 }
 
 fn walk(node: &JsonNode, visit: &mut impl FnMut(&[LogPiece])) {

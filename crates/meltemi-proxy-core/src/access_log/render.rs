@@ -1,5 +1,4 @@
 use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
@@ -7,9 +6,11 @@ use http::HeaderMap;
 use time::OffsetDateTime;
 
 use crate::flags::ResponseFlags;
-use crate::request::RequestHead;
-use crate::runtime::{AccessLogFilter, Comparison, ComparisonOp, JsonNode, LogFormat, LogPiece, Operator};
 use crate::record::{Protocol, RequestRecord};
+use crate::request::RequestHead;
+use crate::runtime::{
+    AccessLogFilter, Comparison, ComparisonOp, JsonNode, LogFormat, LogPiece, Operator,
+};
 
 /// What stands for a value that there is not.
 const ABSENT: &str = "-";
@@ -35,12 +36,13 @@ pub fn render_pieces(pieces: &[LogPiece], record: &RequestRecord) -> String {
     for piece in pieces {
         match piece {
             LogPiece::Literal(text) => out.push_str(text),
-            LogPiece::Operator { operator, max_bytes } => match value(operator, record) {
+            LogPiece::Operator {
+                operator,
+                max_bytes,
+            } => match value(operator, record) {
                 None => out.push_str(ABSENT),
                 Some(Value::Number(number)) => {
-                    let mut digits = itoa(number);
-                    truncate(&mut digits, *max_bytes);
-                    out.push_str(&digits);
+                    out.push_str(cut(&number.to_string(), *max_bytes));
                 }
                 Some(Value::Text(text)) => out.push_str(cut(&text, *max_bytes)),
                 Some(Value::Foreign(bytes)) => {
@@ -51,15 +53,6 @@ pub fn render_pieces(pieces: &[LogPiece], record: &RequestRecord) -> String {
         }
     }
     out
-}
-
-fn itoa(number: u64) -> String {
-    number.to_string()
-}
-
-fn truncate(text: &mut String, max_bytes: Option<usize>) {
-    let end = cut(text, max_bytes).len();
-    text.truncate(end);
 }
 
 /// At most `max_bytes`, at a character's edge.
@@ -75,18 +68,27 @@ fn escape(bytes: &[u8], out: &mut String) {
         for c in chunk.valid().chars() {
             if c.is_control() || c == '"' || c == '\\' {
                 let mut buffer = [0; 4];
-                for byte in c.encode_utf8(&mut buffer).bytes() {
-                    // Writing to a string cannot fail.
-                    let _: std::fmt::Result = write!(out, "\\x{byte:02x}");
-                }
+                c.encode_utf8(&mut buffer)
+                    .bytes()
+                    .for_each(|byte| escape_byte(byte, out));
             } else {
                 out.push(c);
             }
         }
-        for byte in chunk.invalid() {
-            let _: std::fmt::Result = write!(out, "\\x{byte:02x}");
-        }
+        chunk
+            .invalid()
+            .iter()
+            .for_each(|byte| escape_byte(*byte, out));
     }
+}
+
+fn escape_byte(byte: u8, out: &mut String) {
+    const DIGITS: [char; 16] = [
+        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f',
+    ];
+    out.push_str("\\x");
+    out.push(DIGITS[usize::from(byte >> 4)]);
+    out.push(DIGITS[usize::from(byte & 15)]);
 }
 
 enum Value<'r> {
@@ -103,15 +105,25 @@ fn json(node: &JsonNode, record: &RequestRecord) -> serde_json::Value {
         JsonNode::Bool(value) => J::Bool(*value),
         JsonNode::Number(number) => J::Number(number.clone()),
         JsonNode::List(items) => J::Array(items.iter().map(|item| json(item, record)).collect()),
-        JsonNode::Object(fields) => {
-            J::Object(fields.iter().map(|(key, node)| (key.to_string(), json(node, record))).collect())
-        }
+        JsonNode::Object(fields) => J::Object(
+            fields
+                .iter()
+                .map(|(key, node)| (key.to_string(), json(node, record)))
+                .collect(),
+        ),
         JsonNode::Template(pieces) => match pieces.as_slice() {
-            [LogPiece::Operator { operator, max_bytes }] => match value(operator, record) {
+            [
+                LogPiece::Operator {
+                    operator,
+                    max_bytes,
+                },
+            ] => match value(operator, record) {
                 None => J::Null,
                 Some(Value::Number(number)) => J::Number(number.into()),
                 Some(Value::Text(text)) => J::String(cut(&text, *max_bytes).to_owned()),
-                Some(Value::Foreign(bytes)) => J::String(cut(&String::from_utf8_lossy(bytes), *max_bytes).to_owned()),
+                Some(Value::Foreign(bytes)) => {
+                    J::String(cut(&String::from_utf8_lossy(bytes), *max_bytes).to_owned())
+                }
             },
             pieces => J::String(render_pieces(pieces, record)),
         },
@@ -125,30 +137,46 @@ fn value<'r>(operator: &Operator, record: &'r RequestRecord) -> Option<Value<'r>
     let upstream = &record.upstream;
     let upstream_tls = upstream.tls.as_ref();
     match operator {
-        O::RequestHeader { name, or } => request_header(record, name).or_else(|| request_header(record, or.as_deref()?)),
+        O::RequestHeader { name, or } => {
+            request_header(record, name).or_else(|| request_header(record, or.as_deref()?))
+        }
         O::ResponseHeader { name, or } => either(&record.response_headers, name, or.as_deref()),
         O::Trailer { name, or } => either(&record.response_trailers, name, or.as_deref()),
         O::StartTime(format) => owned(start_time(record.start, format.as_deref())),
         O::Duration => millis(Some(record.duration)),
         O::RequestDuration => millis(record.request_duration),
         O::ResponseDuration => millis(record.response_duration),
-        O::ResponseTxDuration => millis(record.response_duration.map(|first| record.duration.saturating_sub(first))),
+        O::ResponseTxDuration => millis(
+            record
+                .response_duration
+                .map(|first| record.duration.saturating_sub(first)),
+        ),
         O::Protocol => borrowed(record.protocol.as_str()),
         O::UpstreamProtocol => borrowed(upstream.protocol.and_then(Protocol::as_str)),
-        O::ResponseCode => Some(Value::Number(record.status.map_or(0, |status| status.as_u16().into()))),
+        O::ResponseCode => Some(Value::Number(
+            record.status.map_or(0, |status| status.as_u16().into()),
+        )),
         O::ResponseCodeDetails => borrowed(record.details.as_deref()),
         O::ResponseFlags if record.flags.is_empty() => None,
         O::ResponseFlags => owned(record.flags.to_string()),
         O::ResponseFlagsLong if record.flags.is_empty() => None,
         O::ResponseFlagsLong => owned(record.flags.long()),
-        O::ConnectionTerminationDetails => borrowed(record.connection_termination_details.as_deref()),
+        O::ConnectionTerminationDetails => {
+            borrowed(record.connection_termination_details.as_deref())
+        }
         O::UpstreamTransportFailureReason => borrowed(upstream.transport_failure.as_deref()),
         O::DownstreamTransportFailureReason => borrowed(connection.transport_failure.as_deref()),
         O::BytesReceived => Some(Value::Number(record.bytes_received)),
         O::BytesSent => Some(Value::Number(record.bytes_sent)),
         O::UpstreamHost | O::UpstreamRemoteAddress => address(upstream.remote_address),
         O::UpstreamRemotePort => port(upstream.remote_address),
-        O::UpstreamCluster => borrowed(record.cluster.as_ref().map(|c| &*c.stat_name).or(record.cluster_name.as_deref())),
+        O::UpstreamCluster => borrowed(
+            record
+                .cluster
+                .as_ref()
+                .map(|c| &*c.stat_name)
+                .or(record.cluster_name.as_deref()),
+        ),
         O::UpstreamClusterRaw => borrowed(record.cluster_name.as_deref()),
         O::UpstreamLocalAddress => address(upstream.local_address),
         O::UpstreamRequestAttemptCount => Some(Value::Number(upstream.attempts.into())),
@@ -165,10 +193,23 @@ fn value<'r>(operator: &Operator, record: &'r RequestRecord) -> Option<Value<'r>
         O::DownstreamLocalUriSan => borrowed(tls.and_then(|tls| tls.local_uri_san.as_deref())),
         O::DownstreamTlsVersion => borrowed(tls.map(|tls| tls.version)),
         O::DownstreamTlsCipher => borrowed(tls.map(|tls| &*tls.cipher)),
-        O::DownstreamPeerFingerprint256 => borrowed(tls.and_then(|tls| tls.peer_fingerprint.as_deref())),
-        O::RequestedServerName => connection.requested_server_name.as_ref().map(|name| Value::Foreign(name.as_bytes())),
-        O::RouteName => borrowed(record.route.as_ref().map(|route| &*route.name).filter(|name| !name.is_empty())),
-        O::FilterChainName => borrowed(Some(&*connection.filter_chain).filter(|name| !name.is_empty())),
+        O::DownstreamPeerFingerprint256 => {
+            borrowed(tls.and_then(|tls| tls.peer_fingerprint.as_deref()))
+        }
+        O::RequestedServerName => connection
+            .requested_server_name
+            .as_ref()
+            .map(|name| Value::Foreign(name.as_bytes())),
+        O::RouteName => borrowed(
+            record
+                .route
+                .as_ref()
+                .map(|route| &*route.name)
+                .filter(|name| !name.is_empty()),
+        ),
+        O::FilterChainName => {
+            borrowed(Some(&*connection.filter_chain).filter(|name| !name.is_empty()))
+        }
         O::ConnectionId => Some(Value::Number(connection.id)),
         O::GrpcStatus => record.grpc_status.map(|code| Value::Text(grpc_name(code))),
         O::GrpcStatusNumber => record.grpc_status.map(|code| Value::Number(code.into())),
@@ -215,15 +256,31 @@ fn either<'r>(headers: &'r HeaderMap, name: &str, or: Option<&str>) -> Option<Va
 }
 
 fn header<'r>(headers: &'r HeaderMap, name: &str) -> Option<Value<'r>> {
-    headers.get(name).map(|value| Value::Foreign(value.as_bytes()))
+    headers
+        .get(name)
+        .map(|value| Value::Foreign(value.as_bytes()))
 }
 
 /// Envoy's names of gRPC codes.
 fn grpc_name(code: u32) -> Cow<'static, str> {
     const NAMES: [&str; 17] = [
-        "OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound", "AlreadyExists", "PermissionDenied",
-        "ResourceExhausted", "FailedPrecondition", "Aborted", "OutOfRange", "Unimplemented", "Internal", "Unavailable",
-        "DataLoss", "Unauthenticated",
+        "OK",
+        "Canceled",
+        "Unknown",
+        "InvalidArgument",
+        "DeadlineExceeded",
+        "NotFound",
+        "AlreadyExists",
+        "PermissionDenied",
+        "ResourceExhausted",
+        "FailedPrecondition",
+        "Aborted",
+        "OutOfRange",
+        "Unimplemented",
+        "Internal",
+        "Unavailable",
+        "DataLoss",
+        "Unauthenticated",
     ];
     let name = usize::try_from(code).ok().and_then(|code| NAMES.get(code));
     name.map_or_else(|| Cow::Owned(code.to_string()), |name| Cow::Borrowed(*name))
@@ -247,8 +304,18 @@ fn start_time(start: SystemTime, format: Option<&str>) -> String {
             'H' => format!("{:02}", start.hour()),
             'M' => format!("{:02}", start.minute()),
             'S' => format!("{:02}", start.second()),
-            'F' => format!("{:04}-{:02}-{:02}", start.year(), u8::from(start.month()), start.day()),
-            'T' => format!("{:02}:{:02}:{:02}", start.hour(), start.minute(), start.second()),
+            'F' => format!(
+                "{:04}-{:02}-{:02}",
+                start.year(),
+                u8::from(start.month()),
+                start.day()
+            ),
+            'T' => format!(
+                "{:02}:{:02}:{:02}",
+                start.hour(),
+                start.minute(),
+                start.second()
+            ),
             's' => start.unix_timestamp().to_string(),
             'z' => "+0000".to_owned(),
             'f' => format!("{:09}", start.nanosecond()),
@@ -284,8 +351,12 @@ pub(super) fn is_time_format(format: &str) -> bool {
 pub fn admits(filter: &AccessLogFilter, record: &RequestRecord, random: u64) -> bool {
     use AccessLogFilter as F;
     match filter {
-        F::StatusCode(comparison) => comparison.holds(record.status.map_or(0, |status| status.as_u16().into())),
-        F::Duration(comparison) => comparison.holds(u64::try_from(record.duration.as_millis()).unwrap_or(u64::MAX)),
+        F::StatusCode(comparison) => {
+            comparison.holds(record.status.map_or(0, |status| status.as_u16().into()))
+        }
+        F::Duration(comparison) => {
+            comparison.holds(u64::try_from(record.duration.as_millis()).unwrap_or(u64::MAX))
+        }
         F::ResponseFlags(flags) if flags.is_empty() => !record.flags.is_empty(),
         F::ResponseFlags(flags) => flags
             .iter()
@@ -293,7 +364,9 @@ pub fn admits(filter: &AccessLogFilter, record: &RequestRecord, random: u64) -> 
             .any(|flag| record.flags.contains(flag)),
         F::GrpcStatus { codes, exclude } => {
             let code = record.grpc_status.unwrap_or_else(|| {
-                record.status.map_or(crate::error::grpc::UNKNOWN, crate::error::grpc::from_http)
+                record
+                    .status
+                    .map_or(crate::error::grpc::UNKNOWN, crate::error::grpc::from_http)
             });
             codes.contains(&code) != *exclude
         }

@@ -17,15 +17,24 @@ fn record() -> RequestRecord {
     let mut record = RequestRecord::new(Arc::new(connection_record()), Protocol::Http11, start);
     record.path = "/reviews/0".into();
     record.authority = "reviews:9080".into();
-    record.request_headers.insert("user-agent", HeaderValue::from_static("curl/8"));
-    record.route = Some(Arc::new(route("default", crate::runtime::PathMatch::Connect)));
+    record
+        .request_headers
+        .insert("user-agent", HeaderValue::from_static("curl/8"));
+    record.route = Some(Arc::new(route(
+        "default",
+        crate::runtime::PathMatch::Connect,
+    )));
     record.cluster_name = Some("outbound|9080||reviews.default.svc.cluster.local".into());
     record.duration = Duration::from_micros(7_900);
     record
 }
 
 fn check(format: &str, record: &RequestRecord, expected: &str) {
-    assert_eq!(render_pieces(&parse(format).unwrap(), record), expected, "{format}");
+    assert_eq!(
+        render_pieces(&parse(format).unwrap(), record),
+        expected,
+        "{format}"
+    );
 }
 
 #[test]
@@ -34,7 +43,10 @@ fn istios_default_line() {
     record.status = Some(StatusCode::OK);
     record.details = Some("via_upstream".into());
     record.bytes_sent = 375;
-    record.response_headers.insert("x-envoy-upstream-service-time", HeaderValue::from_static("6"));
+    record.response_headers.insert(
+        "x-envoy-upstream-service-time",
+        HeaderValue::from_static("6"),
+    );
     record.upstream.remote_address = Some("10.244.0.7:9080".parse().unwrap());
     record.upstream.local_address = Some("10.244.0.5:40000".parse().unwrap());
     check(
@@ -49,7 +61,10 @@ fn istios_default_line() {
 #[test]
 fn a_failure_fills_its_fields() {
     let mut record = record();
-    record.fail(ProxyError::reset(ResetReason::RemoteConnectionFailure, Some("delayed connect error: Connection refused")));
+    record.fail(ProxyError::reset(
+        ResetReason::RemoteConnectionFailure,
+        Some("delayed connect error: Connection refused"),
+    ));
     check(
         "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_FLAGS_LONG% %RESPONSE_CODE_DETAILS% %UPSTREAM_TRANSPORT_FAILURE_REASON%",
         &record,
@@ -65,9 +80,20 @@ fn operators_and_their_syntax() {
     check("100%%", &record, "100%");
     check("%REQ(X-A?USER-AGENT):3%", &record, "cur");
     check("%DOWNSTREAM_REMOTE_PORT:2%", &record, "50");
-    check("%START_TIME(%s.%3f %F %T)%", &record, "1700000000.123 2023-11-14 22:13:20");
+    check(
+        "%START_TIME(%s.%3f %F %T)%",
+        &record,
+        "1700000000.123 2023-11-14 22:13:20",
+    );
     check("%RESPONSE_CODE% %DYNAMIC_METADATA(a:b)%", &record, "0 -");
-    for bad in ["%RESPONSE_CODE", "%NOT_THERE%", "%REQ%", "%START_TIME(%q)%", "%REQ(a):x%", "% %"] {
+    for bad in [
+        "%RESPONSE_CODE",
+        "%NOT_THERE%",
+        "%REQ%",
+        "%START_TIME(%q)%",
+        "%REQ(a):x%",
+        "% %",
+    ] {
         assert!(parse(bad).is_err(), "{bad}");
     }
 }
@@ -75,15 +101,26 @@ fn operators_and_their_syntax() {
 #[test]
 fn nobody_forges_a_line() {
     let mut record = record();
-    record.request_headers.insert("user-agent", HeaderValue::from_bytes(b"a\" 200 \\ \xff\ty").unwrap());
-    check("\"%REQ(USER-AGENT)%\"", &record, "\"a\\x22 200 \\x5c \\xff\\x09y\"");
+    record.request_headers.insert(
+        "user-agent",
+        HeaderValue::from_bytes(b"a\" 200 \\ \xff\ty").unwrap(),
+    );
+    check(
+        "\"%REQ(USER-AGENT)%\"",
+        &record,
+        "\"a\\x22 200 \\x5c \\xff\\x09y\"",
+    );
 }
 
 #[test]
 fn tcp_has_no_request() {
     let mut record = record();
     record.protocol = Protocol::Tcp;
-    check("%REQ(:METHOD)% %REQ(:PATH)% %PROTOCOL% %RESPONSE_CODE%", &record, "- - - 0");
+    check(
+        "%REQ(:METHOD)% %REQ(:PATH)% %PROTOCOL% %RESPONSE_CODE%",
+        &record,
+        "- - - 0",
+    );
 }
 
 #[test]
@@ -104,24 +141,46 @@ fn json_keeps_types_and_order() {
 #[test]
 fn formats_tell_what_they_read() {
     let format = LogFormat::Text(parse(ISTIO).unwrap());
-    let names = |list: Vec<http::HeaderName>| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let names =
+        |list: Vec<http::HeaderName>| list.iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(
         names(request_headers(&format)),
-        ["user-agent", "x-envoy-original-path", "x-forwarded-for", "x-request-id"]
+        [
+            "user-agent",
+            "x-envoy-original-path",
+            "x-forwarded-for",
+            "x-request-id"
+        ]
     );
-    assert_eq!(names(response_headers(&format)), ["x-envoy-upstream-service-time"]);
+    assert_eq!(
+        names(response_headers(&format)),
+        ["x-envoy-upstream-service-time"]
+    );
 }
 
 #[test]
 fn filters() {
     let mut record = record();
     record.status = Some(StatusCode::NOT_FOUND);
-    let at_least = |value| AccessLogFilter::StatusCode(Comparison { op: ComparisonOp::AtLeast, value });
+    let at_least = |value| {
+        AccessLogFilter::StatusCode(Comparison {
+            op: ComparisonOp::AtLeast,
+            value,
+        })
+    };
     let no_route = AccessLogFilter::ResponseFlags(vec!["NR".into()]);
     assert!(admits(&at_least(400), &record, 0));
     assert!(!admits(&at_least(500), &record, 0));
     assert!(!admits(&no_route, &record, 0));
-    assert!(admits(&AccessLogFilter::AnyOf(vec![no_route.clone(), at_least(404)]), &record, 0));
+    assert!(admits(
+        &AccessLogFilter::AnyOf(vec![no_route.clone(), at_least(404)]),
+        &record,
+        0
+    ));
     record.fail(crate::error::ErrorKind::RouteNotFound.into());
-    assert!(admits(&AccessLogFilter::AllOf(vec![no_route, at_least(404)]), &record, 0));
+    assert!(admits(
+        &AccessLogFilter::AllOf(vec![no_route, at_least(404)]),
+        &record,
+        0
+    ));
 }

@@ -28,7 +28,9 @@ impl Table {
         match self {
             Self::Ring(ring) => {
                 let at = ring.partition_point(|(point, _)| *point < hash);
-                ring.get(at).or_else(|| ring.first()).map(|(_, position)| *position)
+                ring.get(at)
+                    .or_else(|| ring.first())
+                    .map(|(_, position)| *position)
             }
             Self::Maglev(table) => {
                 let slot = hash.checked_rem(table.len() as u64)?;
@@ -48,13 +50,21 @@ fn key(endpoint: &Endpoint, use_hostname: bool) -> String {
 
 /// Each endpoint puts points `xxHash64("<key>_<i>")` on the ring, in proportion to its weight and at least so many in all as
 /// the minimum size asks.
-#[expect(clippy::cast_precision_loss, reason = "Envoy computes with doubles; sizes are below 2^23")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "Envoy computes with doubles; sizes are below 2^23"
+)]
 fn ring(settings: RingHashSettings, hosts: &[Arc<Endpoint>]) -> Vec<(u64, usize)> {
     let total: f64 = hosts.iter().map(|host| f64::from(host.weight)).sum();
-    let Some(least) = hosts.iter().map(|host| f64::from(host.weight) / total).reduce(f64::min) else {
+    let Some(least) = hosts
+        .iter()
+        .map(|host| f64::from(host.weight) / total)
+        .reduce(f64::min)
+    else {
         return Vec::new();
     };
-    let scale = ((least * settings.minimum_size as f64).ceil() / least).min(settings.maximum_size as f64);
+    let scale =
+        ((least * settings.minimum_size as f64).ceil() / least).min(settings.maximum_size as f64);
     let mut points = Vec::new();
     let (mut current, mut target) = (0.0, 0.0);
     for (position, host) in hosts.iter().enumerate() {
@@ -62,7 +72,10 @@ fn ring(settings: RingHashSettings, hosts: &[Arc<Endpoint>]) -> Vec<(u64, usize)
         target += scale * f64::from(host.weight) / total;
         let mut i = 0_u64;
         while current < target {
-            points.push((XxHash64::oneshot(0, format!("{key}_{i}").as_bytes()), position));
+            points.push((
+                XxHash64::oneshot(0, format!("{key}_{i}").as_bytes()),
+                position,
+            ));
             i += 1;
             current += 1.0;
         }
@@ -73,10 +86,17 @@ fn ring(settings: RingHashSettings, hosts: &[Arc<Endpoint>]) -> Vec<(u64, usize)
 
 /// Maglev (section 3.4 of the paper): endpoints take turns, as often as their weight says, at the next free slot of their own
 /// permutation of the table.
-#[expect(clippy::cast_precision_loss, reason = "Envoy computes with doubles; sizes are below 2^23")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "Envoy computes with doubles; sizes are below 2^23"
+)]
 fn maglev(settings: MaglevSettings, hosts: &[Arc<Endpoint>]) -> Vec<usize> {
     let size = settings.table_size;
-    let Some(most) = hosts.iter().map(|host| f64::from(host.weight)).reduce(f64::max) else {
+    let Some(most) = hosts
+        .iter()
+        .map(|host| f64::from(host.weight))
+        .reduce(f64::max)
+    else {
         return Vec::new();
     };
     struct Turn {
@@ -110,7 +130,8 @@ fn maglev(settings: MaglevSettings, hosts: &[Arc<Endpoint>]) -> Vec<usize> {
             }
             turn.target += most;
             loop {
-                let slot = usize::try_from((turn.offset + turn.skip * turn.next) % size).unwrap_or(0);
+                let slot =
+                    usize::try_from((turn.offset + turn.skip * turn.next) % size).unwrap_or(0);
                 turn.next += 1;
                 if table[slot].is_none() {
                     table[slot] = Some(position);

@@ -3,23 +3,30 @@ use std::sync::Arc;
 
 use meltemi_proto::envoy::config::accesslog::v3 as proto;
 use meltemi_proto::envoy::config::core::v3 as core;
-use meltemi_proto::envoy::extensions::access_loggers::{file::v3 as file_proto, stream::v3 as stream_proto};
+use meltemi_proto::envoy::extensions::access_loggers::{
+    file::v3 as file_proto, stream::v3 as stream_proto,
+};
 use meltemi_proto::google::protobuf::Struct;
 use meltemi_proto::type_url;
 
 use super::Scope;
 use super::common::{fraction, header_matcher, log_pieces, resolve, struct_to_json, unpack};
 use crate::flags::ResponseFlags;
-use crate::runtime::{AccessLog, AccessLogFilter, AccessLogSink, Comparison, ComparisonOp, JsonNode, LogFormat};
+use crate::runtime::{
+    AccessLog, AccessLogFilter, AccessLogSink, Comparison, ComparisonOp, JsonNode, LogFormat,
+};
 
-const STDERR_ACCESS_LOG: &str = "type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StderrAccessLog";
+const STDERR_ACCESS_LOG: &str =
+    "type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StderrAccessLog";
 /// Envoy's default format.
 const DEFAULT_FORMAT: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" %RESPONSE_CODE% \
     %RESPONSE_FLAGS% %BYTES_RECEIVED% %BYTES_SENT% %DURATION% %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% \"%REQ(X-FORWARDED-FOR)%\" \
     \"%REQ(USER-AGENT)%\" \"%REQ(X-REQUEST-ID)%\" \"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\"\n";
 
 pub(super) fn access_logs(scope: &Scope<'_>, logs: Vec<proto::AccessLog>) -> Vec<Arc<AccessLog>> {
-    scope.each("access_log", logs, |scope, log| access_log(scope, log).map(Arc::new))
+    scope.each("access_log", logs, |scope, log| {
+        access_log(scope, log).map(Arc::new)
+    })
 }
 
 fn access_log(scope: &Scope<'_>, mut log: proto::AccessLog) -> Option<AccessLog> {
@@ -35,7 +42,10 @@ fn access_log(scope: &Scope<'_>, mut log: proto::AccessLog) -> Option<AccessLog>
     let (sink, format) = match config.type_url.as_str() {
         type_url::FILE_ACCESS_LOG => {
             let message: file_proto::FileAccessLog = unpack(&scope, &config)?;
-            (file_sink(message.path), file_format(&scope, message.access_log_format)?)
+            (
+                file_sink(message.path),
+                file_format(&scope, message.access_log_format)?,
+            )
         }
         type_url::STDOUT_ACCESS_LOG => {
             use stream_proto::stdout_access_log::AccessLogFormat as F;
@@ -66,7 +76,10 @@ fn file_sink(path: String) -> AccessLogSink {
     }
 }
 
-fn file_format(scope: &Scope<'_>, format: Option<file_proto::file_access_log::AccessLogFormat>) -> Option<LogFormat> {
+fn file_format(
+    scope: &Scope<'_>,
+    format: Option<file_proto::file_access_log::AccessLogFormat>,
+) -> Option<LogFormat> {
     use file_proto::file_access_log::AccessLogFormat as F;
     match format {
         None => substitution_format(scope, None),
@@ -78,7 +91,10 @@ fn file_format(scope: &Scope<'_>, format: Option<file_proto::file_access_log::Ac
     }
 }
 
-fn substitution_format(scope: &Scope<'_>, format: Option<core::SubstitutionFormatString>) -> Option<LogFormat> {
+fn substitution_format(
+    scope: &Scope<'_>,
+    format: Option<core::SubstitutionFormatString>,
+) -> Option<LogFormat> {
     use core::data_source::Specifier as S;
     use core::substitution_format_string::Format as F;
     let mut format = format.unwrap_or_default();
@@ -88,10 +104,16 @@ fn substitution_format(scope: &Scope<'_>, format: Option<core::SubstitutionForma
     format.formatters.clear();
     let compiled = match format.format.take() {
         None => log_pieces(scope, DEFAULT_FORMAT).map(LogFormat::Text),
-        Some(F::TextFormat(text)) => log_pieces(&scope.at("text_format"), &text).map(LogFormat::Text),
+        Some(F::TextFormat(text)) => {
+            log_pieces(&scope.at("text_format"), &text).map(LogFormat::Text)
+        }
         Some(F::TextFormatSource(source)) => match source.specifier {
-            Some(S::InlineString(text)) => log_pieces(&scope.at("text_format_source"), &text).map(LogFormat::Text),
-            _ => scope.at("text_format_source").refuse("only inline_string is supported"),
+            Some(S::InlineString(text)) => {
+                log_pieces(&scope.at("text_format_source"), &text).map(LogFormat::Text)
+            }
+            _ => scope
+                .at("text_format_source")
+                .refuse("only inline_string is supported"),
         },
         Some(F::JsonFormat(fields)) => json_format(&scope.at("json_format"), fields),
     };
@@ -111,11 +133,16 @@ fn json_node(scope: &Scope<'_>, value: serde_json::Value) -> Option<JsonNode> {
         J::Number(number) => JsonNode::Number(number),
         J::String(text) => JsonNode::Template(log_pieces(scope, &text)?),
         J::Array(items) => {
-            let nodes = items.into_iter().enumerate().map(|(i, item)| json_node(&scope.index(i), item));
+            let nodes = items
+                .into_iter()
+                .enumerate()
+                .map(|(i, item)| json_node(&scope.index(i), item));
             JsonNode::List(nodes.collect::<Option<_>>()?)
         }
         J::Object(fields) => {
-            let nodes = fields.into_iter().map(|(key, value)| Some((key.as_str().into(), json_node(&scope.key(&key), value)?)));
+            let nodes = fields.into_iter().map(|(key, value)| {
+                Some((key.as_str().into(), json_node(&scope.key(&key), value)?))
+            });
             JsonNode::Object(nodes.collect::<Option<_>>()?)
         }
     })
@@ -130,17 +157,32 @@ fn filter(scope: &Scope<'_>, filter: proto::AccessLogFilter) -> Option<AccessLog
         (compiled.len() == count).then_some(compiled)
     };
     match filter.filter_specifier {
-        Some(S::StatusCodeFilter(f)) => comparison(&scope.at("status_code_filter"), f.comparison).map(F::StatusCode),
-        Some(S::DurationFilter(f)) => comparison(&scope.at("duration_filter"), f.comparison).map(F::Duration),
+        Some(S::StatusCodeFilter(f)) => {
+            comparison(&scope.at("status_code_filter"), f.comparison).map(F::StatusCode)
+        }
+        Some(S::DurationFilter(f)) => {
+            comparison(&scope.at("duration_filter"), f.comparison).map(F::Duration)
+        }
         Some(S::ResponseFlagFilter(mut f)) => {
             let flags = take(&mut f.flags);
-            match flags.iter().find(|flag| ResponseFlags::from_short(flag).is_none()) {
-                Some(unknown) => scope.at("response_flag_filter").refuse(format!("\"{unknown}\" is not a response flag")),
-                None => Some(F::ResponseFlags(flags.into_iter().map(Into::into).collect())),
+            match flags
+                .iter()
+                .find(|flag| ResponseFlags::from_short(flag).is_none())
+            {
+                Some(unknown) => scope
+                    .at("response_flag_filter")
+                    .refuse(format!("\"{unknown}\" is not a response flag")),
+                None => Some(F::ResponseFlags(
+                    flags.into_iter().map(Into::into).collect(),
+                )),
             }
         }
         Some(S::GrpcStatusFilter(f)) => Some(F::GrpcStatus {
-            codes: f.statuses.iter().filter_map(|code| u32::try_from(*code).ok()).collect(),
+            codes: f
+                .statuses
+                .iter()
+                .filter_map(|code| u32::try_from(*code).ok())
+                .collect(),
             exclude: f.exclude,
         }),
         Some(S::HeaderFilter(f)) => match f.header {
@@ -157,7 +199,10 @@ fn filter(scope: &Scope<'_>, filter: proto::AccessLogFilter) -> Option<AccessLog
     }
 }
 
-fn comparison(scope: &Scope<'_>, comparison: Option<proto::ComparisonFilter>) -> Option<Comparison> {
+fn comparison(
+    scope: &Scope<'_>,
+    comparison: Option<proto::ComparisonFilter>,
+) -> Option<Comparison> {
     use proto::comparison_filter::Op as O;
     let Some(comparison) = comparison else {
         return scope.at("comparison").refuse("is required");

@@ -15,8 +15,9 @@ use regex::bytes::{Regex, RegexBuilder};
 use super::Scope;
 use crate::access_log;
 use crate::runtime::{
-    Fraction, HeaderAppend, HeaderMatch, HeaderMatcher, HeaderMutation, HeaderMutations, HeaderSource,
-    HeaderTemplate, LogPiece, QueryMatch, QueryMatcher, RegexRewrite, StringMatcher, StringPattern,
+    Fraction, HeaderAppend, HeaderMatch, HeaderMatcher, HeaderMutation, HeaderMutations,
+    HeaderSource, HeaderTemplate, LogPiece, QueryMatch, QueryMatcher, RegexRewrite, StringMatcher,
+    StringPattern,
 };
 
 /// Bounds the memory of one compiled regular expression (CVE-2019-14993: regex bombs in routes).
@@ -33,7 +34,11 @@ pub(super) fn duration(scope: &Scope<'_>, value: Option<protobuf::Duration>) -> 
 }
 
 /// A duration with a default, where zero switches the limit off.
-pub(super) fn limit(scope: &Scope<'_>, value: Option<protobuf::Duration>, default: Option<Duration>) -> Option<Duration> {
+pub(super) fn limit(
+    scope: &Scope<'_>,
+    value: Option<protobuf::Duration>,
+    default: Option<Duration>,
+) -> Option<Duration> {
     match value {
         None => default,
         Some(value) => duration(scope, Some(value)).filter(|limit| !limit.is_zero()),
@@ -53,7 +58,9 @@ pub(super) fn port(scope: &Scope<'_>, number: u32) -> Option<u16> {
 }
 
 pub(super) fn status(scope: &Scope<'_>, code: u32) -> Option<StatusCode> {
-    let code = u16::try_from(code).ok().and_then(|code| StatusCode::from_u16(code).ok());
+    let code = u16::try_from(code)
+        .ok()
+        .and_then(|code| StatusCode::from_u16(code).ok());
     code.map_or_else(|| scope.refuse("is not an HTTP status"), Some)
 }
 
@@ -62,7 +69,11 @@ pub(super) fn fraction(scope: &Scope<'_>, value: types::FractionalPercent) -> Op
         0 => 100,
         1 => 10_000,
         2 => 1_000_000,
-        other => return scope.at("denominator").refuse(format!("{other} is unknown")),
+        other => {
+            return scope
+                .at("denominator")
+                .refuse(format!("{other} is unknown"));
+        }
     };
     Some(Fraction {
         numerator: value.numerator,
@@ -71,14 +82,20 @@ pub(super) fn fraction(scope: &Scope<'_>, value: types::FractionalPercent) -> Op
 }
 
 /// Runtime keys cannot be set in our proxy, so that the default is the value.
-pub(super) fn runtime_fraction(scope: &Scope<'_>, value: core::RuntimeFractionalPercent) -> Option<Fraction> {
+pub(super) fn runtime_fraction(
+    scope: &Scope<'_>,
+    value: core::RuntimeFractionalPercent,
+) -> Option<Fraction> {
     match value.default_value {
         Some(default) => fraction(&scope.at("default_value"), default),
         None => scope.at("default_value").refuse("is required"),
     }
 }
 
-pub(super) fn socket_address(scope: &Scope<'_>, address: Option<core::Address>) -> Option<SocketAddr> {
+pub(super) fn socket_address(
+    scope: &Scope<'_>,
+    address: Option<core::Address>,
+) -> Option<SocketAddr> {
     use core::address::Address as A;
     match address.and_then(|address| address.address) {
         Some(A::SocketAddress(address)) => {
@@ -86,16 +103,24 @@ pub(super) fn socket_address(scope: &Scope<'_>, address: Option<core::Address>) 
             let ip: Result<IpAddr, _> = host.parse();
             match ip {
                 Ok(ip) => Some(SocketAddr::new(ip, port)),
-                Err(_) => scope.at("socket_address").at("address").refuse(format!("\"{host}\" is not an IP address")),
+                Err(_) => scope
+                    .at("socket_address")
+                    .at("address")
+                    .refuse(format!("\"{host}\" is not an IP address")),
             }
         }
         Some(A::Pipe(_)) => scope.at("pipe").refuse("is not supported"),
-        Some(A::EnvoyInternalAddress(_)) => scope.at("envoy_internal_address").refuse("is not supported"),
+        Some(A::EnvoyInternalAddress(_)) => scope
+            .at("envoy_internal_address")
+            .refuse("is not supported"),
         None => scope.refuse("is required"),
     }
 }
 
-pub(super) fn host_and_port(scope: &Scope<'_>, mut address: core::SocketAddress) -> Option<(String, u16)> {
+pub(super) fn host_and_port(
+    scope: &Scope<'_>,
+    mut address: core::SocketAddress,
+) -> Option<(String, u16)> {
     use core::socket_address::PortSpecifier as P;
     if address.protocol != core::socket_address::Protocol::Tcp as i32 {
         return scope.at("protocol").refuse("only TCP is supported");
@@ -114,11 +139,24 @@ pub(super) fn host_and_port(scope: &Scope<'_>, mut address: core::SocketAddress)
 pub(super) fn cidr(scope: &Scope<'_>, range: core::CidrRange) -> Option<IpNet> {
     let ip: IpAddr = match range.address_prefix.parse() {
         Ok(ip) => ip,
-        Err(_) => return scope.at("address_prefix").refuse(format!("\"{}\" is not an IP address", range.address_prefix)),
+        Err(_) => {
+            return scope
+                .at("address_prefix")
+                .refuse(format!("\"{}\" is not an IP address", range.address_prefix));
+        }
     };
     let length = number(range.prefix_len).unwrap_or(0);
-    let net = u8::try_from(length).ok().and_then(|length| IpNet::new(ip, length).ok());
-    net.map_or_else(|| scope.at("prefix_len").refuse(format!("{length} is too long")), |net| Some(net.trunc()))
+    let net = u8::try_from(length)
+        .ok()
+        .and_then(|length| IpNet::new(ip, length).ok());
+    net.map_or_else(
+        || {
+            scope
+                .at("prefix_len")
+                .refuse(format!("{length} is too long"))
+        },
+        |net| Some(net.trunc()),
+    )
 }
 
 /// A regular expression that matches the whole input; RE2's syntax is the `regex` crate's but for rare escapes.
@@ -131,22 +169,42 @@ fn regex(scope: &Scope<'_>, text: &str, wrap: impl Fn(&str) -> String) -> Option
     if text.chars().count() > REGEX_LIMIT_CHARS {
         return scope.refuse(format!("is longer than {REGEX_LIMIT_CHARS} characters"));
     }
-    match RegexBuilder::new(&wrap(text)).unicode(false).size_limit(REGEX_LIMIT_BYTES).build() {
-        Ok(regex) => Some(regex),
-        // Classes such as \p{L} need Unicode mode.
-        Err(_) => match RegexBuilder::new(&wrap(text)).size_limit(REGEX_LIMIT_BYTES).build() {
-            Ok(regex) => Some(regex),
-            Err(error) => scope.refuse(format!("\"{text}\" does not compile: {error}")),
+    // Alone first: `a)|(b` would break out of the wrapping.
+    let compiled = build(text).and_then(|_| build(&wrap(text)));
+    compiled.map_or_else(
+        |error| {
+            let error = error.to_string();
+            let cause = error.lines().next_back().unwrap_or_default();
+            scope.refuse(format!("\"{text}\" does not compile: {cause}"))
         },
-    }
+        Some,
+    )
 }
 
-pub(super) fn regex_rewrite(scope: &Scope<'_>, value: matcher::RegexMatchAndSubstitute) -> Option<RegexRewrite> {
+/// On bytes; in Unicode mode only where a class such as `\p{L}` needs it.
+fn build(text: &str) -> Result<Regex, regex::Error> {
+    let builder = |is_unicode| {
+        RegexBuilder::new(text)
+            .unicode(is_unicode)
+            .size_limit(REGEX_LIMIT_BYTES)
+            .build()
+    };
+    builder(false).or_else(|_| builder(true))
+}
+
+pub(super) fn regex_rewrite(
+    scope: &Scope<'_>,
+    value: matcher::RegexMatchAndSubstitute,
+) -> Option<RegexRewrite> {
     let Some(pattern) = value.pattern else {
         return scope.at("pattern").refuse("is required");
     };
     let pattern = regex(&scope.at("pattern"), &pattern.regex, str::to_owned)?;
-    let substitution = substitution(&scope.at("substitution"), &value.substitution, pattern.captures_len())?;
+    let substitution = substitution(
+        &scope.at("substitution"),
+        &value.substitution,
+        pattern.captures_len(),
+    )?;
     Some(RegexRewrite {
         pattern,
         substitution,
@@ -165,7 +223,9 @@ fn substitution(scope: &Scope<'_>, text: &str, groups: usize) -> Option<Arc<[u8]
                 Some(digit) if digit.to_digit(10).is_some_and(|d| (d as usize) < groups) => {
                     out.push_str(&format!("${{{digit}}}"));
                 }
-                _ => return scope.refuse(format!("\"{text}\" refers to a group that is not there")),
+                _ => {
+                    return scope.refuse(format!("\"{text}\" refers to a group that is not there"));
+                }
             },
             c => out.push(c),
         }
@@ -173,14 +233,19 @@ fn substitution(scope: &Scope<'_>, text: &str, groups: usize) -> Option<Arc<[u8]
     Some(out.into_bytes().into())
 }
 
-pub(super) fn string_matcher(scope: &Scope<'_>, value: matcher::StringMatcher) -> Option<StringMatcher> {
+pub(super) fn string_matcher(
+    scope: &Scope<'_>,
+    value: matcher::StringMatcher,
+) -> Option<StringMatcher> {
     use matcher::string_matcher::MatchPattern as P;
     let pattern = match value.match_pattern {
         Some(P::Exact(text)) => StringPattern::Exact(text.into()),
         Some(P::Prefix(text)) => StringPattern::Prefix(text.into()),
         Some(P::Suffix(text)) => StringPattern::Suffix(text.into()),
         Some(P::Contains(text)) => StringPattern::Contains(text.into()),
-        Some(P::SafeRegex(regex)) => StringPattern::Regex(full_regex(&scope.at("safe_regex"), regex)?),
+        Some(P::SafeRegex(regex)) => {
+            StringPattern::Regex(full_regex(&scope.at("safe_regex"), regex)?)
+        }
         Some(P::Custom(_)) => return scope.at("custom").refuse("is not supported"),
         None => return scope.refuse("has no pattern"),
     };
@@ -201,14 +266,20 @@ pub(super) fn header_source(scope: &Scope<'_>, name: &str) -> Option<HeaderSourc
 }
 
 pub(super) fn header_name(scope: &Scope<'_>, name: &str) -> Option<HeaderName> {
-    HeaderName::try_from(name).map_or_else(|_| scope.refuse(format!("\"{name}\" is not a header name")), Some)
+    HeaderName::try_from(name).map_or_else(
+        |_| scope.refuse(format!("\"{name}\" is not a header name")),
+        Some,
+    )
 }
 
 pub(super) fn header_value(scope: &Scope<'_>, value: &str) -> Option<HeaderValue> {
     HeaderValue::try_from(value).map_or_else(|_| scope.refuse("is not a header value"), Some)
 }
 
-pub(super) fn header_matcher(scope: &Scope<'_>, value: route::HeaderMatcher) -> Option<HeaderMatcher> {
+pub(super) fn header_matcher(
+    scope: &Scope<'_>,
+    value: route::HeaderMatcher,
+) -> Option<HeaderMatcher> {
     use route::header_matcher::HeaderMatchSpecifier as M;
     let exactly = |pattern| {
         Some(HeaderMatch::Value(StringMatcher {
@@ -223,10 +294,11 @@ pub(super) fn header_matcher(scope: &Scope<'_>, value: route::HeaderMatcher) -> 
         Some(M::PrefixMatch(text)) => exactly(StringPattern::Prefix(text.into())),
         Some(M::SuffixMatch(text)) => exactly(StringPattern::Suffix(text.into())),
         Some(M::ContainsMatch(text)) => exactly(StringPattern::Contains(text.into())),
-        Some(M::SafeRegexMatch(regex)) => {
-            full_regex(&scope.at("safe_regex_match"), regex).and_then(|regex| exactly(StringPattern::Regex(regex)))
+        Some(M::SafeRegexMatch(regex)) => full_regex(&scope.at("safe_regex_match"), regex)
+            .and_then(|regex| exactly(StringPattern::Regex(regex))),
+        Some(M::StringMatch(matcher)) => {
+            string_matcher(&scope.at("string_match"), matcher).map(HeaderMatch::Value)
         }
-        Some(M::StringMatch(matcher)) => string_matcher(&scope.at("string_match"), matcher).map(HeaderMatch::Value),
         Some(M::RangeMatch(range)) => Some(HeaderMatch::Range {
             start: range.start,
             end: range.end,
@@ -240,12 +312,17 @@ pub(super) fn header_matcher(scope: &Scope<'_>, value: route::HeaderMatcher) -> 
     })
 }
 
-pub(super) fn query_matcher(scope: &Scope<'_>, value: route::QueryParameterMatcher) -> Option<QueryMatcher> {
+pub(super) fn query_matcher(
+    scope: &Scope<'_>,
+    value: route::QueryParameterMatcher,
+) -> Option<QueryMatcher> {
     use route::query_parameter_matcher::QueryParameterMatchSpecifier as M;
     let test = match value.query_parameter_match_specifier {
         None => QueryMatch::Present(true),
         Some(M::PresentMatch(present)) => QueryMatch::Present(present),
-        Some(M::StringMatch(matcher)) => QueryMatch::Value(string_matcher(&scope.at("string_match"), matcher)?),
+        Some(M::StringMatch(matcher)) => {
+            QueryMatch::Value(string_matcher(&scope.at("string_match"), matcher)?)
+        }
     };
     Some(QueryMatcher {
         name: value.name.into(),
@@ -262,16 +339,24 @@ pub(super) fn header_mutations(
 ) -> HeaderMutations {
     HeaderMutations {
         add: scope.each(&format!("{field}_to_add"), add, header_mutation),
-        remove: scope.each(&format!("{field}_to_remove"), remove, |scope, name| header_name(scope, &name)),
+        remove: scope.each(&format!("{field}_to_remove"), remove, |scope, name| {
+            header_name(scope, &name)
+        }),
     }
 }
 
-fn header_mutation(scope: &Scope<'_>, mut option: core::HeaderValueOption) -> Option<HeaderMutation> {
+fn header_mutation(
+    scope: &Scope<'_>,
+    mut option: core::HeaderValueOption,
+) -> Option<HeaderMutation> {
     use core::header_value_option::HeaderAppendAction as A;
     let Some(header) = option.header.take() else {
         return scope.at("header").refuse("is required");
     };
-    let append = match (option.append.take(), A::try_from(take(&mut option.append_action))) {
+    let append = match (
+        option.append.take(),
+        A::try_from(take(&mut option.append_action)),
+    ) {
         // The old boolean, which Istio still sends.
         (Some(append), _) if append.value => HeaderAppend::AppendIfExistsOrAdd,
         (Some(_), _) => HeaderAppend::OverwriteIfExistsOrAdd,
@@ -319,18 +404,24 @@ pub(super) fn unpack<M: Message + Name + Default>(scope: &Scope<'_>, config: &An
 pub(super) fn resolve(scope: &Scope<'_>, config: &Any) -> Option<Any> {
     let (inner, value) = match config.type_url.as_str() {
         type_url::XDS_TYPED_STRUCT => {
-            let message = any::unpack::<typed_struct::xds::TypedStruct>(config, type_url::XDS_TYPED_STRUCT);
+            let message =
+                any::unpack::<typed_struct::xds::TypedStruct>(config, type_url::XDS_TYPED_STRUCT);
             message.map(|message| (message.type_url, message.value))
         }
         type_url::UDPA_TYPED_STRUCT => {
-            let message = any::unpack::<typed_struct::udpa::TypedStruct>(config, type_url::UDPA_TYPED_STRUCT);
+            let message =
+                any::unpack::<typed_struct::udpa::TypedStruct>(config, type_url::UDPA_TYPED_STRUCT);
             message.map(|message| (message.type_url, message.value))
         }
         _ => return Some(config.clone()),
     }
     .map_or_else(|error| scope.refuse(describe(&error)), Some)?;
-    let value = value.map_or_else(|| serde_json::Value::Object(serde_json::Map::new()), struct_to_json);
-    json::json_to_any(&inner, &value).map_or_else(|error| scope.at("value").refuse(describe(&error)), Some)
+    let value = value.map_or_else(
+        || serde_json::Value::Object(serde_json::Map::new()),
+        struct_to_json,
+    );
+    json::json_to_any(&inner, &value)
+        .map_or_else(|error| scope.at("value").refuse(describe(&error)), Some)
 }
 
 /// An error with its causes, as NACKs have one line.
@@ -348,7 +439,12 @@ fn describe(error: &dyn std::error::Error) -> String {
 pub(super) fn struct_to_json(value: protobuf::Struct) -> serde_json::Value {
     let mut fields: Vec<_> = value.fields.into_iter().collect();
     fields.sort_by(|a, b| a.0.cmp(&b.0));
-    serde_json::Value::Object(fields.into_iter().map(|(k, v)| (k, value_to_json(v))).collect())
+    serde_json::Value::Object(
+        fields
+            .into_iter()
+            .map(|(k, v)| (k, value_to_json(v)))
+            .collect(),
+    )
 }
 
 fn value_to_json(value: protobuf::Value) -> serde_json::Value {
@@ -356,10 +452,14 @@ fn value_to_json(value: protobuf::Value) -> serde_json::Value {
     match value.kind {
         None | Some(Kind::NullValue(_)) => J::Null,
         Some(Kind::BoolValue(value)) => J::Bool(value),
-        Some(Kind::NumberValue(value)) => serde_json::Number::from_f64(value).map_or(J::Null, J::Number),
+        Some(Kind::NumberValue(value)) => {
+            serde_json::Number::from_f64(value).map_or(J::Null, J::Number)
+        }
         Some(Kind::StringValue(text)) => J::String(text),
         Some(Kind::StructValue(value)) => struct_to_json(value),
-        Some(Kind::ListValue(list)) => J::Array(list.values.into_iter().map(value_to_json).collect()),
+        Some(Kind::ListValue(list)) => {
+            J::Array(list.values.into_iter().map(value_to_json).collect())
+        }
     }
 }
 

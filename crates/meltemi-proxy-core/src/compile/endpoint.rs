@@ -9,7 +9,8 @@ use meltemi_proto::envoy::config::endpoint::v3 as proto;
 use super::Scope;
 use super::common::{fraction, host_and_port, metadata_text, number, struct_to_json};
 use crate::runtime::{
-    ClusterLoadAssignment, DropOverload, Endpoint, EndpointAddress, Health, LocalityEndpoints, WorkloadMetadata,
+    ClusterLoadAssignment, DropOverload, Endpoint, EndpointAddress, Health, LocalityEndpoints,
+    WorkloadMetadata,
 };
 
 /// Envoy's default: 140 percent.
@@ -21,11 +22,20 @@ pub(super) fn cluster_load_assignment(
 ) -> Option<ClusterLoadAssignment> {
     let cluster_name: Arc<str> = take(&mut assignment.cluster_name).into();
     let mut policy = assignment.policy.take().unwrap_or_default();
-    let drop_overloads = scope.at("policy").each("drop_overloads", take(&mut policy.drop_overloads), drop_overload);
-    let overprovisioning_factor_percent = number(policy.overprovisioning_factor.take()).unwrap_or(OVERPROVISIONING_PERCENT);
+    let drop_overloads = scope.at("policy").each(
+        "drop_overloads",
+        take(&mut policy.drop_overloads),
+        drop_overload,
+    );
+    let overprovisioning_factor_percent =
+        number(policy.overprovisioning_factor.take()).unwrap_or(OVERPROVISIONING_PERCENT);
     let weighted_priority_health = take(&mut policy.weighted_priority_health);
     scope.at("policy").rest(&policy);
-    let localities = scope.each("endpoints", take(&mut assignment.endpoints), locality_endpoints);
+    let localities = scope.each(
+        "endpoints",
+        take(&mut assignment.endpoints),
+        locality_endpoints,
+    );
     scope.rest(&assignment);
     Some(ClusterLoadAssignment {
         cluster_name,
@@ -36,7 +46,10 @@ pub(super) fn cluster_load_assignment(
     })
 }
 
-fn drop_overload(scope: &Scope<'_>, value: proto::cluster_load_assignment::policy::DropOverload) -> Option<DropOverload> {
+fn drop_overload(
+    scope: &Scope<'_>,
+    value: proto::cluster_load_assignment::policy::DropOverload,
+) -> Option<DropOverload> {
     let Some(share) = value.drop_percentage else {
         return scope.at("drop_percentage").refuse("is required");
     };
@@ -46,7 +59,10 @@ fn drop_overload(scope: &Scope<'_>, value: proto::cluster_load_assignment::polic
     })
 }
 
-fn locality_endpoints(scope: &Scope<'_>, mut group: proto::LocalityLbEndpoints) -> Option<LocalityEndpoints> {
+fn locality_endpoints(
+    scope: &Scope<'_>,
+    mut group: proto::LocalityLbEndpoints,
+) -> Option<LocalityEndpoints> {
     let locality = group.locality.take().unwrap_or_default();
     let locality = Arc::new(Locality {
         region: locality.region,
@@ -55,9 +71,11 @@ fn locality_endpoints(scope: &Scope<'_>, mut group: proto::LocalityLbEndpoints) 
     });
     let weight = number(group.load_balancing_weight.take());
     let priority = take(&mut group.priority);
-    let endpoints = scope.each("lb_endpoints", take(&mut group.lb_endpoints), |scope, endpoint| {
-        self::endpoint(scope, endpoint, &locality, priority).map(Arc::new)
-    });
+    let endpoints = scope.each(
+        "lb_endpoints",
+        take(&mut group.lb_endpoints),
+        |scope, endpoint| self::endpoint(scope, endpoint, &locality, priority).map(Arc::new),
+    );
     scope.rest(&group);
     Some(LocalityEndpoints {
         locality,
@@ -67,7 +85,12 @@ fn locality_endpoints(scope: &Scope<'_>, mut group: proto::LocalityLbEndpoints) 
     })
 }
 
-fn endpoint(scope: &Scope<'_>, mut value: proto::LbEndpoint, locality: &Arc<Locality>, priority: u32) -> Option<Endpoint> {
+fn endpoint(
+    scope: &Scope<'_>,
+    mut value: proto::LbEndpoint,
+    locality: &Arc<Locality>,
+    priority: u32,
+) -> Option<Endpoint> {
     let health = match core::HealthStatus::try_from(take(&mut value.health_status)) {
         Ok(core::HealthStatus::Unknown | core::HealthStatus::Healthy) => Health::Healthy,
         Ok(core::HealthStatus::Degraded) => Health::Degraded,
@@ -76,8 +99,12 @@ fn endpoint(scope: &Scope<'_>, mut value: proto::LbEndpoint, locality: &Arc<Loca
         Err(_) => return scope.at("health_status").refuse("is unknown"),
     };
     let metadata = value.metadata.take().unwrap_or_default();
-    let weight = number(value.load_balancing_weight.take()).unwrap_or(1).max(1);
-    let Some(proto::lb_endpoint::HostIdentifier::Endpoint(mut endpoint)) = value.host_identifier.take() else {
+    let weight = number(value.load_balancing_weight.take())
+        .unwrap_or(1)
+        .max(1);
+    let Some(proto::lb_endpoint::HostIdentifier::Endpoint(mut endpoint)) =
+        value.host_identifier.take()
+    else {
         return scope.at("endpoint").refuse("is required");
     };
     scope.rest(&value);
@@ -101,13 +128,17 @@ fn endpoint(scope: &Scope<'_>, mut value: proto::LbEndpoint, locality: &Arc<Loca
 }
 
 fn endpoint_address(scope: &Scope<'_>, address: Option<core::Address>) -> Option<EndpointAddress> {
-    let Some(core::address::Address::SocketAddress(address)) = address.and_then(|a| a.address) else {
+    let Some(core::address::Address::SocketAddress(address)) = address.and_then(|a| a.address)
+    else {
         return scope.refuse("only socket addresses are supported");
     };
     let (host, port) = host_and_port(&scope.at("socket_address"), address)?;
     Some(match host.parse::<IpAddr>() {
         Ok(ip) => EndpointAddress::Socket(SocketAddr::new(ip, port)),
-        Err(_) => EndpointAddress::Dns { host: host.into(), port },
+        Err(_) => EndpointAddress::Dns {
+            host: host.into(),
+            port,
+        },
     })
 }
 
@@ -123,7 +154,9 @@ pub(super) fn string_pairs(value: serde_json::Value) -> Vec<(Arc<str>, Arc<str>)
     let serde_json::Value::Object(fields) = value else {
         return Vec::new();
     };
-    let pairs = fields.iter().filter_map(|(key, value)| Some((key.as_str().into(), value.as_str()?.into())));
+    let pairs = fields
+        .iter()
+        .filter_map(|(key, value)| Some((key.as_str().into(), value.as_str()?.into())));
     pairs.collect()
 }
 

@@ -14,14 +14,14 @@ use meltemi_proto::{alpn, peer_metadata, stats, type_url};
 
 use super::Scope;
 use super::common::{
-    duration, fraction, header_matcher, header_mutations, header_value, is_true, number, resolve, runtime_fraction,
-    status, string_matcher, unpack,
+    duration, fraction, header_matcher, header_mutations, header_value, is_true, number, resolve,
+    runtime_fraction, status, string_matcher, unpack,
 };
 use super::rbac;
 use crate::runtime::{
-    AlpnOverrides, AlpnProtocol, Cors, FaultAbort, FaultAbortStatus, FaultDelay, FaultInjection, Fraction, GrpcStats,
-    HttpFilter, HttpFilterKind, LocalRateLimit, PeerMetadataExchange, PeerMetadataMethod, PerFilterConfig, Router, Stats,
-    StatsReporter, TokenBucket,
+    AlpnOverrides, AlpnProtocol, Cors, FaultAbort, FaultAbortStatus, FaultDelay, FaultInjection,
+    Fraction, GrpcStats, HttpFilter, HttpFilterKind, LocalRateLimit, PeerMetadataExchange,
+    PeerMetadataMethod, PerFilterConfig, Router, Stats, StatsReporter, TokenBucket,
 };
 
 const FILTER_CONFIG: &str = "type.googleapis.com/envoy.config.route.v3.FilterConfig";
@@ -29,7 +29,10 @@ const FILTER_CONFIG: &str = "type.googleapis.com/envoy.config.route.v3.FilterCon
 const TCP_REPORTING_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The filters before the router, and the router.
-pub(super) fn http_filters(scope: &Scope<'_>, mut list: Vec<hcm_proto::HttpFilter>) -> Option<(Vec<HttpFilter>, Router)> {
+pub(super) fn http_filters(
+    scope: &Scope<'_>,
+    mut list: Vec<hcm_proto::HttpFilter>,
+) -> Option<(Vec<HttpFilter>, Router)> {
     let Some(last) = list.pop() else {
         return scope.at("http_filters").refuse("has no router");
     };
@@ -74,18 +77,28 @@ fn http_filter(scope: &Scope<'_>, mut filter: hcm_proto::HttpFilter) -> Option<H
     let is_optional = take(&mut filter.is_optional);
     let scope = scope.at("typed_config");
     let kind = match config.type_url.as_str() {
-        type_url::FAULT => HttpFilterKind::Fault(Arc::new(fault(&scope, unpack(&scope, &config)?)?)),
+        type_url::FAULT => {
+            HttpFilterKind::Fault(Arc::new(fault(&scope, unpack(&scope, &config)?)?))
+        }
         type_url::CORS => HttpFilterKind::Cors,
-        type_url::GRPC_STATS => HttpFilterKind::GrpcStats(grpc_stats(&scope, unpack(&scope, &config)?)),
-        type_url::ISTIO_ALPN => HttpFilterKind::Alpn(Arc::new(alpn_overrides(&scope, unpack(&scope, &config)?)?)),
+        type_url::GRPC_STATS => {
+            HttpFilterKind::GrpcStats(grpc_stats(&scope, unpack(&scope, &config)?))
+        }
+        type_url::ISTIO_ALPN => {
+            HttpFilterKind::Alpn(Arc::new(alpn_overrides(&scope, unpack(&scope, &config)?)?))
+        }
         type_url::PEER_METADATA => {
             HttpFilterKind::PeerMetadata(Arc::new(peer_metadata(&scope, unpack(&scope, &config)?)?))
         }
         type_url::ISTIO_STATS => HttpFilterKind::Stats(istio_stats(&scope, &config)?),
-        type_url::RBAC => HttpFilterKind::Rbac(Arc::new(rbac::http_filter(&scope, unpack(&scope, &config)?)?)),
-        type_url::LOCAL_RATE_LIMIT => {
-            HttpFilterKind::LocalRateLimit(Arc::new(local_rate_limit(&scope, unpack(&scope, &config)?)?))
-        }
+        type_url::RBAC => HttpFilterKind::Rbac(Arc::new(rbac::http_filter(
+            &scope,
+            unpack(&scope, &config)?,
+        )?)),
+        type_url::LOCAL_RATE_LIMIT => HttpFilterKind::LocalRateLimit(Arc::new(local_rate_limit(
+            &scope,
+            unpack(&scope, &config)?,
+        )?)),
         _ if is_optional => return None,
         other => return scope.refuse(format!("{other} is not supported")),
     };
@@ -99,7 +112,9 @@ fn http_filter(scope: &Scope<'_>, mut filter: hcm_proto::HttpFilter) -> Option<H
 fn fault(scope: &Scope<'_>, mut fault: fault_proto::HttpFault) -> Option<FaultInjection> {
     let delay = fault.delay.take().map(|delay| {
         let scope = scope.at("delay");
-        let share = delay.percentage.and_then(|share| fraction(&scope.at("percentage"), share));
+        let share = delay
+            .percentage
+            .and_then(|share| fraction(&scope.at("percentage"), share));
         match delay.fault_delay_secifier {
             Some(FaultDelaySecifier::FixedDelay(fixed)) => Some(FaultDelay {
                 delay: duration(&scope.at("fixed_delay"), Some(fixed))?,
@@ -108,11 +123,16 @@ fn fault(scope: &Scope<'_>, mut fault: fault_proto::HttpFault) -> Option<FaultIn
             _ => scope.refuse("only fixed_delay is supported"),
         }
     });
-    let abort = fault.abort.take().map(|abort| fault_abort(&scope.at("abort"), abort));
+    let abort = fault
+        .abort
+        .take()
+        .map(|abort| fault_abort(&scope.at("abort"), abort));
     let compiled = FaultInjection {
         delay: delay.flatten(),
         abort: abort.flatten(),
-        upstream_cluster: Some(take(&mut fault.upstream_cluster)).filter(|name| !name.is_empty()).map(Into::into),
+        upstream_cluster: Some(take(&mut fault.upstream_cluster))
+            .filter(|name| !name.is_empty())
+            .map(Into::into),
         headers: scope.each("headers", take(&mut fault.headers), header_matcher),
         max_active_faults: number(fault.max_active_faults.take()),
     };
@@ -129,9 +149,14 @@ const NEVER: Fraction = Fraction {
 
 fn fault_abort(scope: &Scope<'_>, mut abort: fault_proto::FaultAbort) -> Option<FaultAbort> {
     use fault_proto::fault_abort::ErrorType as E;
-    let share = abort.percentage.take().and_then(|share| fraction(&scope.at("percentage"), share));
+    let share = abort
+        .percentage
+        .take()
+        .and_then(|share| fraction(&scope.at("percentage"), share));
     let kind = match abort.error_type.take() {
-        Some(E::HttpStatus(code)) => FaultAbortStatus::Http(status(&scope.at("http_status"), code)?),
+        Some(E::HttpStatus(code)) => {
+            FaultAbortStatus::Http(status(&scope.at("http_status"), code)?)
+        }
         Some(E::GrpcStatus(code)) => FaultAbortStatus::Grpc(code),
         _ => return scope.refuse("only http_status and grpc_status are supported"),
     };
@@ -163,7 +188,10 @@ fn cors(scope: &Scope<'_>, mut policy: cors_proto::CorsPolicy) -> Option<Cors> {
         max_age: list("max_age", take(&mut policy.max_age)),
         allow_credentials: is_true(policy.allow_credentials.take(), false),
         enabled,
-        forward_not_matching_preflights: is_true(policy.forward_not_matching_preflights.take(), true),
+        forward_not_matching_preflights: is_true(
+            policy.forward_not_matching_preflights.take(),
+            true,
+        ),
     };
     scope.rest(&policy);
     Some(compiled)
@@ -187,13 +215,21 @@ fn alpn_overrides(scope: &Scope<'_>, config: alpn::FilterConfig) -> Option<AlpnO
             Ok(P::Http2) => AlpnProtocol::Http2,
             Err(_) => return scope.at("upstream_protocol").refuse("is unknown"),
         };
-        Some((protocol, entry.alpn_override.into_iter().map(Into::into).collect()))
+        Some((
+            protocol,
+            entry.alpn_override.into_iter().map(Into::into).collect(),
+        ))
     });
     Some(AlpnOverrides { overrides })
 }
 
-fn peer_metadata(scope: &Scope<'_>, mut config: peer_metadata::Config) -> Option<PeerMetadataExchange> {
-    use peer_metadata::config::{DiscoveryMethod, PropagationMethod, discovery_method, propagation_method};
+fn peer_metadata(
+    scope: &Scope<'_>,
+    mut config: peer_metadata::Config,
+) -> Option<PeerMetadataExchange> {
+    use peer_metadata::config::{
+        DiscoveryMethod, PropagationMethod, discovery_method, propagation_method,
+    };
     let discovery = |scope: &Scope<'_>, method: DiscoveryMethod| {
         use discovery_method::MethodSpecifier as M;
         match method.method_specifier {
@@ -206,18 +242,39 @@ fn peer_metadata(scope: &Scope<'_>, mut config: peer_metadata::Config) -> Option
         }
     };
     let propagation = |scope: &Scope<'_>, method: PropagationMethod| match method.method_specifier {
-        Some(propagation_method::MethodSpecifier::IstioHeaders(headers)) => Some(PeerMetadataMethod::IstioHeaders {
-            skip_external_clusters: headers.skip_external_clusters,
-        }),
+        Some(propagation_method::MethodSpecifier::IstioHeaders(headers)) => {
+            Some(PeerMetadataMethod::IstioHeaders {
+                skip_external_clusters: headers.skip_external_clusters,
+            })
+        }
         None => scope.refuse("has no method"),
     };
     let compiled = PeerMetadataExchange {
-        downstream_discovery: scope.each("downstream_discovery", take(&mut config.downstream_discovery), discovery),
-        upstream_discovery: scope.each("upstream_discovery", take(&mut config.upstream_discovery), discovery),
-        downstream_propagation: scope.each("downstream_propagation", take(&mut config.downstream_propagation), propagation),
-        upstream_propagation: scope.each("upstream_propagation", take(&mut config.upstream_propagation), propagation),
+        downstream_discovery: scope.each(
+            "downstream_discovery",
+            take(&mut config.downstream_discovery),
+            discovery,
+        ),
+        upstream_discovery: scope.each(
+            "upstream_discovery",
+            take(&mut config.upstream_discovery),
+            discovery,
+        ),
+        downstream_propagation: scope.each(
+            "downstream_propagation",
+            take(&mut config.downstream_propagation),
+            propagation,
+        ),
+        upstream_propagation: scope.each(
+            "upstream_propagation",
+            take(&mut config.upstream_propagation),
+            propagation,
+        ),
         shared_with_upstream: take(&mut config.shared_with_upstream),
-        additional_labels: take(&mut config.additional_labels).into_iter().map(Into::into).collect(),
+        additional_labels: take(&mut config.additional_labels)
+            .into_iter()
+            .map(Into::into)
+            .collect(),
     };
     Some(compiled)
 }
@@ -232,12 +289,18 @@ pub(super) fn istio_stats(scope: &Scope<'_>, config: &Any) -> Option<Stats> {
     let compiled = Stats {
         reporter,
         disable_host_header_fallback: take(&mut config.disable_host_header_fallback),
-        tcp_reporting_interval: duration(&scope.at("tcp_reporting_duration"), config.tcp_reporting_duration.take())
-            .unwrap_or(TCP_REPORTING_INTERVAL),
+        tcp_reporting_interval: duration(
+            &scope.at("tcp_reporting_duration"),
+            config.tcp_reporting_duration.take(),
+        )
+        .unwrap_or(TCP_REPORTING_INTERVAL),
     };
     config.rotation_interval = None; // our series are bounded by configuration, they need no rotation
     config.graceful_deletion_interval = None;
-    for (field, is_set) in [("metrics", !config.metrics.is_empty()), ("definitions", !config.definitions.is_empty())] {
+    for (field, is_set) in [
+        ("metrics", !config.metrics.is_empty()),
+        ("definitions", !config.definitions.is_empty()),
+    ] {
         if is_set {
             scope.at(field).reject("is not supported");
         }
@@ -245,7 +308,10 @@ pub(super) fn istio_stats(scope: &Scope<'_>, config: &Any) -> Option<Stats> {
     Some(compiled)
 }
 
-fn local_rate_limit(scope: &Scope<'_>, mut config: rate_proto::LocalRateLimit) -> Option<LocalRateLimit> {
+fn local_rate_limit(
+    scope: &Scope<'_>,
+    mut config: rate_proto::LocalRateLimit,
+) -> Option<LocalRateLimit> {
     let share = |field: &str, value: Option<core::RuntimeFractionalPercent>| match value {
         None => Some(NEVER),
         Some(value) => runtime_fraction(&scope.at(field), value),
@@ -265,15 +331,26 @@ fn local_rate_limit(scope: &Scope<'_>, mut config: rate_proto::LocalRateLimit) -
             }
         }
     };
-    let status_code = config.status.take().map_or(429, |status| u32::try_from(status.code).unwrap_or(0));
+    let status_code = config
+        .status
+        .take()
+        .map_or(429, |status| u32::try_from(status.code).unwrap_or(0));
     let compiled = LocalRateLimit {
         stat_prefix: take(&mut config.stat_prefix).into(),
         // Envoy: below 400 is 429.
-        status: status(&scope.at("status"), if status_code < 400 { 429 } else { status_code })?,
+        status: status(
+            &scope.at("status"),
+            if status_code < 400 { 429 } else { status_code },
+        )?,
         bucket,
         enabled: share("filter_enabled", config.filter_enabled.take())?,
         enforced: share("filter_enforced", config.filter_enforced.take())?,
-        response_headers: header_mutations(scope, "response_headers", take(&mut config.response_headers_to_add), Vec::new()),
+        response_headers: header_mutations(
+            scope,
+            "response_headers",
+            take(&mut config.response_headers_to_add),
+            Vec::new(),
+        ),
         rate_limited_as_resource_exhausted: take(&mut config.rate_limited_as_resource_exhausted),
         per_downstream_connection: take(&mut config.local_rate_limit_per_downstream_connection),
     };
@@ -282,7 +359,10 @@ fn local_rate_limit(scope: &Scope<'_>, mut config: rate_proto::LocalRateLimit) -
 }
 
 /// `typed_per_filter_config` of a route, virtual host, weighted cluster or route configuration.
-pub(super) fn per_filter(scope: &Scope<'_>, configs: std::collections::HashMap<String, Any>) -> PerFilterConfig {
+pub(super) fn per_filter(
+    scope: &Scope<'_>,
+    configs: std::collections::HashMap<String, Any>,
+) -> PerFilterConfig {
     let mut compiled = PerFilterConfig::default();
     let list = scope.at("typed_per_filter_config");
     for (name, config) in configs {
@@ -291,7 +371,12 @@ pub(super) fn per_filter(scope: &Scope<'_>, configs: std::collections::HashMap<S
     compiled
 }
 
-fn apply_per_filter(scope: &Scope<'_>, name: &str, config: &Any, into: &mut PerFilterConfig) -> Option<()> {
+fn apply_per_filter(
+    scope: &Scope<'_>,
+    name: &str,
+    config: &Any,
+    into: &mut PerFilterConfig,
+) -> Option<()> {
     use meltemi_proto::envoy::config::route::v3::FilterConfig;
     let config = resolve(scope, config)?;
     match config.type_url.as_str() {
@@ -312,7 +397,8 @@ fn apply_per_filter(scope: &Scope<'_>, name: &str, config: &Any, into: &mut PerF
             });
         }
         type_url::LOCAL_RATE_LIMIT => {
-            into.local_rate_limit = Some(Arc::new(local_rate_limit(scope, unpack(scope, &config)?)?));
+            into.local_rate_limit =
+                Some(Arc::new(local_rate_limit(scope, unpack(scope, &config)?)?));
         }
         other => scope.reject(format!("{other} is not supported")),
     }

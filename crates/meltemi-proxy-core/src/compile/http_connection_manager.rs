@@ -12,8 +12,9 @@ use super::common::{duration, header_value, is_true, limit, number};
 use super::filter::http_filters;
 use super::route::route_configuration;
 use crate::runtime::{
-    ClientCertDetails, EscapedSlashes, ForwardClientCert, Fraction, Http1Options, Http2Options, HttpCodec,
-    HttpConnectionManager, PathNormalisation, RouteSource, ServerHeader, StripPort, Upgrade,
+    ClientCertDetails, EscapedSlashes, ForwardClientCert, Fraction, Http1Options, Http2Options,
+    HttpCodec, HttpConnectionManager, PathNormalisation, RouteSource, ServerHeader, StripPort,
+    Upgrade,
 };
 
 /// Envoy's defaults.
@@ -24,7 +25,10 @@ const DELAYED_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const HEADERS_LIMIT_KIB: u32 = 60;
 const HEADERS_LIMIT: u32 = 100;
 
-pub(super) fn http_connection_manager(scope: &Scope<'_>, mut hcm: proto::HttpConnectionManager) -> Option<HttpConnectionManager> {
+pub(super) fn http_connection_manager(
+    scope: &Scope<'_>,
+    mut hcm: proto::HttpConnectionManager,
+) -> Option<HttpConnectionManager> {
     use proto::http_connection_manager as p;
     let codec = match p::CodecType::try_from(take(&mut hcm.codec_type)) {
         Ok(p::CodecType::Auto) => HttpCodec::Auto,
@@ -38,7 +42,8 @@ pub(super) fn http_connection_manager(scope: &Scope<'_>, mut hcm: proto::HttpCon
     let mut common = hcm.common_http_protocol_options.take().unwrap_or_default();
     let underscores = take(&mut common.headers_with_underscores_action);
     let at = |field| scope.at(field);
-    let max_request_headers_kib = number(hcm.max_request_headers_kb.take()).unwrap_or(HEADERS_LIMIT_KIB);
+    let max_request_headers_kib =
+        number(hcm.max_request_headers_kb.take()).unwrap_or(HEADERS_LIMIT_KIB);
     let max_headers_count = number(common.max_headers_count.take()).unwrap_or(HEADERS_LIMIT);
     use core::http_protocol_options::HeadersWithUnderscoresAction as U;
     let compiled = HttpConnectionManager {
@@ -46,21 +51,56 @@ pub(super) fn http_connection_manager(scope: &Scope<'_>, mut hcm: proto::HttpCon
         codec,
         routes: routes?,
         server_name: server_name(&at("server_name"), &take(&mut hcm.server_name))?,
-        server_header: server_header(&at("server_header_transformation"), take(&mut hcm.server_header_transformation))?,
+        server_header: server_header(
+            &at("server_header_transformation"),
+            take(&mut hcm.server_header_transformation),
+        )?,
         use_remote_address: is_true(hcm.use_remote_address.take(), false),
         skip_xff_append: take(&mut hcm.skip_xff_append),
         xff_num_trusted_hops: take(&mut hcm.xff_num_trusted_hops),
-        forward_client_cert: forward_client_cert(&at("forward_client_cert_details"), take(&mut hcm.forward_client_cert_details))?,
-        client_cert_details: client_cert_details(&at("set_current_client_cert_details"), hcm.set_current_client_cert_details.take()),
-        stream_idle_timeout: limit(&at("stream_idle_timeout"), hcm.stream_idle_timeout.take(), Some(STREAM_IDLE_TIMEOUT)),
+        forward_client_cert: forward_client_cert(
+            &at("forward_client_cert_details"),
+            take(&mut hcm.forward_client_cert_details),
+        )?,
+        client_cert_details: client_cert_details(
+            &at("set_current_client_cert_details"),
+            hcm.set_current_client_cert_details.take(),
+        ),
+        stream_idle_timeout: limit(
+            &at("stream_idle_timeout"),
+            hcm.stream_idle_timeout.take(),
+            Some(STREAM_IDLE_TIMEOUT),
+        ),
         request_timeout: limit(&at("request_timeout"), hcm.request_timeout.take(), None),
-        request_headers_timeout: limit(&at("request_headers_timeout"), hcm.request_headers_timeout.take(), None),
-        idle_timeout: limit(&at("common_http_protocol_options"), common.idle_timeout.take(), Some(IDLE_TIMEOUT)),
-        max_connection_duration: limit(&at("common_http_protocol_options"), common.max_connection_duration.take(), None),
-        max_stream_duration: limit(&at("common_http_protocol_options"), common.max_stream_duration.take(), None),
-        max_requests_per_connection: number(common.max_requests_per_connection.take()).filter(|n| *n > 0),
-        drain_timeout: duration(&at("drain_timeout"), hcm.drain_timeout.take()).unwrap_or(DRAIN_TIMEOUT),
-        delayed_close_timeout: limit(&at("delayed_close_timeout"), hcm.delayed_close_timeout.take(), Some(DELAYED_CLOSE_TIMEOUT)),
+        request_headers_timeout: limit(
+            &at("request_headers_timeout"),
+            hcm.request_headers_timeout.take(),
+            None,
+        ),
+        idle_timeout: limit(
+            &at("common_http_protocol_options"),
+            common.idle_timeout.take(),
+            Some(IDLE_TIMEOUT),
+        ),
+        max_connection_duration: limit(
+            &at("common_http_protocol_options"),
+            common.max_connection_duration.take(),
+            None,
+        ),
+        max_stream_duration: limit(
+            &at("common_http_protocol_options"),
+            common.max_stream_duration.take(),
+            None,
+        ),
+        max_requests_per_connection: number(common.max_requests_per_connection.take())
+            .filter(|n| *n > 0),
+        drain_timeout: duration(&at("drain_timeout"), hcm.drain_timeout.take())
+            .unwrap_or(DRAIN_TIMEOUT),
+        delayed_close_timeout: limit(
+            &at("delayed_close_timeout"),
+            hcm.delayed_close_timeout.take(),
+            Some(DELAYED_CLOSE_TIMEOUT),
+        ),
         max_request_headers_bytes: max_request_headers_kib.saturating_mul(1024) as usize,
         max_request_headers_count: max_headers_count as usize,
         reject_underscore_headers: underscores == U::RejectRequest as i32,
@@ -78,8 +118,14 @@ pub(super) fn http_connection_manager(scope: &Scope<'_>, mut hcm: proto::HttpCon
         },
         access_log,
         flush_access_log_on_new_request: flush_on_new_request(&mut hcm),
-        http1: http1_options(&at("http_protocol_options"), hcm.http_protocol_options.take().unwrap_or_default()),
-        http2: http2_options(&at("http2_protocol_options"), hcm.http2_protocol_options.take().unwrap_or_default()),
+        http1: http1_options(
+            &at("http_protocol_options"),
+            hcm.http_protocol_options.take().unwrap_or_default(),
+        ),
+        http2: http2_options(
+            &at("http2_protocol_options"),
+            hcm.http2_protocol_options.take().unwrap_or_default(),
+        ),
         tracing_sampling: tracing(&at("tracing"), hcm.tracing.take()),
         http_filters: Vec::new(),
         router: crate::runtime::Router::default(),
@@ -99,14 +145,19 @@ pub(super) fn http_connection_manager(scope: &Scope<'_>, mut hcm: proto::HttpCon
     })
 }
 
-fn route_source(scope: &Scope<'_>, source: Option<proto::http_connection_manager::RouteSpecifier>) -> Option<RouteSource> {
+fn route_source(
+    scope: &Scope<'_>,
+    source: Option<proto::http_connection_manager::RouteSpecifier>,
+) -> Option<RouteSource> {
     use proto::http_connection_manager::RouteSpecifier as R;
     match source {
-        Some(R::Rds(rds)) if rds.route_config_name.is_empty() => scope.at("rds").at("route_config_name").refuse("is required"),
+        Some(R::Rds(rds)) if rds.route_config_name.is_empty() => scope
+            .at("rds")
+            .at("route_config_name")
+            .refuse("is required"),
         Some(R::Rds(rds)) => Some(RouteSource::Rds(rds.route_config_name.into())),
-        Some(R::RouteConfig(config)) => {
-            route_configuration(&scope.at("route_config"), config).map(|config| RouteSource::Inline(Arc::new(config)))
-        }
+        Some(R::RouteConfig(config)) => route_configuration(&scope.at("route_config"), config)
+            .map(|config| RouteSource::Inline(Arc::new(config))),
         Some(R::ScopedRoutes(_)) => scope.at("scoped_routes").refuse("is not supported"),
         None => scope.at("rds").refuse("is required"),
     }
@@ -155,7 +206,10 @@ fn client_cert_details(
     compiled
 }
 
-fn upgrade(scope: &Scope<'_>, config: proto::http_connection_manager::UpgradeConfig) -> Option<Upgrade> {
+fn upgrade(
+    scope: &Scope<'_>,
+    config: proto::http_connection_manager::UpgradeConfig,
+) -> Option<Upgrade> {
     if !config.filters.is_empty() {
         return scope.at("filters").refuse("is not supported");
     }
@@ -165,7 +219,10 @@ fn upgrade(scope: &Scope<'_>, config: proto::http_connection_manager::UpgradeCon
     })
 }
 
-fn path_normalisation(scope: &Scope<'_>, hcm: &mut proto::HttpConnectionManager) -> Option<PathNormalisation> {
+fn path_normalisation(
+    scope: &Scope<'_>,
+    hcm: &mut proto::HttpConnectionManager,
+) -> Option<PathNormalisation> {
     use proto::http_connection_manager::PathWithEscapedSlashesAction as A;
     let action = take(&mut hcm.path_with_escaped_slashes_action);
     let escaped_slashes = match A::try_from(action) {
@@ -173,7 +230,11 @@ fn path_normalisation(scope: &Scope<'_>, hcm: &mut proto::HttpConnectionManager)
         Ok(A::RejectRequest) => EscapedSlashes::Reject,
         Ok(A::UnescapeAndRedirect) => EscapedSlashes::UnescapeAndRedirect,
         Ok(A::UnescapeAndForward) => EscapedSlashes::UnescapeAndForward,
-        Err(_) => return scope.at("path_with_escaped_slashes_action").refuse("is unknown"),
+        Err(_) => {
+            return scope
+                .at("path_with_escaped_slashes_action")
+                .refuse("is unknown");
+        }
     };
     Some(PathNormalisation {
         normalize: is_true(hcm.normalize_path.take(), false),
@@ -199,12 +260,17 @@ fn flush_on_new_request(hcm: &mut proto::HttpConnectionManager) -> bool {
 }
 
 /// Sampling shares are kept; a tracing provider is not supported.
-fn tracing(scope: &Scope<'_>, tracing: Option<proto::http_connection_manager::Tracing>) -> Option<Fraction> {
+fn tracing(
+    scope: &Scope<'_>,
+    tracing: Option<proto::http_connection_manager::Tracing>,
+) -> Option<Fraction> {
     let tracing = tracing?;
     if tracing.provider.is_some() {
         scope.at("provider").reject("is not supported");
     }
-    let percent = tracing.random_sampling.map_or(100.0, |percent| percent.value);
+    let percent = tracing
+        .random_sampling
+        .map_or(100.0, |percent| percent.value);
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -217,19 +283,31 @@ fn tracing(scope: &Scope<'_>, tracing: Option<proto::http_connection_manager::Tr
     })
 }
 
-pub(super) fn http1_options(scope: &Scope<'_>, mut options: core::Http1ProtocolOptions) -> Http1Options {
+pub(super) fn http1_options(
+    scope: &Scope<'_>,
+    mut options: core::Http1ProtocolOptions,
+) -> Http1Options {
     use core::http1_protocol_options::header_key_format::HeaderFormat;
-    let format = options.header_key_format.take().and_then(|format| format.header_format);
+    let format = options
+        .header_key_format
+        .take()
+        .and_then(|format| format.header_format);
     let preserve_header_case = match format {
         None => false,
         Some(HeaderFormat::StatefulFormatter(formatter)) => {
-            if formatter.name != "preserve_case" && formatter.name != "envoy.http.stateful_header_formatters.preserve_case" {
-                scope.at("header_key_format").reject(format!("{} is not supported", formatter.name));
+            if formatter.name != "preserve_case"
+                && formatter.name != "envoy.http.stateful_header_formatters.preserve_case"
+            {
+                scope
+                    .at("header_key_format")
+                    .reject(format!("{} is not supported", formatter.name));
             }
             true
         }
         Some(HeaderFormat::ProperCaseWords(_)) => {
-            scope.at("header_key_format").reject("proper_case_words is not supported");
+            scope
+                .at("header_key_format")
+                .reject("proper_case_words is not supported");
             false
         }
     };
@@ -237,7 +315,9 @@ pub(super) fn http1_options(scope: &Scope<'_>, mut options: core::Http1ProtocolO
     let compiled = Http1Options {
         allow_absolute_url: is_true(options.allow_absolute_url.take(), true),
         accept_http_10: take(&mut options.accept_http_10),
-        default_host_for_http_10: Some(default_host).filter(|host| !host.is_empty()).map(Into::into),
+        default_host_for_http_10: Some(default_host)
+            .filter(|host| !host.is_empty())
+            .map(Into::into),
         preserve_header_case,
         enable_trailers: take(&mut options.enable_trailers),
     };
@@ -248,7 +328,10 @@ pub(super) fn http1_options(scope: &Scope<'_>, mut options: core::Http1ProtocolO
     compiled
 }
 
-pub(super) fn http2_options(scope: &Scope<'_>, mut options: core::Http2ProtocolOptions) -> Http2Options {
+pub(super) fn http2_options(
+    scope: &Scope<'_>,
+    mut options: core::Http2ProtocolOptions,
+) -> Http2Options {
     let mut keepalive = options.connection_keepalive.take().unwrap_or_default();
     let compiled = Http2Options {
         max_concurrent_streams: number(options.max_concurrent_streams.take()),

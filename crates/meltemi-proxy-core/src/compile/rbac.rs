@@ -1,12 +1,16 @@
 use std::mem::take;
 
 use meltemi_proto::envoy::config::rbac::v3 as proto;
-use meltemi_proto::envoy::extensions::filters::{http::rbac::v3 as http_proto, network::rbac::v3 as network_proto};
+use meltemi_proto::envoy::extensions::filters::{
+    http::rbac::v3 as http_proto, network::rbac::v3 as network_proto,
+};
 use meltemi_proto::envoy::r#type::matcher::v3 as matcher;
 
 use super::Scope;
 use super::common::{cidr, header_matcher, port, string_matcher};
-use crate::runtime::{RbacAction, RbacFilter, RbacPermission, RbacPolicy, RbacPrincipal, RbacRules, StringMatcher};
+use crate::runtime::{
+    RbacAction, RbacFilter, RbacPermission, RbacPolicy, RbacPrincipal, RbacRules, StringMatcher,
+};
 
 /// Istio's filter state with the SPIFFE ID of the peer.
 const PEER_PRINCIPAL: &str = "io.istio.peer_principal";
@@ -27,7 +31,10 @@ pub(super) fn http_filter(scope: &Scope<'_>, mut filter: http_proto::Rbac) -> Op
 }
 
 /// The whole connection is judged once, before its first byte is passed on.
-pub(super) fn network_filter(scope: &Scope<'_>, mut filter: network_proto::Rbac) -> Option<RbacFilter> {
+pub(super) fn network_filter(
+    scope: &Scope<'_>,
+    mut filter: network_proto::Rbac,
+) -> Option<RbacFilter> {
     let rules = rules(&scope.at("rules"), filter.rules.take());
     let shadow_rules = self::rules(&scope.at("shadow_rules"), filter.shadow_rules.take());
     let shadow_prefix = take(&mut filter.shadow_rules_stat_prefix).into();
@@ -64,7 +71,12 @@ fn rules(scope: &Scope<'_>, rules: Option<proto::Rbac>) -> Option<Option<RbacRul
 }
 
 fn policy(scope: &Scope<'_>, name: &str, mut policy: proto::Policy) -> Option<RbacPolicy> {
-    let permissions = all(scope, "permissions", take(&mut policy.permissions), permission)?;
+    let permissions = all(
+        scope,
+        "permissions",
+        take(&mut policy.permissions),
+        permission,
+    )?;
     let principals = all(scope, "principals", take(&mut policy.principals), principal)?;
     scope.rest(&policy);
     Some(RbacPolicy {
@@ -75,7 +87,12 @@ fn policy(scope: &Scope<'_>, name: &str, mut policy: proto::Policy) -> Option<Rb
 }
 
 /// Compiles every item, or nothing.
-fn all<T, U>(scope: &Scope<'_>, field: &str, items: Vec<T>, compile: impl FnMut(&Scope<'_>, T) -> Option<U>) -> Option<Vec<U>> {
+fn all<T, U>(
+    scope: &Scope<'_>,
+    field: &str,
+    items: Vec<T>,
+    compile: impl FnMut(&Scope<'_>, T) -> Option<U>,
+) -> Option<Vec<U>> {
     let count = items.len();
     let compiled = scope.each(field, items, compile);
     (compiled.len() == count).then_some(compiled)
@@ -86,17 +103,29 @@ fn permission(scope: &Scope<'_>, permission: proto::Permission) -> Option<RbacPe
     use proto::permission::Rule as R;
     match permission.rule {
         Some(R::Any(true)) => Some(P::Any),
-        Some(R::AndRules(set)) => all(&scope.at("and_rules"), "rules", set.rules, self::permission).map(P::AllOf),
-        Some(R::OrRules(set)) => all(&scope.at("or_rules"), "rules", set.rules, self::permission).map(P::AnyOf),
-        Some(R::NotRule(inner)) => self::permission(&scope.at("not_rule"), *inner).map(|inner| P::Not(Box::new(inner))),
+        Some(R::AndRules(set)) => {
+            all(&scope.at("and_rules"), "rules", set.rules, self::permission).map(P::AllOf)
+        }
+        Some(R::OrRules(set)) => {
+            all(&scope.at("or_rules"), "rules", set.rules, self::permission).map(P::AnyOf)
+        }
+        Some(R::NotRule(inner)) => {
+            self::permission(&scope.at("not_rule"), *inner).map(|inner| P::Not(Box::new(inner)))
+        }
         Some(R::Header(header)) => header_matcher(&scope.at("header"), header).map(P::Header),
         Some(R::UrlPath(path)) => url_path(&scope.at("url_path"), path).map(P::UrlPath),
-        Some(R::DestinationIp(range)) => cidr(&scope.at("destination_ip"), range).map(P::DestinationIp),
-        Some(R::DestinationPort(number)) => port(&scope.at("destination_port"), number).map(P::DestinationPort),
-        Some(R::DestinationPortRange(range)) => match (u32::try_from(range.start), u32::try_from(range.end)) {
-            (Ok(start), Ok(end)) => Some(P::DestinationPortRange { start, end }),
-            _ => scope.at("destination_port_range").refuse("is negative"),
-        },
+        Some(R::DestinationIp(range)) => {
+            cidr(&scope.at("destination_ip"), range).map(P::DestinationIp)
+        }
+        Some(R::DestinationPort(number)) => {
+            port(&scope.at("destination_port"), number).map(P::DestinationPort)
+        }
+        Some(R::DestinationPortRange(range)) => {
+            match (u32::try_from(range.start), u32::try_from(range.end)) {
+                (Ok(start), Ok(end)) => Some(P::DestinationPortRange { start, end }),
+                _ => scope.at("destination_port_range").refuse("is negative"),
+            }
+        }
         Some(R::RequestedServerName(name)) => {
             string_matcher(&scope.at("requested_server_name"), name).map(P::RequestedServerName)
         }
@@ -109,19 +138,28 @@ fn principal(scope: &Scope<'_>, principal: proto::Principal) -> Option<RbacPrinc
     use proto::principal::Identifier as I;
     match principal.identifier {
         Some(I::Any(true)) => Some(P::Any),
-        Some(I::AndIds(set)) => all(&scope.at("and_ids"), "ids", set.ids, self::principal).map(P::AllOf),
-        Some(I::OrIds(set)) => all(&scope.at("or_ids"), "ids", set.ids, self::principal).map(P::AnyOf),
-        Some(I::NotId(inner)) => self::principal(&scope.at("not_id"), *inner).map(|inner| P::Not(Box::new(inner))),
+        Some(I::AndIds(set)) => {
+            all(&scope.at("and_ids"), "ids", set.ids, self::principal).map(P::AllOf)
+        }
+        Some(I::OrIds(set)) => {
+            all(&scope.at("or_ids"), "ids", set.ids, self::principal).map(P::AnyOf)
+        }
+        Some(I::NotId(inner)) => {
+            self::principal(&scope.at("not_id"), *inner).map(|inner| P::Not(Box::new(inner)))
+        }
         Some(I::Authenticated(peer)) => match peer.principal_name {
             None => Some(P::Authenticated(None)),
             Some(name) => {
                 let scope = scope.at("authenticated");
-                string_matcher(&scope.at("principal_name"), name).map(|name| P::Authenticated(Some(name)))
+                string_matcher(&scope.at("principal_name"), name)
+                    .map(|name| P::Authenticated(Some(name)))
             }
         },
         // Envoy's deprecated `source_ip` is the address after PROXY protocol; we have none.
         Some(I::SourceIp(range)) => cidr(&scope.at("source_ip"), range).map(P::DirectRemoteIp),
-        Some(I::DirectRemoteIp(range)) => cidr(&scope.at("direct_remote_ip"), range).map(P::DirectRemoteIp),
+        Some(I::DirectRemoteIp(range)) => {
+            cidr(&scope.at("direct_remote_ip"), range).map(P::DirectRemoteIp)
+        }
         Some(I::RemoteIp(range)) => cidr(&scope.at("remote_ip"), range).map(P::RemoteIp),
         Some(I::Header(header)) => header_matcher(&scope.at("header"), header).map(P::Header),
         Some(I::UrlPath(path)) => url_path(&scope.at("url_path"), path).map(P::UrlPath),
@@ -132,7 +170,9 @@ fn principal(scope: &Scope<'_>, principal: proto::Principal) -> Option<RbacPrinc
 
 fn peer_principal(scope: &Scope<'_>, state: matcher::FilterStateMatcher) -> Option<RbacPrincipal> {
     if state.key != PEER_PRINCIPAL {
-        return scope.at("key").refuse(format!("\"{}\" is not supported", state.key));
+        return scope
+            .at("key")
+            .refuse(format!("\"{}\" is not supported", state.key));
     }
     match state.matcher {
         Some(matcher::filter_state_matcher::Matcher::StringMatch(value)) => {

@@ -9,14 +9,15 @@ use meltemi_proto::envoy::config::route::v3 as proto;
 
 use super::Scope;
 use super::common::{
-    duration, full_regex, header_matcher, header_mutations, header_name, header_source, is_true, limit, metadata_text,
-    number, query_matcher, regex_rewrite, runtime_fraction, status,
+    duration, full_regex, header_matcher, header_mutations, header_name, header_source, is_true,
+    limit, metadata_text, number, query_matcher, regex_rewrite, runtime_fraction, status,
 };
 use super::filter::per_filter;
 use crate::runtime::{
-    ClusterTarget, DirectResponse, DomainIndex, ForwardAction, Fraction, HashPolicy, HashSource, HostRewrite, MirrorPolicy,
-    PathMatch, PathRewrite, Redirect, RedirectPath, RetryBackoff, RetryConditions, RetryPolicy, Route, RouteAction,
-    RouteConfiguration, RouteMatch, UpgradeOverride, VirtualHost, WeightedCluster, WeightedClusters,
+    ClusterTarget, DirectResponse, DomainIndex, ForwardAction, Fraction, HashPolicy, HashSource,
+    HostRewrite, MirrorPolicy, PathMatch, PathRewrite, Redirect, RedirectPath, RetryBackoff,
+    RetryConditions, RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch,
+    UpgradeOverride, VirtualHost, WeightedCluster, WeightedClusters,
 };
 
 /// Envoy's defaults.
@@ -24,17 +25,29 @@ const ROUTE_TIMEOUT: Duration = Duration::from_secs(15);
 const RETRY_BASE: Duration = Duration::from_millis(25);
 const DIRECT_RESPONSE_LIMIT_BYTES: usize = 4096;
 
-pub(super) fn route_configuration(scope: &Scope<'_>, mut config: proto::RouteConfiguration) -> Option<RouteConfiguration> {
-    let body_limit = number(config.max_direct_response_body_size_bytes.take()).map_or(DIRECT_RESPONSE_LIMIT_BYTES, |n| n as usize);
-    let virtual_hosts = scope.each("virtual_hosts", take(&mut config.virtual_hosts), |scope, host| {
-        virtual_host(scope, host, body_limit).map(Arc::new)
-    });
-    let domains = virtual_hosts.iter().enumerate().flat_map(|(i, host)| host.domains.iter().map(move |domain| (i, &**domain)));
+pub(super) fn route_configuration(
+    scope: &Scope<'_>,
+    mut config: proto::RouteConfiguration,
+) -> Option<RouteConfiguration> {
+    let body_limit = number(config.max_direct_response_body_size_bytes.take())
+        .map_or(DIRECT_RESPONSE_LIMIT_BYTES, |n| n as usize);
+    let virtual_hosts = scope.each(
+        "virtual_hosts",
+        take(&mut config.virtual_hosts),
+        |scope, host| virtual_host(scope, host, body_limit).map(Arc::new),
+    );
+    let domains = virtual_hosts
+        .iter()
+        .enumerate()
+        .flat_map(|(i, host)| host.domains.iter().map(move |domain| (i, &**domain)));
     let index = match DomainIndex::new(domains) {
         Ok(index) => index,
         Err((position, domain)) => {
             let list = scope.at("virtual_hosts");
-            return list.index(position).at("domains").refuse(format!("\"{domain}\" is there twice"));
+            return list
+                .index(position)
+                .at("domains")
+                .refuse(format!("\"{domain}\" is there twice"));
         }
     };
     let compiled = RouteConfiguration {
@@ -42,11 +55,25 @@ pub(super) fn route_configuration(scope: &Scope<'_>, mut config: proto::RouteCon
         virtual_hosts,
         index,
         ignore_port_in_host_matching: take(&mut config.ignore_port_in_host_matching),
-        request_headers: header_mutations(scope, "request_headers", take(&mut config.request_headers_to_add), take(&mut config.request_headers_to_remove)),
-        response_headers: header_mutations(scope, "response_headers", take(&mut config.response_headers_to_add), take(&mut config.response_headers_to_remove)),
+        request_headers: header_mutations(
+            scope,
+            "request_headers",
+            take(&mut config.request_headers_to_add),
+            take(&mut config.request_headers_to_remove),
+        ),
+        response_headers: header_mutations(
+            scope,
+            "response_headers",
+            take(&mut config.response_headers_to_add),
+            take(&mut config.response_headers_to_remove),
+        ),
         most_specific_header_mutations_wins: take(&mut config.most_specific_header_mutations_wins),
         per_filter: per_filter(scope, take(&mut config.typed_per_filter_config)),
-        mirrors: scope.each("request_mirror_policies", take(&mut config.request_mirror_policies), mirror),
+        mirrors: scope.each(
+            "request_mirror_policies",
+            take(&mut config.request_mirror_policies),
+            mirror,
+        ),
     };
     // Clusters come and go by CDS; a route to none answers 503 with NC.
     config.validate_clusters = None;
@@ -55,8 +82,15 @@ pub(super) fn route_configuration(scope: &Scope<'_>, mut config: proto::RouteCon
     Some(compiled)
 }
 
-fn virtual_host(scope: &Scope<'_>, mut host: proto::VirtualHost, body_limit: usize) -> Option<VirtualHost> {
-    let domains: Vec<Arc<str>> = take(&mut host.domains).into_iter().map(Into::into).collect();
+fn virtual_host(
+    scope: &Scope<'_>,
+    mut host: proto::VirtualHost,
+    body_limit: usize,
+) -> Option<VirtualHost> {
+    let domains: Vec<Arc<str>> = take(&mut host.domains)
+        .into_iter()
+        .map(Into::into)
+        .collect();
     if domains.is_empty() {
         return scope.at("domains").refuse("is empty");
     }
@@ -64,17 +98,33 @@ fn virtual_host(scope: &Scope<'_>, mut host: proto::VirtualHost, body_limit: usi
         None => None,
         Some(policy) => Some(Arc::new(retry_policy(&scope.at("retry_policy"), policy)?)),
     };
-    let mirrors: Arc<[MirrorPolicy]> =
-        scope.each("request_mirror_policies", take(&mut host.request_mirror_policies), mirror).into();
+    let mirrors: Arc<[MirrorPolicy]> = scope
+        .each(
+            "request_mirror_policies",
+            take(&mut host.request_mirror_policies),
+            mirror,
+        )
+        .into();
     let routes = scope.each("routes", take(&mut host.routes), |scope, route| {
-        self::route(scope, route, body_limit).map(|route| Arc::new(inherit(route, retry.as_ref(), &mirrors)))
+        self::route(scope, route, body_limit)
+            .map(|route| Arc::new(inherit(route, retry.as_ref(), &mirrors)))
     });
     let compiled = VirtualHost {
         name: take(&mut host.name).into(),
         domains,
         routes,
-        request_headers: header_mutations(scope, "request_headers", take(&mut host.request_headers_to_add), take(&mut host.request_headers_to_remove)),
-        response_headers: header_mutations(scope, "response_headers", take(&mut host.response_headers_to_add), take(&mut host.response_headers_to_remove)),
+        request_headers: header_mutations(
+            scope,
+            "request_headers",
+            take(&mut host.request_headers_to_add),
+            take(&mut host.request_headers_to_remove),
+        ),
+        response_headers: header_mutations(
+            scope,
+            "response_headers",
+            take(&mut host.response_headers_to_add),
+            take(&mut host.response_headers_to_remove),
+        ),
         per_filter: per_filter(scope, take(&mut host.typed_per_filter_config)),
         include_request_attempt_count: take(&mut host.include_request_attempt_count),
         include_attempt_count_in_response: take(&mut host.include_attempt_count_in_response),
@@ -85,7 +135,11 @@ fn virtual_host(scope: &Scope<'_>, mut host: proto::VirtualHost, body_limit: usi
 }
 
 /// What a route does not say, its virtual host does: retries and mirrors replace as a whole.
-fn inherit(mut route: Route, retry: Option<&Arc<RetryPolicy>>, mirrors: &Arc<[MirrorPolicy]>) -> Route {
+fn inherit(
+    mut route: Route,
+    retry: Option<&Arc<RetryPolicy>>,
+    mirrors: &Arc<[MirrorPolicy]>,
+) -> Route {
     if let RouteAction::Forward(action) = &mut route.action {
         if action.retry.is_none() {
             action.retry = retry.cloned();
@@ -104,13 +158,19 @@ fn route(scope: &Scope<'_>, mut route: proto::Route, body_limit: usize) -> Optio
         None => scope.at("match").refuse("is required"),
     };
     let action = match route.action.take() {
-        Some(A::Route(action)) => forward(&scope.at("route"), action).map(|action| RouteAction::Forward(Box::new(action))),
-        Some(A::Redirect(action)) => redirect(&scope.at("redirect"), action).map(|action| RouteAction::Redirect(Box::new(action))),
+        Some(A::Route(action)) => {
+            forward(&scope.at("route"), action).map(|action| RouteAction::Forward(Box::new(action)))
+        }
+        Some(A::Redirect(action)) => redirect(&scope.at("redirect"), action)
+            .map(|action| RouteAction::Redirect(Box::new(action))),
         Some(A::DirectResponse(action)) => {
-            direct_response(&scope.at("direct_response"), action, body_limit).map(RouteAction::DirectResponse)
+            direct_response(&scope.at("direct_response"), action, body_limit)
+                .map(RouteAction::DirectResponse)
         }
         Some(A::FilterAction(_)) => scope.at("filter_action").refuse("is not supported"),
-        Some(A::NonForwardingAction(_)) => scope.at("non_forwarding_action").refuse("is not supported"),
+        Some(A::NonForwardingAction(_)) => {
+            scope.at("non_forwarding_action").refuse("is not supported")
+        }
         None => scope.at("route").refuse("is required"),
     };
     let metadata = route.metadata.take().unwrap_or_default();
@@ -118,11 +178,24 @@ fn route(scope: &Scope<'_>, mut route: proto::Route, body_limit: usize) -> Optio
         name: take(&mut route.name).into(),
         matches: matches?,
         action: action?,
-        request_headers: header_mutations(scope, "request_headers", take(&mut route.request_headers_to_add), take(&mut route.request_headers_to_remove)),
-        response_headers: header_mutations(scope, "response_headers", take(&mut route.response_headers_to_add), take(&mut route.response_headers_to_remove)),
+        request_headers: header_mutations(
+            scope,
+            "request_headers",
+            take(&mut route.request_headers_to_add),
+            take(&mut route.request_headers_to_remove),
+        ),
+        response_headers: header_mutations(
+            scope,
+            "response_headers",
+            take(&mut route.response_headers_to_add),
+            take(&mut route.response_headers_to_remove),
+        ),
         per_filter: per_filter(scope, take(&mut route.typed_per_filter_config)),
         config_source: metadata_text(&metadata, "istio", "config").map(Into::into),
-        operation: route.decorator.take().map(|decorator| decorator.operation.into()),
+        operation: route
+            .decorator
+            .take()
+            .map(|decorator| decorator.operation.into()),
     };
     route.stat_prefix.clear(); // only names statistics
     scope.rest(&route);
@@ -133,24 +206,41 @@ fn route_match(scope: &Scope<'_>, mut value: proto::RouteMatch) -> Option<RouteM
     use proto::route_match::PathSpecifier as P;
     let ignore_case = !is_true(value.case_sensitive.take(), true);
     let path = match value.path_specifier.take() {
-        Some(P::Prefix(prefix)) => PathMatch::Prefix { prefix: prefix.into(), ignore_case },
-        Some(P::Path(path)) => PathMatch::Exact { path: path.into(), ignore_case },
+        Some(P::Prefix(prefix)) => PathMatch::Prefix {
+            prefix: prefix.into(),
+            ignore_case,
+        },
+        Some(P::Path(path)) => PathMatch::Exact {
+            path: path.into(),
+            ignore_case,
+        },
         Some(P::PathSeparatedPrefix(prefix)) => {
             if prefix.ends_with('/') || prefix.contains(['?', '#']) {
-                return scope.at("path_separated_prefix").refuse("ends with a slash, or has a query or fragment");
+                return scope
+                    .at("path_separated_prefix")
+                    .refuse("ends with a slash, or has a query or fragment");
             }
-            PathMatch::SeparatedPrefix { prefix: prefix.into(), ignore_case }
+            PathMatch::SeparatedPrefix {
+                prefix: prefix.into(),
+                ignore_case,
+            }
         }
         Some(P::SafeRegex(regex)) => PathMatch::Regex(full_regex(&scope.at("safe_regex"), regex)?),
         Some(P::ConnectMatcher(_)) => PathMatch::Connect,
-        Some(P::PathMatchPolicy(_)) => return scope.at("path_match_policy").refuse("is not supported"),
+        Some(P::PathMatchPolicy(_)) => {
+            return scope.at("path_match_policy").refuse("is not supported");
+        }
         None => return scope.refuse("has no path"),
     };
     let headers = value.headers.len() + value.query_parameters.len();
     let compiled = RouteMatch {
         path,
         headers: scope.each("headers", take(&mut value.headers), header_matcher),
-        query: scope.each("query_parameters", take(&mut value.query_parameters), query_matcher),
+        query: scope.each(
+            "query_parameters",
+            take(&mut value.query_parameters),
+            query_matcher,
+        ),
         runtime_fraction: match value.runtime_fraction.take() {
             None => None,
             Some(share) => Some(runtime_fraction(&scope.at("runtime_fraction"), share)?),
@@ -166,7 +256,8 @@ fn forward(scope: &Scope<'_>, mut action: proto::RouteAction) -> Option<ForwardA
     let cluster = cluster_target(scope, action.cluster_specifier.take());
     let host_rewrite = host_rewrite(scope, action.host_rewrite_specifier.take());
     let path_rewrite = path_rewrite(scope, &mut action);
-    let cluster_not_found_status = cluster_not_found_status(scope, take(&mut action.cluster_not_found_response_code));
+    let cluster_not_found_status =
+        cluster_not_found_status(scope, take(&mut action.cluster_not_found_response_code));
     let retry = match action.retry_policy.take() {
         None => None,
         Some(policy) => Some(Arc::new(retry_policy(&scope.at("retry_policy"), policy)?)),
@@ -175,7 +266,9 @@ fn forward(scope: &Scope<'_>, mut action: proto::RouteAction) -> Option<ForwardA
     let old_grpc_offset = action.grpc_timeout_offset.take();
     let mut stream = action.max_stream_duration.take().unwrap_or_default();
     let stream_scope = scope.at("max_stream_duration");
-    let set = |field, value: Option<_>| value.map(|value| limit(&stream_scope.at(field), Some(value), None));
+    let set = |field, value: Option<_>| {
+        value.map(|value| limit(&stream_scope.at(field), Some(value), None))
+    };
     let high_priority = take(&mut action.priority) == core::RoutingPriority::High as i32;
     let compiled = ForwardAction {
         cluster: cluster?,
@@ -183,15 +276,40 @@ fn forward(scope: &Scope<'_>, mut action: proto::RouteAction) -> Option<ForwardA
         path_rewrite: path_rewrite?,
         host_rewrite: host_rewrite?,
         append_x_forwarded_host: take(&mut action.append_x_forwarded_host),
-        timeout: limit(&scope.at("timeout"), action.timeout.take(), Some(ROUTE_TIMEOUT)),
-        idle_timeout: action.idle_timeout.take().map(|value| limit(&scope.at("idle_timeout"), Some(value), None)),
+        timeout: limit(
+            &scope.at("timeout"),
+            action.timeout.take(),
+            Some(ROUTE_TIMEOUT),
+        ),
+        idle_timeout: action
+            .idle_timeout
+            .take()
+            .map(|value| limit(&scope.at("idle_timeout"), Some(value), None)),
         max_stream_duration: set("max_stream_duration", stream.max_stream_duration.take()),
-        grpc_timeout_max: set("grpc_timeout_header_max", stream.grpc_timeout_header_max.take().or(old_grpc_max)),
-        grpc_timeout_offset: duration(&stream_scope, stream.grpc_timeout_header_offset.take().or(old_grpc_offset)),
+        grpc_timeout_max: set(
+            "grpc_timeout_header_max",
+            stream.grpc_timeout_header_max.take().or(old_grpc_max),
+        ),
+        grpc_timeout_offset: duration(
+            &stream_scope,
+            stream.grpc_timeout_header_offset.take().or(old_grpc_offset),
+        ),
         retry,
-        hash: scope.each("hash_policy", take(&mut action.hash_policy), hash_policy).into(),
-        mirrors: scope.each("request_mirror_policies", take(&mut action.request_mirror_policies), mirror).into(),
-        upgrades: scope.each("upgrade_configs", take(&mut action.upgrade_configs), upgrade),
+        hash: scope
+            .each("hash_policy", take(&mut action.hash_policy), hash_policy)
+            .into(),
+        mirrors: scope
+            .each(
+                "request_mirror_policies",
+                take(&mut action.request_mirror_policies),
+                mirror,
+            )
+            .into(),
+        upgrades: scope.each(
+            "upgrade_configs",
+            take(&mut action.upgrade_configs),
+            upgrade,
+        ),
         high_priority,
     };
     scope.rest(&action);
@@ -204,32 +322,46 @@ fn cluster_not_found_status(scope: &Scope<'_>, code: i32) -> Option<StatusCode> 
         Ok(C::ServiceUnavailable) => Some(StatusCode::SERVICE_UNAVAILABLE),
         Ok(C::NotFound) => Some(StatusCode::NOT_FOUND),
         Ok(C::InternalServerError) => Some(StatusCode::INTERNAL_SERVER_ERROR),
-        Err(_) => scope.at("cluster_not_found_response_code").refuse("is unknown"),
+        Err(_) => scope
+            .at("cluster_not_found_response_code")
+            .refuse("is unknown"),
     }
 }
 
-fn cluster_target(scope: &Scope<'_>, specifier: Option<proto::route_action::ClusterSpecifier>) -> Option<ClusterTarget> {
+fn cluster_target(
+    scope: &Scope<'_>,
+    specifier: Option<proto::route_action::ClusterSpecifier>,
+) -> Option<ClusterTarget> {
     use proto::route_action::ClusterSpecifier as C;
     match specifier {
         Some(C::Cluster(name)) if !name.is_empty() => Some(ClusterTarget::Cluster(name.into())),
         Some(C::WeightedClusters(weighted)) => {
-            weighted_clusters(&scope.at("weighted_clusters"), weighted).map(|w| ClusterTarget::Weighted(Arc::new(w)))
+            weighted_clusters(&scope.at("weighted_clusters"), weighted)
+                .map(|w| ClusterTarget::Weighted(Arc::new(w)))
         }
-        Some(C::ClusterHeader(name)) => header_source(&scope.at("cluster_header"), &name).map(ClusterTarget::Header),
-        Some(C::ClusterSpecifierPlugin(_) | C::InlineClusterSpecifierPlugin(_)) => {
-            scope.at("cluster_specifier_plugin").refuse("is not supported")
+        Some(C::ClusterHeader(name)) => {
+            header_source(&scope.at("cluster_header"), &name).map(ClusterTarget::Header)
         }
+        Some(C::ClusterSpecifierPlugin(_) | C::InlineClusterSpecifierPlugin(_)) => scope
+            .at("cluster_specifier_plugin")
+            .refuse("is not supported"),
         Some(C::Cluster(_)) | None => scope.at("cluster").refuse("is required"),
     }
 }
 
-fn weighted_clusters(scope: &Scope<'_>, mut weighted: proto::WeightedCluster) -> Option<WeightedClusters> {
+fn weighted_clusters(
+    scope: &Scope<'_>,
+    mut weighted: proto::WeightedCluster,
+) -> Option<WeightedClusters> {
     let count = weighted.clusters.len();
     let clusters = scope.each("clusters", take(&mut weighted.clusters), weighted_cluster);
     weighted.total_weight = None; // deprecated: the sum is the total
     weighted.runtime_key_prefix.clear(); // there is no runtime to read
     scope.rest(&weighted);
-    let total_weight: u64 = clusters.iter().map(|cluster| u64::from(cluster.weight)).sum();
+    let total_weight: u64 = clusters
+        .iter()
+        .map(|cluster| u64::from(cluster.weight))
+        .sum();
     if clusters.len() == count && total_weight == 0 {
         return scope.refuse("the weights sum up to zero");
     }
@@ -239,14 +371,30 @@ fn weighted_clusters(scope: &Scope<'_>, mut weighted: proto::WeightedCluster) ->
     })
 }
 
-fn weighted_cluster(scope: &Scope<'_>, mut value: proto::weighted_cluster::ClusterWeight) -> Option<WeightedCluster> {
+fn weighted_cluster(
+    scope: &Scope<'_>,
+    mut value: proto::weighted_cluster::ClusterWeight,
+) -> Option<WeightedCluster> {
     use proto::weighted_cluster::cluster_weight::HostRewriteSpecifier as H;
     let compiled = WeightedCluster {
         name: take(&mut value.name).into(),
         weight: number(value.weight.take()).unwrap_or(0),
-        request_headers: header_mutations(scope, "request_headers", take(&mut value.request_headers_to_add), take(&mut value.request_headers_to_remove)),
-        response_headers: header_mutations(scope, "response_headers", take(&mut value.response_headers_to_add), take(&mut value.response_headers_to_remove)),
-        host_rewrite: value.host_rewrite_specifier.take().map(|H::HostRewriteLiteral(host)| host.into()),
+        request_headers: header_mutations(
+            scope,
+            "request_headers",
+            take(&mut value.request_headers_to_add),
+            take(&mut value.request_headers_to_remove),
+        ),
+        response_headers: header_mutations(
+            scope,
+            "response_headers",
+            take(&mut value.response_headers_to_add),
+            take(&mut value.response_headers_to_remove),
+        ),
+        host_rewrite: value
+            .host_rewrite_specifier
+            .take()
+            .map(|H::HostRewriteLiteral(host)| host.into()),
         per_filter: per_filter(scope, take(&mut value.typed_per_filter_config)),
     };
     scope.rest(&value);
@@ -258,21 +406,31 @@ fn path_rewrite(scope: &Scope<'_>, action: &mut proto::RouteAction) -> Option<Op
     match (prefix.as_str(), action.regex_rewrite.take()) {
         ("", None) => Some(None),
         (_, None) => Some(Some(PathRewrite::Prefix(prefix.into()))),
-        ("", Some(regex)) => regex_rewrite(&scope.at("regex_rewrite"), regex).map(|regex| Some(PathRewrite::Regex(regex))),
-        (_, Some(_)) => scope.at("regex_rewrite").refuse("does not go with prefix_rewrite"),
+        ("", Some(regex)) => regex_rewrite(&scope.at("regex_rewrite"), regex)
+            .map(|regex| Some(PathRewrite::Regex(regex))),
+        (_, Some(_)) => scope
+            .at("regex_rewrite")
+            .refuse("does not go with prefix_rewrite"),
     }
 }
 
-fn host_rewrite(scope: &Scope<'_>, specifier: Option<proto::route_action::HostRewriteSpecifier>) -> Option<Option<HostRewrite>> {
+fn host_rewrite(
+    scope: &Scope<'_>,
+    specifier: Option<proto::route_action::HostRewriteSpecifier>,
+) -> Option<Option<HostRewrite>> {
     use proto::route_action::HostRewriteSpecifier as H;
     Some(match specifier {
         None => None,
         Some(H::HostRewriteLiteral(host)) => Some(HostRewrite::Literal(host.into())),
         Some(H::AutoHostRewrite(auto)) => auto.value.then_some(HostRewrite::Endpoint),
-        Some(H::HostRewriteHeader(name)) => Some(HostRewrite::Header(header_name(&scope.at("host_rewrite_header"), &name)?)),
-        Some(H::HostRewritePathRegex(regex)) => {
-            Some(HostRewrite::PathRegex(regex_rewrite(&scope.at("host_rewrite_path_regex"), regex)?))
-        }
+        Some(H::HostRewriteHeader(name)) => Some(HostRewrite::Header(header_name(
+            &scope.at("host_rewrite_header"),
+            &name,
+        )?)),
+        Some(H::HostRewritePathRegex(regex)) => Some(HostRewrite::PathRegex(regex_rewrite(
+            &scope.at("host_rewrite_path_regex"),
+            regex,
+        )?)),
         Some(H::HostRewrite(_)) => return scope.at("host_rewrite").refuse("is not supported"),
     })
 }
@@ -280,38 +438,72 @@ fn host_rewrite(scope: &Scope<'_>, specifier: Option<proto::route_action::HostRe
 /// `retry_on` words that we do not know are refused: a condition that never fires would go unnoticed.
 fn retry_policy(scope: &Scope<'_>, mut policy: proto::RetryPolicy) -> Option<RetryPolicy> {
     let mut on = RetryConditions::default();
-    let mut retriable_status_codes = scope.each("retriable_status_codes", take(&mut policy.retriable_status_codes), status);
-    for word in take(&mut policy.retry_on).split(',').map(str::trim).filter(|word| !word.is_empty()) {
+    let mut retriable_status_codes = scope.each(
+        "retriable_status_codes",
+        take(&mut policy.retriable_status_codes),
+        status,
+    );
+    for word in take(&mut policy.retry_on)
+        .split(',')
+        .map(str::trim)
+        .filter(|word| !word.is_empty())
+    {
         // Istio also allows bare status codes in the list.
-        match word.parse::<u16>().ok().and_then(|code| StatusCode::from_u16(code).ok()) {
+        match word
+            .parse::<u16>()
+            .ok()
+            .and_then(|code| StatusCode::from_u16(code).ok())
+        {
             Some(code) => {
                 on.retriable_status_codes = true;
                 retriable_status_codes.push(code);
             }
             None if on.set(word) => {}
-            None => scope.at("retry_on").reject(format!("\"{word}\" is not supported")),
+            None => scope
+                .at("retry_on")
+                .reject(format!("\"{word}\" is not supported")),
         }
     }
     let (avoid_previous_hosts, avoid_previous_priorities) = host_selection(scope, &mut policy);
     let backoff = policy.retry_back_off.take().unwrap_or_default();
     let backoff_scope = scope.at("retry_back_off");
-    let base = duration(&backoff_scope.at("base_interval"), backoff.base_interval).unwrap_or(RETRY_BASE);
-    let max = duration(&backoff_scope.at("max_interval"), backoff.max_interval).unwrap_or(base.saturating_mul(10));
+    let base =
+        duration(&backoff_scope.at("base_interval"), backoff.base_interval).unwrap_or(RETRY_BASE);
+    let max = duration(&backoff_scope.at("max_interval"), backoff.max_interval)
+        .unwrap_or_else(|| base.saturating_mul(10));
     if base.is_zero() || max < base {
         backoff_scope.reject("needs 0 < base_interval <= max_interval");
     }
     let compiled = RetryPolicy {
         on,
         num_retries: number(policy.num_retries.take()).unwrap_or(1),
-        per_try_timeout: limit(&scope.at("per_try_timeout"), policy.per_try_timeout.take(), None),
-        per_try_idle_timeout: limit(&scope.at("per_try_idle_timeout"), policy.per_try_idle_timeout.take(), None),
+        per_try_timeout: limit(
+            &scope.at("per_try_timeout"),
+            policy.per_try_timeout.take(),
+            None,
+        ),
+        per_try_idle_timeout: limit(
+            &scope.at("per_try_idle_timeout"),
+            policy.per_try_idle_timeout.take(),
+            None,
+        ),
         retriable_status_codes,
-        retriable_headers: scope.each("retriable_headers", take(&mut policy.retriable_headers), header_matcher),
-        retriable_request_headers: scope.each("retriable_request_headers", take(&mut policy.retriable_request_headers), header_matcher),
+        retriable_headers: scope.each(
+            "retriable_headers",
+            take(&mut policy.retriable_headers),
+            header_matcher,
+        ),
+        retriable_request_headers: scope.each(
+            "retriable_request_headers",
+            take(&mut policy.retriable_request_headers),
+            header_matcher,
+        ),
         backoff: RetryBackoff { base, max },
         avoid_previous_hosts,
         avoid_previous_priorities,
-        host_selection_attempts: u32::try_from(take(&mut policy.host_selection_retry_max_attempts)).unwrap_or(0).max(1),
+        host_selection_attempts: u32::try_from(take(&mut policy.host_selection_retry_max_attempts))
+            .unwrap_or(0)
+            .max(1),
     };
     scope.rest(&policy);
     Some(compiled)
@@ -319,16 +511,22 @@ fn retry_policy(scope: &Scope<'_>, mut policy: proto::RetryPolicy) -> Option<Ret
 
 fn host_selection(scope: &Scope<'_>, policy: &mut proto::RetryPolicy) -> (bool, Option<u32>) {
     let mut avoid_hosts = false;
-    scope.each("retry_host_predicate", take(&mut policy.retry_host_predicate), |scope, predicate| {
-        match predicate.name.as_str() {
-            "envoy.retry_host_predicates.previous_hosts" => avoid_hosts = true,
-            other => scope.reject(format!("{other} is not supported")),
-        }
-        Some(())
-    });
+    scope.each(
+        "retry_host_predicate",
+        take(&mut policy.retry_host_predicate),
+        |scope, predicate| {
+            match predicate.name.as_str() {
+                "envoy.retry_host_predicates.previous_hosts" => avoid_hosts = true,
+                other => scope.reject(format!("{other} is not supported")),
+            }
+            Some(())
+        },
+    );
     let priorities = policy.retry_priority.take().and_then(|priority| {
         if priority.name != "envoy.retry_priorities.previous_priorities" {
-            return scope.at("retry_priority").refuse(format!("{} is not supported", priority.name));
+            return scope
+                .at("retry_priority")
+                .refuse(format!("{} is not supported", priority.name));
         }
         Some(2)
     });
@@ -349,7 +547,11 @@ fn hash_policy(scope: &Scope<'_>, policy: proto::route_action::HashPolicy) -> Op
             name: cookie.name.into(),
             ttl: duration(&scope.at("cookie").at("ttl"), cookie.ttl),
             path: cookie.path.into(),
-            attributes: cookie.attributes.into_iter().map(|a| (a.name.into(), a.value.into())).collect(),
+            attributes: cookie
+                .attributes
+                .into_iter()
+                .map(|a| (a.name.into(), a.value.into()))
+                .collect(),
         },
         Some(P::ConnectionProperties(properties)) if properties.source_ip => HashSource::SourceIp,
         Some(P::QueryParameter(parameter)) => HashSource::QueryParameter(parameter.name.into()),
@@ -361,7 +563,10 @@ fn hash_policy(scope: &Scope<'_>, policy: proto::route_action::HashPolicy) -> Op
     })
 }
 
-fn mirror(scope: &Scope<'_>, mut policy: proto::route_action::RequestMirrorPolicy) -> Option<MirrorPolicy> {
+fn mirror(
+    scope: &Scope<'_>,
+    mut policy: proto::route_action::RequestMirrorPolicy,
+) -> Option<MirrorPolicy> {
     let share = match policy.runtime_fraction.take() {
         None => Fraction::ALWAYS,
         Some(share) => runtime_fraction(&scope.at("runtime_fraction"), share)?,
@@ -376,7 +581,10 @@ fn mirror(scope: &Scope<'_>, mut policy: proto::route_action::RequestMirrorPolic
     Some(compiled)
 }
 
-fn upgrade(scope: &Scope<'_>, config: proto::route_action::UpgradeConfig) -> Option<UpgradeOverride> {
+fn upgrade(
+    scope: &Scope<'_>,
+    config: proto::route_action::UpgradeConfig,
+) -> Option<UpgradeOverride> {
     if config.connect_config.is_some() {
         return scope.at("connect_config").refuse("is not supported");
     }
@@ -387,7 +595,9 @@ fn upgrade(scope: &Scope<'_>, config: proto::route_action::UpgradeConfig) -> Opt
 }
 
 fn redirect(scope: &Scope<'_>, action: proto::RedirectAction) -> Option<Redirect> {
-    use proto::redirect_action::{PathRewriteSpecifier as P, RedirectResponseCode as R, SchemeRewriteSpecifier as S};
+    use proto::redirect_action::{
+        PathRewriteSpecifier as P, RedirectResponseCode as R, SchemeRewriteSpecifier as S,
+    };
     let (https, scheme) = match action.scheme_rewrite_specifier {
         None => (false, None),
         Some(S::HttpsRedirect(https)) => (https, None),
@@ -397,7 +607,10 @@ fn redirect(scope: &Scope<'_>, action: proto::RedirectAction) -> Option<Redirect
         None => None,
         Some(P::PathRedirect(path)) => Some(RedirectPath::Replace(path.into())),
         Some(P::PrefixRewrite(prefix)) => Some(RedirectPath::Prefix(prefix.into())),
-        Some(P::RegexRewrite(regex)) => Some(RedirectPath::Regex(regex_rewrite(&scope.at("regex_rewrite"), regex)?)),
+        Some(P::RegexRewrite(regex)) => Some(RedirectPath::Regex(regex_rewrite(
+            &scope.at("regex_rewrite"),
+            regex,
+        )?)),
         Some(P::PathRewrite(_)) => return scope.at("path_rewrite").refuse("is not supported"),
     };
     let status = match R::try_from(action.response_code) {
@@ -415,7 +628,9 @@ fn redirect(scope: &Scope<'_>, action: proto::RedirectAction) -> Option<Redirect
     Some(Redirect {
         https,
         scheme,
-        host: Some(action.host_redirect).filter(|host| !host.is_empty()).map(Into::into),
+        host: Some(action.host_redirect)
+            .filter(|host| !host.is_empty())
+            .map(Into::into),
         port,
         path,
         status,
@@ -423,7 +638,11 @@ fn redirect(scope: &Scope<'_>, action: proto::RedirectAction) -> Option<Redirect
     })
 }
 
-fn direct_response(scope: &Scope<'_>, action: proto::DirectResponseAction, body_limit: usize) -> Option<DirectResponse> {
+fn direct_response(
+    scope: &Scope<'_>,
+    action: proto::DirectResponseAction,
+    body_limit: usize,
+) -> Option<DirectResponse> {
     use core::data_source::Specifier as S;
     if action.body_format.is_some() {
         return scope.at("body_format").refuse("is not supported");
@@ -435,7 +654,9 @@ fn direct_response(scope: &Scope<'_>, action: proto::DirectResponseAction, body_
         Some(_) => return scope.at("body").refuse("only inline bodies are supported"),
     };
     if body.len() > body_limit {
-        return scope.at("body").refuse(format!("is larger than {body_limit} bytes"));
+        return scope
+            .at("body")
+            .refuse(format!("is larger than {body_limit} bytes"));
     }
     Some(DirectResponse {
         status: status(&scope.at("status"), action.status)?,

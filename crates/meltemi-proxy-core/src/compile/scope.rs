@@ -9,7 +9,7 @@ use super::Problem;
 /// Where in a resource the compiler is, and where it reports to. The path is only spelled out for a report.
 pub(super) struct Scope<'p> {
     problems: &'p RefCell<Vec<Problem>>,
-    parent: Option<&'p Scope<'p>>,
+    parent: Option<&'p Self>,
     part: Part<'p>,
 }
 
@@ -73,7 +73,11 @@ impl<'p> Scope<'p> {
         let json = json::any_to_json_with(&any::pack_named(left), FieldNames::Proto).ok();
         let fields = json.as_ref().and_then(serde_json::Value::as_object);
         let mut is_reported = false;
-        for field in fields.into_iter().flat_map(|object| object.keys()).filter(|key| *key != "@type") {
+        for field in fields
+            .into_iter()
+            .flat_map(|object| object.keys())
+            .filter(|key| *key != "@type")
+        {
             self.at(field).reject("is not supported");
             is_reported = true;
         }
@@ -83,9 +87,17 @@ impl<'p> Scope<'p> {
     }
 
     /// Compiles each item of a list, leaving out what is refused.
-    pub(super) fn each<T, U>(&self, field: &str, items: Vec<T>, mut compile: impl FnMut(&Scope<'_>, T) -> Option<U>) -> Vec<U> {
+    pub(super) fn each<T, U>(
+        &self,
+        field: &str,
+        items: Vec<T>,
+        mut compile: impl FnMut(&Scope<'_>, T) -> Option<U>,
+    ) -> Vec<U> {
         let list = self.at(field);
-        let compiled = items.into_iter().enumerate().filter_map(|(i, item)| compile(&list.index(i), item));
+        let compiled = items
+            .into_iter()
+            .enumerate()
+            .filter_map(|(i, item)| compile(&list.index(i), item));
         compiled.collect()
     }
 

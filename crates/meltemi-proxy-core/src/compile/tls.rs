@@ -8,11 +8,15 @@ use meltemi_proto::type_url;
 use super::Scope;
 use super::common::{is_true, number, resolve, string_matcher, unpack};
 use crate::runtime::{
-    CertificateSource, DownstreamTls, SanMatcher, SanType, TlsVersion, TlsVersions, TrustSource, UpstreamTls, Validation,
+    CertificateSource, DownstreamTls, SanMatcher, SanType, TlsVersion, TlsVersions, TrustSource,
+    UpstreamTls, Validation,
 };
 
 /// `Some(None)` is cleartext.
-pub(super) fn downstream_socket(scope: &Scope<'_>, socket: Option<core::TransportSocket>) -> Option<Option<Arc<DownstreamTls>>> {
+pub(super) fn downstream_socket(
+    scope: &Scope<'_>,
+    socket: Option<core::TransportSocket>,
+) -> Option<Option<Arc<DownstreamTls>>> {
     let Some(config) = socket_config(scope, socket)? else {
         return Some(None);
     };
@@ -22,12 +26,17 @@ pub(super) fn downstream_socket(scope: &Scope<'_>, socket: Option<core::Transpor
             let scope = scope.at("typed_config");
             downstream(&scope, unpack(&scope, &config)?).map(|tls| Some(Arc::new(tls)))
         }
-        other => scope.at("typed_config").refuse(format!("{other} is not supported")),
+        other => scope
+            .at("typed_config")
+            .refuse(format!("{other} is not supported")),
     }
 }
 
 /// `Some(None)` is cleartext.
-pub(super) fn upstream_socket(scope: &Scope<'_>, socket: Option<core::TransportSocket>) -> Option<Option<Arc<UpstreamTls>>> {
+pub(super) fn upstream_socket(
+    scope: &Scope<'_>,
+    socket: Option<core::TransportSocket>,
+) -> Option<Option<Arc<UpstreamTls>>> {
     let Some(config) = socket_config(scope, socket)? else {
         return Some(None);
     };
@@ -37,12 +46,17 @@ pub(super) fn upstream_socket(scope: &Scope<'_>, socket: Option<core::TransportS
             let scope = scope.at("typed_config");
             upstream(&scope, unpack(&scope, &config)?).map(|tls| Some(Arc::new(tls)))
         }
-        other => scope.at("typed_config").refuse(format!("{other} is not supported")),
+        other => scope
+            .at("typed_config")
+            .refuse(format!("{other} is not supported")),
     }
 }
 
 /// The typed configuration; `Some(None)` for `raw_buffer` by name alone, as Istio writes `tlsMode-disabled`.
-fn socket_config(scope: &Scope<'_>, socket: Option<core::TransportSocket>) -> Option<Option<meltemi_proto::google::protobuf::Any>> {
+fn socket_config(
+    scope: &Scope<'_>,
+    socket: Option<core::TransportSocket>,
+) -> Option<Option<meltemi_proto::google::protobuf::Any>> {
     use core::transport_socket::ConfigType as C;
     let Some(socket) = socket else {
         return Some(None);
@@ -54,13 +68,21 @@ fn socket_config(scope: &Scope<'_>, socket: Option<core::TransportSocket>) -> Op
     }
 }
 
-fn downstream(scope: &Scope<'_>, mut context: proto::DownstreamTlsContext) -> Option<DownstreamTls> {
+fn downstream(
+    scope: &Scope<'_>,
+    mut context: proto::DownstreamTlsContext,
+) -> Option<DownstreamTls> {
     let require_client_certificate = is_true(context.require_client_certificate.take(), false);
     // How sessions resume is the TLS library's business; tickets are bound to the validation context there.
     context.disable_stateful_session_resumption = false;
     context.session_timeout = None;
     context.session_ticket_keys_type = context.session_ticket_keys_type.filter(|keys| {
-        !matches!(keys, proto::downstream_tls_context::SessionTicketKeysType::DisableStatelessSessionResumption(_))
+        !matches!(
+            keys,
+            proto::downstream_tls_context::SessionTicketKeysType::DisableStatelessSessionResumption(
+                _
+            )
+        )
     });
     let common = context.common_tls_context.take().unwrap_or_default();
     scope.rest(&context);
@@ -69,7 +91,9 @@ fn downstream(scope: &Scope<'_>, mut context: proto::DownstreamTlsContext) -> Op
         return scope.at("common_tls_context").refuse("has no certificate");
     };
     if require_client_certificate && common.validation.is_none() {
-        return scope.at("require_client_certificate").refuse("needs a validation context");
+        return scope
+            .at("require_client_certificate")
+            .refuse("needs a validation context");
     }
     Some(DownstreamTls {
         certificate,
@@ -82,7 +106,9 @@ fn downstream(scope: &Scope<'_>, mut context: proto::DownstreamTlsContext) -> Op
 }
 
 fn upstream(scope: &Scope<'_>, mut context: proto::UpstreamTlsContext) -> Option<UpstreamTls> {
-    let sni = Some(take(&mut context.sni)).filter(|sni| !sni.is_empty()).map(Into::into);
+    let sni = Some(take(&mut context.sni))
+        .filter(|sni| !sni.is_empty())
+        .map(Into::into);
     let auto_host_sni = take(&mut context.auto_host_sni);
     let auto_sni_san_validation = take(&mut context.auto_sni_san_validation);
     let max_session_keys = number(context.max_session_keys.take()).unwrap_or(1);
@@ -112,10 +138,16 @@ struct Common {
 }
 
 fn common_context(scope: &Scope<'_>, mut context: proto::CommonTlsContext) -> Option<Common> {
-    let alpn = take(&mut context.alpn_protocols).into_iter().map(Into::into).collect();
+    let alpn = take(&mut context.alpn_protocols)
+        .into_iter()
+        .map(Into::into)
+        .collect();
     let mut parameters = context.tls_params.take().unwrap_or_default();
     let versions = versions(&scope.at("tls_params"), &mut parameters)?;
-    let cipher_suites = take(&mut parameters.cipher_suites).into_iter().map(Into::into).collect();
+    let cipher_suites = take(&mut parameters.cipher_suites)
+        .into_iter()
+        .map(Into::into)
+        .collect();
     scope.at("tls_params").rest(&parameters);
     let certificate = certificate(scope, &mut context)?;
     let validation = match context.validation_context_type.take() {
@@ -134,7 +166,7 @@ fn common_context(scope: &Scope<'_>, mut context: proto::CommonTlsContext) -> Op
 
 fn versions(scope: &Scope<'_>, parameters: &mut proto::TlsParameters) -> Option<TlsVersions> {
     use proto::tls_parameters::TlsProtocol as P;
-    let mut bound = |field: &str, value: i32, default| match P::try_from(value) {
+    let bound = |field: &str, value: i32, default| match P::try_from(value) {
         Ok(P::TlsAuto) => Some(default),
         Ok(P::TlSv12) => Some(TlsVersion::V1_2),
         Ok(P::TlSv13) => Some(TlsVersion::V1_3),
@@ -152,12 +184,19 @@ fn versions(scope: &Scope<'_>, parameters: &mut proto::TlsParameters) -> Option<
     Some(versions)
 }
 
-fn certificate(scope: &Scope<'_>, context: &mut proto::CommonTlsContext) -> Option<Option<CertificateSource>> {
+fn certificate(
+    scope: &Scope<'_>,
+    context: &mut proto::CommonTlsContext,
+) -> Option<Option<CertificateSource>> {
     let mut secrets = take(&mut context.tls_certificate_sds_secret_configs);
     let mut inline = take(&mut context.tls_certificates);
     match (secrets.len(), inline.len()) {
         (0, 0) => Some(None),
-        (1, 0) => Some(secrets.pop().map(|secret| CertificateSource::Sds(secret.name.into()))),
+        (1, 0) => Some(
+            secrets
+                .pop()
+                .map(|secret| CertificateSource::Sds(secret.name.into())),
+        ),
         (0, 1) => {
             let list = scope.at("tls_certificates");
             certificate_files(&list.index(0), inline.pop().unwrap_or_default()).map(Some)
@@ -166,8 +205,14 @@ fn certificate(scope: &Scope<'_>, context: &mut proto::CommonTlsContext) -> Opti
     }
 }
 
-fn certificate_files(scope: &Scope<'_>, mut certificate: proto::TlsCertificate) -> Option<CertificateSource> {
-    let chain = filename(&scope.at("certificate_chain"), certificate.certificate_chain.take())?;
+fn certificate_files(
+    scope: &Scope<'_>,
+    mut certificate: proto::TlsCertificate,
+) -> Option<CertificateSource> {
+    let chain = filename(
+        &scope.at("certificate_chain"),
+        certificate.certificate_chain.take(),
+    )?;
     let key = filename(&scope.at("private_key"), certificate.private_key.take())?;
     scope.rest(&certificate);
     Some(CertificateSource::Files { chain, key })
@@ -180,7 +225,10 @@ fn filename(scope: &Scope<'_>, source: Option<core::DataSource>) -> Option<Arc<s
     }
 }
 
-fn validation_context(scope: &Scope<'_>, context: proto::common_tls_context::ValidationContextType) -> Option<Validation> {
+fn validation_context(
+    scope: &Scope<'_>,
+    context: proto::common_tls_context::ValidationContextType,
+) -> Option<Validation> {
     use proto::common_tls_context::ValidationContextType as V;
     match context {
         V::ValidationContext(context) => {
@@ -198,11 +246,14 @@ fn validation_context(scope: &Scope<'_>, context: proto::common_tls_context::Val
         V::CombinedValidationContext(combined) => {
             let scope = scope.at("combined_validation_context");
             let default = combined.default_validation_context.unwrap_or_default();
-            let (trust, sans) = certificate_validation(&scope.at("default_validation_context"), default)?;
+            let (trust, sans) =
+                certificate_validation(&scope.at("default_validation_context"), default)?;
             let secret = combined.validation_context_sds_secret_config;
             match secret.map(|secret| trust_secret(&secret.name)).or(trust) {
                 Some(trust) => Some(Validation { trust, sans }),
-                None => scope.at("validation_context_sds_secret_config").refuse("is required"),
+                None => scope
+                    .at("validation_context_sds_secret_config")
+                    .refuse("is required"),
             }
         }
         _ => scope.refuse("certificate provider instances are not supported"),
@@ -220,23 +271,48 @@ fn trust_secret(name: &str) -> TrustSource {
 
 type TrustAndSans = (Option<TrustSource>, Arc<[SanMatcher]>);
 
-fn certificate_validation(scope: &Scope<'_>, mut context: proto::CertificateValidationContext) -> Option<TrustAndSans> {
+fn certificate_validation(
+    scope: &Scope<'_>,
+    mut context: proto::CertificateValidationContext,
+) -> Option<TrustAndSans> {
     use core::data_source::Specifier as S;
-    let trust = match context.trusted_ca.take().and_then(|source| source.specifier) {
-        None => context.system_root_certs.take().map(|_| TrustSource::System),
+    let trust = match context
+        .trusted_ca
+        .take()
+        .and_then(|source| source.specifier)
+    {
+        None => context
+            .system_root_certs
+            .take()
+            .map(|_| TrustSource::System),
         Some(S::Filename(path)) => Some(TrustSource::File(path.into())),
         Some(S::InlineString(pem)) => Some(TrustSource::Inline(pem.into())),
         Some(S::InlineBytes(pem)) => match String::from_utf8(pem) {
             Ok(pem) => Some(TrustSource::Inline(pem.into())),
             Err(_) => return scope.at("trusted_ca").refuse("is not PEM"),
         },
-        Some(S::EnvironmentVariable(_)) => return scope.at("trusted_ca").refuse("environment variables are not supported"),
+        Some(S::EnvironmentVariable(_)) => {
+            return scope
+                .at("trusted_ca")
+                .refuse("environment variables are not supported");
+        }
     };
-    let any = scope.each("match_subject_alt_names", take(&mut context.match_subject_alt_names), |scope, matcher| {
-        let matcher = string_matcher(scope, matcher)?;
-        Some(SanMatcher { san_type: SanType::Any, matcher })
-    });
-    let typed = scope.each("match_typed_subject_alt_names", take(&mut context.match_typed_subject_alt_names), san_matcher);
+    let any = scope.each(
+        "match_subject_alt_names",
+        take(&mut context.match_subject_alt_names),
+        |scope, matcher| {
+            let matcher = string_matcher(scope, matcher)?;
+            Some(SanMatcher {
+                san_type: SanType::Any,
+                matcher,
+            })
+        },
+    );
+    let typed = scope.each(
+        "match_typed_subject_alt_names",
+        take(&mut context.match_typed_subject_alt_names),
+        san_matcher,
+    );
     context.suppress_client_ca_list = false; // we never send the list
     scope.rest(&context);
     Some((trust, any.into_iter().chain(typed).collect()))

@@ -15,7 +15,10 @@ fn plain(destination: &str) -> ConnectionFacts<'static> {
 
 fn check(chains: &[(&str, FilterChainMatch)], facts: &ConnectionFacts<'_>, expected: &str) {
     let mut listener = listener("0.0.0.0:15006");
-    listener.filter_chains = chains.iter().map(|(name, m)| filter_chain(name, m.clone())).collect();
+    listener.filter_chains = chains
+        .iter()
+        .map(|(name, m)| filter_chain(name, m.clone()))
+        .collect();
     listener.default_filter_chain = Some(filter_chain("default", FilterChainMatch::default()));
     let found = match_filter_chain(&listener, facts).unwrap();
     assert_eq!(&*found.name, expected, "{facts:?}");
@@ -35,7 +38,13 @@ fn on_port(port: u16) -> FilterChainMatch {
 #[test]
 fn a_matching_port_is_never_left_for_a_portless_chain() {
     let chains = [
-        ("tls on 80", FilterChainMatch { transport_protocol: Some(TransportProtocol::Tls), ..on_port(80) }),
+        (
+            "tls on 80",
+            FilterChainMatch {
+                transport_protocol: Some(TransportProtocol::Tls),
+                ..on_port(80)
+            },
+        ),
         ("any", FilterChainMatch::default()),
     ];
     check(&chains, &plain("10.0.0.1:81"), "any");
@@ -44,10 +53,19 @@ fn a_matching_port_is_never_left_for_a_portless_chain() {
 
 #[test]
 fn the_longest_prefix_wins_and_is_final() {
-    let range = |list: &[&str]| FilterChainMatch { prefix_ranges: nets(list), ..FilterChainMatch::default() };
+    let range = |list: &[&str]| FilterChainMatch {
+        prefix_ranges: nets(list),
+        ..FilterChainMatch::default()
+    };
     let chains = [
         ("wide", range(&["10.0.0.0/8"])),
-        ("narrow", FilterChainMatch { source_ports: vec![1], ..range(&["10.1.0.0/16", "192.168.0.0/24"]) }),
+        (
+            "narrow",
+            FilterChainMatch {
+                source_ports: vec![1],
+                ..range(&["10.1.0.0/16", "192.168.0.0/24"])
+            },
+        ),
         ("host", range(&["10.2.3.4/32"])),
     ];
     check(&chains, &plain("10.3.0.1:1"), "wide");
@@ -71,7 +89,10 @@ fn server_names_exact_then_longest_wildcard() {
         ("exact", names(&["www.example.com"], &[])),
         ("none", FilterChainMatch::default()),
     ];
-    let with = |name: &'static str| ConnectionFacts { server_name: Some(name), ..plain("10.0.0.1:443") };
+    let with = |name: &'static str| ConnectionFacts {
+        server_name: Some(name),
+        ..plain("10.0.0.1:443")
+    };
     for (name, expected) in [
         ("WWW.example.com", "exact"),
         ("a.www.example.com", "example"),
@@ -97,16 +118,31 @@ fn istio_permissive_inbound() {
         ..on_port(9080)
     };
     let chains = [
-        ("mtls http", tls(&["istio-http/1.0", "istio-http/1.1", "istio-h2"])),
+        (
+            "mtls http",
+            tls(&["istio-http/1.0", "istio-http/1.1", "istio-h2"]),
+        ),
         ("http", raw(&["http/1.1", "h2c"])),
         ("mtls tcp", tls(&["istio-peer-exchange", "istio"])),
         ("tcp", raw(&[])),
         ("tls passthrough", tls(&[])),
     ];
-    let facts = |transport, application_protocols| ConnectionFacts { transport, application_protocols, ..plain("10.0.0.1:9080") };
     use TransportProtocol::{RawBuffer, Tls};
-    check(&chains, &facts(Tls, &["istio-http/1.1", "istio", "http/1.1"]), "mtls http");
-    check(&chains, &facts(Tls, &["istio-peer-exchange", "istio"]), "mtls tcp");
+    let facts = |transport, application_protocols| ConnectionFacts {
+        transport,
+        application_protocols,
+        ..plain("10.0.0.1:9080")
+    };
+    check(
+        &chains,
+        &facts(Tls, &["istio-http/1.1", "istio", "http/1.1"]),
+        "mtls http",
+    );
+    check(
+        &chains,
+        &facts(Tls, &["istio-peer-exchange", "istio"]),
+        "mtls tcp",
+    );
     check(&chains, &facts(Tls, &["istio", "istio-h2"]), "mtls tcp");
     check(&chains, &facts(Tls, &["h2", "http/1.1"]), "tls passthrough");
     check(&chains, &facts(Tls, &[]), "tls passthrough");
@@ -118,7 +154,10 @@ fn istio_permissive_inbound() {
 /// STRICT: a plaintext client finds no chain of the port and does not reach the catch-all.
 #[test]
 fn strict_refuses_plaintext() {
-    let strict = FilterChainMatch { transport_protocol: Some(TransportProtocol::Tls), ..on_port(9080) };
+    let strict = FilterChainMatch {
+        transport_protocol: Some(TransportProtocol::Tls),
+        ..on_port(9080)
+    };
     let mut listener = listener("0.0.0.0:15006");
     listener.filter_chains = vec![
         filter_chain("strict", strict),
@@ -130,12 +169,36 @@ fn strict_refuses_plaintext() {
 #[test]
 fn sources() {
     let chains = [
-        ("local", FilterChainMatch { source_type: SourceType::SameIpOrLoopback, ..FilterChainMatch::default() }),
-        ("from net", FilterChainMatch { source_prefix_ranges: nets(&["10.244.0.0/24"]), source_type: SourceType::External, ..FilterChainMatch::default() }),
-        ("port", FilterChainMatch { source_prefix_ranges: nets(&["10.244.0.9/32"]), source_type: SourceType::External, source_ports: vec![40000], ..FilterChainMatch::default() }),
+        (
+            "local",
+            FilterChainMatch {
+                source_type: SourceType::SameIpOrLoopback,
+                ..FilterChainMatch::default()
+            },
+        ),
+        (
+            "from net",
+            FilterChainMatch {
+                source_prefix_ranges: nets(&["10.244.0.0/24"]),
+                source_type: SourceType::External,
+                ..FilterChainMatch::default()
+            },
+        ),
+        (
+            "port",
+            FilterChainMatch {
+                source_prefix_ranges: nets(&["10.244.0.9/32"]),
+                source_type: SourceType::External,
+                source_ports: vec![40000],
+                ..FilterChainMatch::default()
+            },
+        ),
     ];
     check(&chains, &plain("10.0.0.1:1"), "port");
     check(&chains, &plain("10.244.0.9:1"), "local");
-    let other = ConnectionFacts { source: "10.244.0.8:1".parse().unwrap(), ..plain("10.0.0.1:1") };
+    let other = ConnectionFacts {
+        source: "10.244.0.8:1".parse().unwrap(),
+        ..plain("10.0.0.1:1")
+    };
     check(&chains, &other, "from net");
 }

@@ -15,7 +15,10 @@ fn policy(on: &str, num_retries: u32) -> RetryPolicy {
         retriable_status_codes: vec![StatusCode::SERVICE_UNAVAILABLE],
         retriable_headers: Vec::new(),
         retriable_request_headers: Vec::new(),
-        backoff: RetryBackoff { base: Duration::from_millis(25), max: Duration::from_millis(250) },
+        backoff: RetryBackoff {
+            base: Duration::from_millis(25),
+            max: Duration::from_millis(250),
+        },
         avoid_previous_hosts: true,
         avoid_previous_priorities: None,
         host_selection_attempts: 5,
@@ -23,27 +26,44 @@ fn policy(on: &str, num_retries: u32) -> RetryPolicy {
 }
 
 fn head(headers: &HeaderMap) -> RequestHead<'_> {
-    RequestHead { method: "GET", path: "/", authority: "a", scheme: "http", headers }
+    RequestHead {
+        method: "GET",
+        path: "/",
+        authority: "a",
+        scheme: "http",
+        headers,
+    }
 }
 
 fn check(on: &str, outcome: &AttemptOutcome<'_>, retried: bool) {
     let policy = policy(on, 1);
     let headers = HeaderMap::new();
     let mut retries = Retries::new(&policy, &head(&headers), false).unwrap();
-    let expected = if retried { RetryDecision::After(Duration::ZERO) } else { RetryDecision::Stop };
+    let expected = if retried {
+        RetryDecision::After(Duration::ZERO)
+    } else {
+        RetryDecision::Stop
+    };
     assert_eq!(retries.on_attempt(outcome, 0), expected, "{on} {outcome:?}");
 }
 
 const ISTIO: &str = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes";
 
 fn reset(reason: ResetReason) -> AttemptOutcome<'static> {
-    AttemptOutcome::Reset { reason, request_started: true }
+    AttemptOutcome::Reset {
+        reason,
+        request_started: true,
+    }
 }
 
 #[test]
 fn resets() {
     use ResetReason as R;
-    for reason in [R::LocalConnectionFailure, R::RemoteConnectionFailure, R::ConnectionTimeout] {
+    for reason in [
+        R::LocalConnectionFailure,
+        R::RemoteConnectionFailure,
+        R::ConnectionTimeout,
+    ] {
         check(ISTIO, &reset(reason), true);
         check("reset-before-request", &reset(reason), false);
     }
@@ -53,15 +73,25 @@ fn resets() {
     check("5xx", &AttemptOutcome::PerTryTimeout, true);
     check("5xx,reset", &reset(R::Overflow), false);
     check("reset", &reset(R::RemoteReset), true);
-    let early = AttemptOutcome::Reset { reason: R::ConnectionTermination, request_started: false };
+    let early = AttemptOutcome::Reset {
+        reason: R::ConnectionTermination,
+        request_started: false,
+    };
     check("reset-before-request", &early, true);
-    check("reset-before-request", &reset(R::ConnectionTermination), false);
+    check(
+        "reset-before-request",
+        &reset(R::ConnectionTermination),
+        false,
+    );
 }
 
 #[test]
 fn responses() {
     let none = HeaderMap::new();
-    let response = |status: u16| AttemptOutcome::Response { status: StatusCode::from_u16(status).unwrap(), headers: &none };
+    let response = |status: u16| AttemptOutcome::Response {
+        status: StatusCode::from_u16(status).unwrap(),
+        headers: &none,
+    };
     check("5xx", &response(500), true);
     check("5xx", &response(404), false);
     check("gateway-error", &response(503), true);
@@ -73,12 +103,29 @@ fn responses() {
 
     let mut grpc = HeaderMap::new();
     grpc.insert("grpc-status", HeaderValue::from_static("14"));
-    check(ISTIO, &AttemptOutcome::Response { status: StatusCode::OK, headers: &grpc }, true);
-    check("cancelled", &AttemptOutcome::Response { status: StatusCode::OK, headers: &grpc }, false);
+    check(
+        ISTIO,
+        &AttemptOutcome::Response {
+            status: StatusCode::OK,
+            headers: &grpc,
+        },
+        true,
+    );
+    check(
+        "cancelled",
+        &AttemptOutcome::Response {
+            status: StatusCode::OK,
+            headers: &grpc,
+        },
+        false,
+    );
 
     let mut limited = HeaderMap::new();
     limited.insert("x-envoy-ratelimited", HeaderValue::from_static("true"));
-    let limited = AttemptOutcome::Response { status: StatusCode::SERVICE_UNAVAILABLE, headers: &limited };
+    let limited = AttemptOutcome::Response {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        headers: &limited,
+    };
     check("5xx", &limited, false);
     check("envoy-ratelimited", &limited, true);
 }
@@ -89,7 +136,9 @@ fn tries_run_out() {
     let headers = HeaderMap::new();
     let mut retries = Retries::new(&policy, &head(&headers), false).unwrap();
     let outcome = reset(ResetReason::RemoteReset);
-    let decisions: Vec<_> = (0..3).map(|_| retries.on_attempt(&outcome, 30_000_000)).collect();
+    let decisions: Vec<_> = (0..3)
+        .map(|_| retries.on_attempt(&outcome, 30_000_000))
+        .collect();
     assert_eq!(
         decisions,
         [
@@ -102,9 +151,15 @@ fn tries_run_out() {
 
 #[test]
 fn the_pause_is_bounded() {
-    let backoff = RetryBackoff { base: Duration::from_millis(25), max: Duration::from_millis(250) };
+    let backoff = RetryBackoff {
+        base: Duration::from_millis(25),
+        max: Duration::from_millis(250),
+    };
     for retry in [0, 1, 4, 31, 32, u32::MAX] {
-        assert!(backoff.pause(retry, u64::MAX) < Duration::from_millis(250), "{retry}");
+        assert!(
+            backoff.pause(retry, u64::MAX) < Duration::from_millis(250),
+            "{retry}"
+        );
     }
     assert!(backoff.pause(0, u64::MAX) < Duration::from_millis(25));
 }
@@ -117,7 +172,10 @@ fn only_trusted_headers_steer() {
     headers.insert("x-envoy-max-retries", HeaderValue::from_static("3"));
     let outcome = reset(ResetReason::RemoteReset);
     let mut retries = Retries::new(&policy, &head(&headers), true).unwrap();
-    assert_eq!(retries.on_attempt(&outcome, 0), RetryDecision::After(Duration::ZERO));
+    assert_eq!(
+        retries.on_attempt(&outcome, 0),
+        RetryDecision::After(Duration::ZERO)
+    );
     let mut retries = Retries::new(&policy, &head(&headers), false).unwrap();
     assert_eq!(retries.on_attempt(&outcome, 0), RetryDecision::Stop);
 }

@@ -4,13 +4,19 @@ use regex::bytes::Regex;
 
 use super::*;
 use crate::runtime::{
-    Fraction, HeaderMatch, HeaderMatcher, HeaderMutations, HeaderSource, PerFilterConfig, QueryMatch, QueryMatcher,
-    StringMatcher,
+    Fraction, HeaderMatch, HeaderMatcher, HeaderMutations, HeaderSource, PerFilterConfig,
+    QueryMatch, QueryMatcher, StringMatcher,
 };
 use crate::testing::{forward, route};
 
 fn head<'a>(path: &'a str, headers: &'a HeaderMap) -> RequestHead<'a> {
-    RequestHead { method: "GET", path, authority: "reviews:9080", scheme: "http", headers }
+    RequestHead {
+        method: "GET",
+        path,
+        authority: "reviews:9080",
+        scheme: "http",
+        headers,
+    }
 }
 
 fn virtual_host(routes: Vec<Route>) -> VirtualHost {
@@ -27,41 +33,83 @@ fn virtual_host(routes: Vec<Route>) -> VirtualHost {
 }
 
 fn prefix(prefix: &str) -> PathMatch {
-    PathMatch::Prefix { prefix: prefix.into(), ignore_case: false }
+    PathMatch::Prefix {
+        prefix: prefix.into(),
+        ignore_case: false,
+    }
 }
 
 fn check(path: &PathMatch, cases: &[(&str, bool)]) {
     let headers = HeaderMap::new();
     for (text, expected) in cases {
-        assert_eq!(path.matches(&head(text, &headers)), *expected, "{path:?} {text}");
+        assert_eq!(
+            path.matches(&head(text, &headers)),
+            *expected,
+            "{path:?} {text}"
+        );
     }
 }
 
 #[test]
 fn paths() {
-    check(&prefix("/api"), &[("/api", true), ("/apis?x", true), ("/ap", false), ("/API", false)]);
     check(
-        &PathMatch::Prefix { prefix: "/api".into(), ignore_case: true },
+        &prefix("/api"),
+        &[
+            ("/api", true),
+            ("/apis?x", true),
+            ("/ap", false),
+            ("/API", false),
+        ],
+    );
+    check(
+        &PathMatch::Prefix {
+            prefix: "/api".into(),
+            ignore_case: true,
+        },
         &[("/API/x", true), ("/ap", false)],
     );
     check(
-        &PathMatch::Exact { path: "/api".into(), ignore_case: false },
-        &[("/api", true), ("/api?x=1", true), ("/api#x", true), ("/api/", false)],
+        &PathMatch::Exact {
+            path: "/api".into(),
+            ignore_case: false,
+        },
+        &[
+            ("/api", true),
+            ("/api?x=1", true),
+            ("/api#x", true),
+            ("/api/", false),
+        ],
     );
     check(
-        &PathMatch::SeparatedPrefix { prefix: "/api".into(), ignore_case: false },
-        &[("/api", true), ("/api/x", true), ("/api?x", true), ("/apis", false)],
+        &PathMatch::SeparatedPrefix {
+            prefix: "/api".into(),
+            ignore_case: false,
+        },
+        &[
+            ("/api", true),
+            ("/api/x", true),
+            ("/api?x", true),
+            ("/apis", false),
+        ],
     );
     check(
         &PathMatch::Regex(Regex::new(r"\A(?:/b[io]t)\z").unwrap()),
-        &[("/bit", true), ("/bot?a", true), ("/bits", false), ("/x/bit", false)],
+        &[
+            ("/bit", true),
+            ("/bot?a", true),
+            ("/bits", false),
+            ("/x/bit", false),
+        ],
     );
 }
 
 #[test]
 fn connect_without_path_needs_a_connect_match() {
     let headers = HeaderMap::new();
-    let connect = RequestHead { method: "CONNECT", ..head("", &headers) };
+    let connect = RequestHead {
+        method: "CONNECT",
+        ..head("", &headers)
+    };
     assert!(PathMatch::Connect.matches(&connect));
     assert!(!prefix("").matches(&connect));
     assert!(!PathMatch::Connect.matches(&head("/", &headers)));
@@ -87,19 +135,33 @@ fn the_first_match_wins() {
 #[test]
 fn query_fraction_and_grpc() {
     let mut sampled = route("sampled", prefix("/"));
-    sampled.matches.runtime_fraction = Some(Fraction { numerator: 10, denominator: 100 });
-    sampled.matches.query.push(QueryMatcher { name: "debug".into(), test: QueryMatch::Value(StringMatcher::exact("1")) });
+    sampled.matches.runtime_fraction = Some(Fraction {
+        numerator: 10,
+        denominator: 100,
+    });
+    sampled.matches.query.push(QueryMatcher {
+        name: "debug".into(),
+        test: QueryMatch::Value(StringMatcher::exact("1")),
+    });
     let mut grpc = route("grpc", prefix("/"));
     grpc.matches.grpc_only = true;
     let host = virtual_host(vec![sampled, grpc]);
     let mut headers = HeaderMap::new();
-    let name = |path: &str, headers: &HeaderMap, random| select(&host, &head(path, headers), random).map(|r| r.name.to_string());
+    let name = |path: &str, headers: &HeaderMap, random| {
+        select(&host, &head(path, headers), random).map(|r| r.name.to_string())
+    };
     assert_eq!(name("/?a&debug=1", &headers, 9).as_deref(), Some("sampled"));
     assert_eq!(name("/?debug=1", &headers, 10), None);
     assert_eq!(name("/?debug=11", &headers, 9), None);
-    headers.insert("content-type", HeaderValue::from_static("application/grpc+proto"));
+    headers.insert(
+        "content-type",
+        HeaderValue::from_static("application/grpc+proto"),
+    );
     assert_eq!(name("/?debug=1", &headers, 10).as_deref(), Some("grpc"));
-    headers.insert("content-type", HeaderValue::from_static("application/grpc-web"));
+    headers.insert(
+        "content-type",
+        HeaderValue::from_static("application/grpc-web"),
+    );
     assert_eq!(name("/?debug=1", &headers, 10), None);
 }
 
@@ -120,7 +182,14 @@ fn weights_split_exactly() {
     }));
     let headers = HeaderMap::new();
     let count = |name: &str| {
-        (0..100).filter(|random| &*pick_cluster(&action, &head("/", &headers), *random).unwrap().name == name).count()
+        (0..100)
+            .filter(|random| {
+                &*pick_cluster(&action, &head("/", &headers), *random)
+                    .unwrap()
+                    .name
+                    == name
+            })
+            .count()
     };
     assert_eq!((count("v1"), count("off"), count("v2")), (90, 0, 10));
 }
@@ -130,8 +199,12 @@ fn a_header_names_the_cluster() {
     let mut action = forward("x");
     action.cluster = ClusterTarget::Header(HeaderSource::Authority);
     let headers = HeaderMap::new();
-    assert_eq!(&*pick_cluster(&action, &head("/", &headers), 0).unwrap().name, "reviews:9080");
-    action.cluster = ClusterTarget::Header(HeaderSource::Header(HeaderName::from_static("x-cluster")));
+    assert_eq!(
+        &*pick_cluster(&action, &head("/", &headers), 0).unwrap().name,
+        "reviews:9080"
+    );
+    action.cluster =
+        ClusterTarget::Header(HeaderSource::Header(HeaderName::from_static("x-cluster")));
     assert!(pick_cluster(&action, &head("/", &headers), 0).is_none());
 }
 
@@ -147,21 +220,40 @@ enum Naive {
 impl Naive {
     fn matches(&self, path_and_query: &str) -> bool {
         let path = path_and_query.split('?').next().unwrap();
-        let fold = |text: &str, ignore: bool| if ignore { text.to_lowercase() } else { text.to_owned() };
+        let fold = |text: &str, ignore: bool| {
+            if ignore {
+                text.to_lowercase()
+            } else {
+                text.to_owned()
+            }
+        };
         match self {
             Self::Prefix(p, i) => fold(path, *i).starts_with(&fold(p, *i)),
             Self::Exact(p, i) => fold(path, *i) == fold(p, *i),
             Self::Separated(p) => path == p || path.starts_with(&format!("{p}/")),
-            Self::Regex(letters) => path.strip_prefix('/').is_some_and(|rest| !rest.is_empty() && rest.chars().all(|c| letters.contains(c))),
+            Self::Regex(letters) => path
+                .strip_prefix('/')
+                .is_some_and(|rest| !rest.is_empty() && rest.chars().all(|c| letters.contains(c))),
         }
     }
 
     fn compiled(&self) -> PathMatch {
         match self.clone() {
-            Self::Prefix(p, ignore_case) => PathMatch::Prefix { prefix: p.into(), ignore_case },
-            Self::Exact(p, ignore_case) => PathMatch::Exact { path: p.into(), ignore_case },
-            Self::Separated(p) => PathMatch::SeparatedPrefix { prefix: p.into(), ignore_case: false },
-            Self::Regex(letters) => PathMatch::Regex(Regex::new(&format!(r"\A(?:/[{letters}]+)\z")).unwrap()),
+            Self::Prefix(p, ignore_case) => PathMatch::Prefix {
+                prefix: p.into(),
+                ignore_case,
+            },
+            Self::Exact(p, ignore_case) => PathMatch::Exact {
+                path: p.into(),
+                ignore_case,
+            },
+            Self::Separated(p) => PathMatch::SeparatedPrefix {
+                prefix: p.into(),
+                ignore_case: false,
+            },
+            Self::Regex(letters) => {
+                PathMatch::Regex(Regex::new(&format!(r"\A(?:/[{letters}]+)\z")).unwrap())
+            }
         }
     }
 }
