@@ -43,6 +43,21 @@ impl Source {
         location(&self.text, self.tree.locate(field), self.quotable)
     }
 
+    /// The place in this file of a line and column inside a text that a field holds, such as a configuration inside a
+    /// ConfigMap. Where the text is no literal block (`|`), the field's own place.
+    pub fn locate_inside(&self, field: &FieldPath, line: u32, column: u32) -> SourceLocation {
+        let value = self.tree.locate(field);
+        if value.line <= self.tree.locate_key(field).line {
+            return self.locate(field);
+        }
+        // A block begins below its key, at the place of its first character.
+        let place = Place {
+            line: value.line + line.saturating_sub(1),
+            column: value.column + column.saturating_sub(1),
+        };
+        location(&self.text, place, self.quotable)
+    }
+
     /// The object as it was written.
     pub fn to_json(&self) -> serde_json::Value {
         self.tree.to_json()

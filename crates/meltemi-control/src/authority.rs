@@ -84,6 +84,10 @@ impl Authority {
             // Proxies ask for 24 h by default: what the operator said here must win.
             (signer_options.default_ttl, signer_options.max_ttl) = (ttl, ttl);
         }
+        std::fs::create_dir_all(&options.state_dir).map_err(|source| AuthorityError::Write {
+            path: options.state_dir.clone(),
+            source,
+        })?;
         let directory = options.state_dir.join("ca");
         let signer = Arc::new(Signer::load_or_create(&directory, signer_options, now)?);
         publish(&options.state_dir, signer.roots_pem())?;

@@ -239,6 +239,22 @@ fn later_problems_find_their_place_again() {
 }
 
 #[test]
+fn places_inside_a_text_are_found_in_the_file() {
+    let map = |value: &str| {
+        let text = format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c}}\ndata:\n  mesh: {value}"
+        );
+        let parsed = parse_text(&text);
+        let source = parsed.objects[0].source.as_ref().unwrap();
+        let at = source.locate_inside(&FieldPath::new("data.mesh"), 2, 3);
+        (at.line, at.column, at.snippet)
+    };
+    let block = map("|-\n    a: 1\n    b: {c: 2}\n");
+    assert_eq!(block, (7, 7, "    b: {c: 2}".to_owned()));
+    assert_eq!(map("\"a: 1\"\n"), (5, 9, "  mesh: \"a: 1\"".to_owned()));
+}
+
+#[test]
 fn mesh_config_has_istios_defaults_and_reports() {
     let text = "\
 outboundTrafficPolicy: {mode: REGISTRY_ONLY}

@@ -1,0 +1,357 @@
+//! The task that owns the model and the connected proxies.
+//!
+//! Changes that wait together are applied together; then each proxy is brought up to date, which costs only what it has
+//! that was made from a changed part.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use meltemi_api::istio::MeshConfig;
+use meltemi_api::{Change, Kind, Object, ObjectKey, Resource};
+use meltemi_core::names::ISTIO_SYSTEM;
+use meltemi_core::{Diagnostic, FieldPath, Severity, TrustDomain};
+use meltemi_model::{ChangeSet, Mesh, MeshSnapshot};
+use meltemi_xds::{Connection, Snapshot};
+use meltemi_xdsgen::ProxyState;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use crate::metrics::PushMetrics;
+use crate::node::ProxyNode;
+use crate::pool::Pool;
+use crate::source::SourceUpdate;
+use crate::status::{Recorder, SharedStatus, TypeStatus};
+
+/// Commands that wait for the hub.
+pub(crate) const COMMAND_LIMIT: usize = 1024;
+
+pub(crate) enum Command {
+    Connect {
+        node: Box<ProxyNode>,
+        reply: oneshot::Sender<Connection>,
+    },
+    Proxies(oneshot::Sender<Vec<ProxyReport>>),
+    /// The proxy named `pod.namespace`, and the mesh it was generated from.
+    Proxy(String, oneshot::Sender<Option<ProxyDetail>>),
+    Diagnostics(oneshot::Sender<Vec<Diagnostic>>),
+}
+
+/// One connected proxy and where it stands.
+#[derive(Clone, Debug)]
+pub(crate) struct ProxyReport {
+    pub(crate) node: ProxyNode,
+    pub(crate) types: BTreeMap<String, TypeStatus>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct ProxyDetail {
+    pub(crate) node: ProxyNode,
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) mesh: Arc<MeshSnapshot>,
+}
+
+struct Proxy {
+    node: ProxyNode,
+    state: ProxyState,
+    snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+    status: SharedStatus,
+}
+
+pub(crate) struct Hub {
+    mesh: Mesh,
+    current: Arc<MeshSnapshot>,
+    proxies: Vec<Proxy>,
+    pool: Pool,
+    pushes: u64,
+    metrics: PushMetrics,
+    departures: Arc<Notify>,
+    source_diagnostics: Arc<Vec<Diagnostic>>,
+    config: ConfigSource,
+}
+
+/// Which mesh configuration counts, and what is wrong with it.
+#[derive(Debug)]
+struct ConfigSource {
+    /// A file was given: the ConfigMap is not looked at.
+    is_file: bool,
+    /// Certificates are signed for this one, whatever the configuration says later.
+    trust_domain: TrustDomain,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl Hub {
+    pub(crate) fn new(
+        trust_domain: TrustDomain,
+        has_mesh_file: bool,
+        first: SourceUpdate,
+        metrics: PushMetrics,
+    ) -> Self {
+        let mesh = Mesh::default();
+        let mut hub = Self {
+            current: mesh.snapshot(),
+            mesh,
+            proxies: Vec::new(),
+            pool: Pool::default(),
+            pushes: 0,
+            metrics,
+            departures: Arc::default(),
+            source_diagnostics: Arc::default(),
+            config: ConfigSource {
+                is_file: has_mesh_file,
+                trust_domain,
+                diagnostics: Vec::new(),
+            },
+        };
+        hub.set_config(MeshConfig::default());
+        hub.apply(vec![first]);
+        hub
+    }
+
+    pub(crate) async fn run(
+        mut self,
+        mut updates: mpsc::Receiver<SourceUpdate>,
+        mut commands: mpsc::Receiver<Command>,
+    ) {
+        let departures = Arc::clone(&self.departures);
+        loop {
+            tokio::select! {
+                update = updates.recv() => {
+                    let Some(update) = update else { return };
+                    let mut all = vec![update];
+                    while let Ok(update) = updates.try_recv() {
+                        all.push(update);
+                    }
+                    self.apply(all);
+                }
+                command = commands.recv() => {
+                    let Some(command) = command else { return };
+                    self.execute(command);
+                }
+                () = departures.notified() => self.sweep(),
+            }
+        }
+    }
+
+    fn apply(&mut self, updates: Vec<SourceUpdate>) {
+        let started = Instant::now();
+        let noticed_at = updates.iter().map(|update| update.noticed_at).min();
+        let mut changes = ChangeSet::default();
+        for update in updates {
+            if let Some(config) = self.config.choose(&update) {
+                changes.merge(&self.set_config(config));
+            }
+            changes.merge(&self.mesh.apply(&update.changes));
+            self.take_diagnostics(update.diagnostics);
+        }
+        if changes.is_empty() {
+            return;
+        }
+        self.current = self.mesh.snapshot();
+        self.push(&changes, noticed_at.unwrap_or(started));
+        self.metrics.pushed("config", started.elapsed());
+        self.metrics.set_services(
+            self.current.services().count(),
+            self.mesh.objects_of(Kind::VirtualService).count(),
+        );
+    }
+
+    fn set_config(&mut self, mut config: MeshConfig) -> ChangeSet {
+        config.trust_domain = self.config.trust_domain.as_str().to_owned();
+        self.mesh.set_config(config)
+    }
+
+    fn push(&mut self, changes: &ChangeSet, noticed_at: Instant) {
+        self.pushes += 1;
+        let version = self.pushes.to_string();
+        for proxy in &mut self.proxies {
+            let report = proxy.state.update(&self.current, changes);
+            if report.changed > 0 || report.removed > 0 {
+                let before = proxy.snapshots.borrow().clone();
+                let generated = proxy.state.generated();
+                let snapshot = self.pool.snapshot(&version, &generated, before.as_deref());
+                proxy.status.lock().published(noticed_at);
+                proxy.snapshots.send_replace(Some(Arc::new(snapshot)));
+            }
+        }
+    }
+
+    fn take_diagnostics(&mut self, diagnostics: Arc<Vec<Diagnostic>>) {
+        for diagnostic in diagnostics.iter() {
+            if !self.source_diagnostics.contains(diagnostic) {
+                log(diagnostic);
+            }
+        }
+        self.source_diagnostics = diagnostics;
+        for severity in [Severity::Error, Severity::Warning, Severity::Info] {
+            let all = self.source_diagnostics.iter();
+            let count = all
+                .filter(|diagnostic| diagnostic.severity == severity)
+                .count();
+            self.metrics.set_diagnostics(&severity.to_string(), count);
+        }
+    }
+
+    /// A caller that no longer waits for its answer needs none.
+    fn execute(&mut self, command: Command) {
+        match command {
+            Command::Connect { node, reply } => {
+                let connection = self.connect(*node);
+                drop(reply.send(connection));
+            }
+            Command::Proxies(reply) => drop(reply.send(self.reports())),
+            Command::Proxy(name, reply) => drop(reply.send(self.detail(&name))),
+            Command::Diagnostics(reply) => drop(reply.send(self.diagnostics())),
+        }
+    }
+
+    fn connect(&mut self, node: ProxyNode) -> Connection {
+        let started = Instant::now();
+        self.sweep();
+        let state = ProxyState::new(node.view.clone(), &self.current);
+        let version = self.pushes.to_string();
+        let snapshot = self.pool.snapshot(&version, &state.generated(), None);
+        let (snapshots, receiver) = watch::channel(Some(Arc::new(snapshot)));
+        let status = SharedStatus::default();
+        let recorder = Recorder {
+            proxy: node.name.clone(),
+            status: Arc::clone(&status),
+            metrics: self.metrics.clone(),
+            departures: Arc::clone(&self.departures),
+        };
+        tracing::info!(proxy = node.name, version = node.version, "proxy connected");
+        self.proxies.push(Proxy {
+            node,
+            state,
+            snapshots,
+            status,
+        });
+        self.metrics.set_connected(self.proxies.len());
+        self.metrics.pushed("proxy", started.elapsed());
+        Connection {
+            snapshots: receiver,
+            status: Box::new(recorder),
+        }
+    }
+
+    /// Forgets the proxies whose streams have ended.
+    fn sweep(&mut self) {
+        self.proxies.retain(|proxy| {
+            let is_gone = proxy.status.lock().is_gone;
+            if is_gone {
+                tracing::info!(proxy = proxy.node.name, "proxy disconnected");
+            }
+            !is_gone
+        });
+        self.metrics.set_connected(self.proxies.len());
+    }
+
+    fn reports(&self) -> Vec<ProxyReport> {
+        let mut reports: Vec<ProxyReport> = self
+            .proxies
+            .iter()
+            .map(|proxy| ProxyReport {
+                node: proxy.node.clone(),
+                types: proxy.status.lock().types.clone(),
+            })
+            .collect();
+        reports.sort_by(|a, b| a.node.name.cmp(&b.node.name));
+        reports
+    }
+
+    /// The latest stream of a proxy that has several, as after a reconnection.
+    fn detail(&self, name: &str) -> Option<ProxyDetail> {
+        let proxy = self
+            .proxies
+            .iter()
+            .rev()
+            .find(|proxy| proxy.node.name == name)?;
+        Some(ProxyDetail {
+            node: proxy.node.clone(),
+            snapshot: proxy.snapshots.borrow().clone()?,
+            mesh: Arc::clone(&self.current),
+        })
+    }
+
+    fn diagnostics(&self) -> Vec<Diagnostic> {
+        let mut all = self.source_diagnostics.as_ref().clone();
+        all.extend(self.config.diagnostics.iter().cloned());
+        all.extend(meltemi_model::analyze(&self.mesh));
+        all
+    }
+}
+
+impl ConfigSource {
+    /// The configuration that an update brings, if it brings one.
+    fn choose(&mut self, update: &SourceUpdate) -> Option<MeshConfig> {
+        let config = if self.is_file {
+            let config = update.mesh_config.clone()?;
+            self.diagnostics.clear();
+            config
+        } else {
+            let key = ObjectKey::new(Kind::ConfigMap, ISTIO_SYSTEM, "istio");
+            let change = update.changes.iter().find(|change| change.key() == key)?;
+            self.read(change)?
+        };
+        self.note_trust_domain(&config);
+        Some(config)
+    }
+
+    /// A broken ConfigMap keeps the last good configuration; a deleted one gives the defaults.
+    fn read(&mut self, change: &Change) -> Option<MeshConfig> {
+        let Change::Upsert(object) = change else {
+            self.diagnostics.clear();
+            return Some(MeshConfig::default());
+        };
+        let (config, diagnostics) = from_config_map(&object.resource);
+        self.diagnostics = diagnostics
+            .into_iter()
+            .map(|diagnostic| of_object(diagnostic, object))
+            .collect();
+        self.diagnostics.iter().for_each(log);
+        config
+    }
+
+    fn note_trust_domain(&mut self, config: &MeshConfig) {
+        if config.trust_domain != self.trust_domain.as_str()
+            && config.trust_domain != MeshConfig::default().trust_domain
+        {
+            let message = format!(
+                "the trust domain is \"{}\" until the control plane is started again",
+                self.trust_domain
+            );
+            let field = FieldPath::new("trustDomain");
+            self.diagnostics
+                .push(Diagnostic::warning("MEL0011", message).field(field));
+        }
+    }
+}
+
+/// A problem of the text in a ConfigMap as one of the object, at its place in the object's file.
+fn of_object(mut diagnostic: Diagnostic, object: &Object) -> Diagnostic {
+    let text = FieldPath::new("data.mesh");
+    if let (Some(source), Some(inside)) = (&object.source, &diagnostic.location) {
+        let location = source.locate_inside(&text, inside.line, inside.column);
+        diagnostic.location = Some(location);
+    }
+    diagnostic.object(object.reference())
+}
+
+/// The MeshConfig in the key `mesh` of the ConfigMap `istio`.
+pub(crate) fn from_config_map(resource: &Resource) -> (Option<MeshConfig>, Vec<Diagnostic>) {
+    let Resource::ConfigMap(map) = resource else {
+        return (None, Vec::new());
+    };
+    let mesh = map.data.as_ref().and_then(|data| data.get("mesh"));
+    meltemi_api::parse_message(
+        "ConfigMap istio-system/istio, key mesh",
+        mesh.map_or("", String::as_str),
+    )
+}
+
+fn log(diagnostic: &Diagnostic) {
+    match diagnostic.severity {
+        Severity::Error => tracing::error!(target: "config", "{diagnostic}"),
+        Severity::Warning => tracing::warn!(target: "config", "{diagnostic}"),
+        Severity::Info => tracing::info!(target: "config", "{diagnostic}"),
+    }
+}

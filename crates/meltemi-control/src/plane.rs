@@ -1,0 +1,250 @@
+//! Starts and stops the parts, in order.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use meltemi_api::istio::MeshConfig;
+use meltemi_api::{Change, Kind, ObjectKey};
+use meltemi_ca::IssuanceMetrics;
+use meltemi_core::names::ISTIO_SYSTEM;
+use meltemi_core::{IdentityError, TrustDomain};
+use meltemi_process::admin::AdminServer;
+use meltemi_process::readiness::Gate;
+use meltemi_process::{CancellationToken, Metrics, Readiness};
+use meltemi_xds::AdsServer;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::authority::{Authority, AuthorityError};
+use crate::connector::Admission;
+use crate::debug::Debug;
+use crate::hub::{self, Command, Hub};
+use crate::metrics::PushMetrics;
+use crate::source::{SourceError, SourceOptions, SourceUpdate};
+use crate::{Options, debug, listener, source};
+
+/// Open connections keep the process no longer than this once it shuts down.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
+/// Connections between their handshake and the gRPC server.
+const CONNECTION_QUEUE_LIMIT: usize = 64;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    #[error("listening on {address}")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("reading configuration")]
+    Source(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the configuration was never read")]
+    NoConfiguration,
+    #[error("the trust domain of the mesh configuration")]
+    TrustDomain(#[from] IdentityError),
+    #[error("certificates")]
+    Authority(#[from] AuthorityError),
+    #[error("serving xDS")]
+    Serve(#[source] tonic::transport::Error),
+    #[error("serving debug endpoints")]
+    Monitoring(#[source] io::Error),
+}
+
+impl From<SourceError> for ControlError {
+    fn from(error: SourceError) -> Self {
+        Self::Source(Box::new(error))
+    }
+}
+
+/// Runs a control plane until it is told to stop.
+///
+/// # Errors
+/// It cannot start, or one of its servers fails.
+pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), ControlError> {
+    let plane = ControlPlane::bind(options).await?;
+    Box::pin(plane.serve(shutdown)).await
+}
+
+/// A control plane with its ports bound, which serves nothing yet.
+#[derive(Debug)]
+pub struct ControlPlane {
+    options: Options,
+    monitoring: AdminServer,
+    xds: TcpListener,
+    xds_addr: SocketAddr,
+}
+
+impl ControlPlane {
+    /// # Errors
+    /// A port is taken.
+    pub async fn bind(options: Options) -> Result<Self, ControlError> {
+        let failed = |address| move |source| ControlError::Listen { address, source };
+        let monitoring = AdminServer::bind(options.monitoring_addr)
+            .await
+            .map_err(failed(options.monitoring_addr))?;
+        let xds = TcpListener::bind(options.xds_addr)
+            .await
+            .map_err(failed(options.xds_addr))?;
+        let xds_addr = xds.local_addr().map_err(failed(options.xds_addr))?;
+        Ok(Self {
+            options,
+            monitoring,
+            xds,
+            xds_addr,
+        })
+    }
+
+    pub fn xds_addr(&self) -> SocketAddr {
+        self.xds_addr
+    }
+
+    pub fn monitoring_addr(&self) -> SocketAddr {
+        self.monitoring.local_addr()
+    }
+
+    /// Reads the configuration, then serves until `shutdown` is cancelled.
+    ///
+    /// # Errors
+    /// The configuration or the authority's state cannot be used, or a server fails.
+    pub async fn serve(self, shutdown: CancellationToken) -> Result<(), ControlError> {
+        let metrics = Metrics::new();
+        let readiness = Readiness::new();
+        let gate = readiness.gate("config");
+        let (commands, command_queue) = mpsc::channel(hub::COMMAND_LIMIT);
+        let router = debug::router(Debug {
+            hub: commands.clone(),
+            metrics: metrics.clone(),
+            readiness,
+        });
+        let monitoring = self.monitoring.serve(router, shutdown.clone());
+        let control = Control {
+            options: self.options,
+            metrics,
+            gate,
+            commands,
+            command_queue,
+            shutdown: shutdown.clone(),
+        };
+        let control = control_or_cancel(Box::pin(control.run(self.xds)), &shutdown);
+        let (controlled, monitored) = tokio::join!(control, monitoring);
+        controlled?;
+        monitored.map_err(ControlError::Monitoring)
+    }
+}
+
+/// Everything but the debug endpoints.
+struct Control {
+    options: Options,
+    metrics: Metrics,
+    gate: Gate,
+    commands: mpsc::Sender<Command>,
+    command_queue: mpsc::Receiver<Command>,
+    shutdown: CancellationToken,
+}
+
+impl Control {
+    async fn run(self, listener: TcpListener) -> Result<(), ControlError> {
+        let (updates, mut update_queue) = source::channel();
+        let source_options = SourceOptions {
+            directories: self.options.config_directories.clone(),
+            mesh_config: self.options.mesh_config.clone(),
+        };
+        // The thread ends when nobody receives its updates.
+        drop(source::spawn(source_options, updates)?);
+        let first = update_queue.recv().await;
+        let first = first.ok_or(ControlError::NoConfiguration)?;
+        let trust_domain = trust_domain(&self.options, &first)?;
+        let authority = Authority::open(&self.options, &trust_domain, SystemTime::now())?;
+        let push_metrics = PushMetrics::new(&self.metrics);
+        let has_mesh_file = self.options.mesh_config.is_some();
+        let hub = Hub::new(trust_domain, has_mesh_file, first, push_metrics.clone());
+        let serving = self.serve(listener, &authority, push_metrics)?;
+        tracing::info!("the configuration is read, serving");
+        self.gate.open();
+
+        let hub = async {
+            tokio::select! {
+                () = hub.run(update_queue, self.command_queue) => {}
+                () = self.shutdown.cancelled() => {}
+            }
+        };
+        let deadline = async {
+            self.shutdown.cancelled().await;
+            tokio::time::sleep(DRAIN_TIMEOUT).await;
+        };
+        // Streams end when the hub is gone, and with them the server.
+        tokio::select! {
+            (served, ()) = async { tokio::join!(serving, hub) } => served,
+            () = authority.keep_serving_certificate() => Ok(()),
+            () = deadline => Ok(()),
+        }
+    }
+
+    /// The future of 15012: xDS and certificates.
+    fn serve(
+        &self,
+        listener: TcpListener,
+        authority: &Authority,
+        push_metrics: PushMetrics,
+    ) -> Result<impl Future<Output = Result<(), ControlError>> + use<>, ControlError> {
+        let issuance_metrics = IssuanceMetrics::default();
+        self.metrics
+            .register(|registry| issuance_metrics.register(registry));
+        let admission = Admission {
+            authenticators: authority.authenticators(),
+            hub: self.commands.clone(),
+            metrics: push_metrics,
+            cluster_id: self.options.cluster_id.as_str().into(),
+        };
+        let certificates = authority.certificate_service(issuance_metrics);
+        let router = meltemi_xds::limits::server_builder()
+            .add_service(AdsServer::new(admission).into_service())
+            .add_service(certificates.into_server());
+        let (connections, incoming) = mpsc::channel(CONNECTION_QUEUE_LIMIT);
+        let served = router.serve_with_incoming_shutdown(
+            ReceiverStream::new(incoming),
+            self.shutdown.clone().cancelled_owned(),
+        );
+        let accepting = listener::accept(listener, authority.tls()?, connections);
+        Ok(async move {
+            tokio::select! {
+                served = served => served.map_err(ControlError::Serve),
+                () = accepting => Ok(()),
+            }
+        })
+    }
+}
+
+/// A failure of one server ends the others.
+async fn control_or_cancel(
+    control: impl Future<Output = Result<(), ControlError>>,
+    shutdown: &CancellationToken,
+) -> Result<(), ControlError> {
+    let result = control.await;
+    shutdown.cancel();
+    result
+}
+
+/// The command line's, else that of the first mesh configuration read, else Istio's default.
+fn trust_domain(options: &Options, first: &SourceUpdate) -> Result<TrustDomain, ControlError> {
+    if let Some(trust_domain) = &options.trust_domain {
+        return Ok(trust_domain.clone());
+    }
+    let key = ObjectKey::new(Kind::ConfigMap, ISTIO_SYSTEM, "istio");
+    let from_map = || {
+        first.changes.iter().find_map(|change| match change {
+            Change::Upsert(object) if object.key() == key => {
+                hub::from_config_map(&object.resource).0
+            }
+            _ => None,
+        })
+    };
+    let config = match &options.mesh_config {
+        Some(_) => first.mesh_config.clone(),
+        None => from_map(),
+    };
+    let config = config.unwrap_or_else(MeshConfig::default);
+    Ok(TrustDomain::new(&config.trust_domain)?)
+}
