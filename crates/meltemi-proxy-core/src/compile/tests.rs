@@ -27,7 +27,7 @@ fn compile_routes(json: &Value) -> Result<runtime::RouteConfiguration, CompileEr
     route_configuration(message(type_url::ROUTE, json))
 }
 
-fn check_refused<T: std::fmt::Debug>(result: Result<T, CompileErrors>, expected: &str) {
+fn check_refused<T: fmt::Debug>(result: Result<T, CompileErrors>, expected: &str) {
     assert_eq!(result.unwrap_err().to_string(), expected);
 }
 

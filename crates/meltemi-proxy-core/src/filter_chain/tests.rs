@@ -107,13 +107,14 @@ fn server_names_exact_then_longest_wildcard() {
 /// The five chains of Istio's PERMISSIVE port with automatic protocol (istio-behaviour 3.4).
 #[test]
 fn istio_permissive_inbound() {
+    use TransportProtocol::{RawBuffer, Tls};
     let tls = |protocols: &[&str]| FilterChainMatch {
-        transport_protocol: Some(TransportProtocol::Tls),
+        transport_protocol: Some(Tls),
         application_protocols: protocols.iter().map(|p| (*p).into()).collect(),
         ..on_port(9080)
     };
     let raw = |protocols: &[&str]| FilterChainMatch {
-        transport_protocol: Some(TransportProtocol::RawBuffer),
+        transport_protocol: Some(RawBuffer),
         application_protocols: protocols.iter().map(|p| (*p).into()).collect(),
         ..on_port(9080)
     };
@@ -127,7 +128,6 @@ fn istio_permissive_inbound() {
         ("tcp", raw(&[])),
         ("tls passthrough", tls(&[])),
     ];
-    use TransportProtocol::{RawBuffer, Tls};
     let facts = |transport, application_protocols| ConnectionFacts {
         transport,
         application_protocols,
