@@ -158,12 +158,27 @@ impl Files {
             .iter()
             .cloned()
             .partition(|path| Some(path) == self.options.mesh_config.as_ref());
-        let noticed = paths.into_iter().map(|path| (path, Reason::Noticed));
+        let mine: Vec<PathBuf> = paths
+            .into_iter()
+            .filter(|path| self.is_mine(path))
+            .collect();
+        let noticed = mine.into_iter().map(|path| (path, Reason::Noticed));
         let mut outcome = self.look(noticed, now);
         if !mesh.is_empty() {
             self.look_at_mesh_config(&mut outcome);
         }
         outcome
+    }
+
+    /// Whether a scan would find the file: watches tell of hidden folders too, where writers prepare theirs.
+    fn is_mine(&self, path: &Path) -> bool {
+        let is_below = |directory: &PathBuf| {
+            path.strip_prefix(directory).is_ok_and(|rest| {
+                rest.components().count() <= DEPTH_LIMIT + 1
+                    && !rest.iter().any(|part| is_hidden(Path::new(part)))
+            })
+        };
+        is_configuration(path) && self.options.directories.iter().any(is_below)
     }
 
     /// All problems as they are now.

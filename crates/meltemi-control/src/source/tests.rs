@@ -82,6 +82,39 @@ async fn files_of_new_folders_are_found() {
 }
 
 #[tokio::test]
+async fn what_is_prepared_in_a_hidden_folder_counts_when_it_arrives() {
+    let mut watched = Watched::start().await;
+    let staged = watched.path().join(".staged");
+    fs::create_dir(&staged).unwrap();
+    fs::write(staged.join("a.yaml"), namespace("a")).unwrap();
+    fs::write(watched.path().join("b.yaml"), namespace("b")).unwrap();
+    assert_eq!(watched.next().await, ["+b"]);
+    fs::rename(staged.join("a.yaml"), watched.path().join("a.yaml")).unwrap();
+    assert_eq!(watched.next().await, ["+a"]);
+}
+
+/// Notices name absolute paths: a relative folder must not be read under two names.
+#[tokio::test]
+async fn a_relative_folder_is_watched() {
+    let here = std::env::current_dir().unwrap();
+    let up: PathBuf = here.components().skip(1).map(|_| "..").collect();
+    let folder = tempfile::tempdir().unwrap();
+    let relative = up.join(folder.path().strip_prefix("/").unwrap());
+    let (sender, updates) = channel();
+    let options = SourceOptions {
+        directories: vec![relative],
+        mesh_config: None,
+    };
+    drop(spawn(options, sender).unwrap());
+    let mut watched = Watched { folder, updates };
+    watched.next().await;
+    fs::write(watched.path().join("a.yaml"), namespace("a")).unwrap();
+    assert_eq!(watched.next().await, ["+a"]);
+    fs::write(watched.path().join("a.yaml"), namespace("b")).unwrap();
+    assert_eq!(watched.next().await, ["-a", "+b"]);
+}
+
+#[tokio::test]
 async fn many_writes_at_once_are_one_update() {
     let mut watched = Watched::start().await;
     let staged = watched.path().join(".staged");

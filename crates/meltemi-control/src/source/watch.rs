@@ -34,6 +34,12 @@ pub(crate) enum SourceError {
         #[source]
         source: notify::Error,
     },
+    #[error("finding {path}")]
+    Path {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("starting the thread that reads configuration")]
     Thread(#[source] io::Error),
 }
@@ -46,6 +52,7 @@ pub(crate) fn spawn(
     options: SourceOptions,
     updates: mpsc::Sender<SourceUpdate>,
 ) -> Result<JoinHandle<()>, SourceError> {
+    let options = absolute(options)?;
     let (hints, receiver) = sync_channel(HINT_LIMIT);
     let overflow = Arc::new(AtomicBool::new(false));
     let watcher = watch(&options, hints, Arc::clone(&overflow))?;
@@ -60,6 +67,21 @@ pub(crate) fn spawn(
         .name("config".to_owned())
         .spawn(move || source.run())
         .map_err(SourceError::Thread)
+}
+
+/// Notices name files by absolute paths, so a scan must too.
+fn absolute(options: SourceOptions) -> Result<SourceOptions, SourceError> {
+    let absolute = |path: PathBuf| {
+        std::path::absolute(&path).map_err(|source| SourceError::Path { path, source })
+    };
+    Ok(SourceOptions {
+        directories: options
+            .directories
+            .into_iter()
+            .map(absolute)
+            .collect::<Result<_, _>>()?,
+        mesh_config: options.mesh_config.map(absolute).transpose()?,
+    })
 }
 
 fn watch(
@@ -85,11 +107,6 @@ fn watch(
     }
     // The file may be replaced by renaming: its folder tells, the file does not.
     if let Some(folder) = options.mesh_config.as_deref().and_then(Path::parent) {
-        let folder = if folder.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            folder
-        };
         watcher
             .watch(folder, RecursiveMode::NonRecursive)
             .map_err(failed(folder))?;
