@@ -253,6 +253,9 @@ fn sni_from_request(tls: &ClientTlsSettings) -> bool {
 /// What telemetry and tools read off a cluster: its service, its subset and the rule that shaped it.
 fn metadata(target: &Target<'_>) -> Metadata {
     let mut fields = vec![("services", services_value(&[target.service]))];
+    if target.service.mesh_external {
+        fields.push(("external", wire::boolean(true)));
+    }
     if let Some(origin) = target.rule.and_then(HostRule::origin) {
         fields.push(("config", wire::text(&config_path(origin))));
     }

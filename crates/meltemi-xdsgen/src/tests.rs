@@ -4,4 +4,5 @@ mod envoy;
 mod golden;
 mod incremental;
 mod shapes;
+mod simulation;
 mod support;

@@ -70,6 +70,12 @@ pub(crate) fn text(value: &str) -> protobuf::Value {
     }
 }
 
+pub(crate) fn boolean(value: bool) -> protobuf::Value {
+    protobuf::Value {
+        kind: Some(ValueKind::BoolValue(value)),
+    }
+}
+
 pub(crate) fn value(fields: protobuf::Struct) -> protobuf::Value {
     protobuf::Value {
         kind: Some(ValueKind::StructValue(fields)),

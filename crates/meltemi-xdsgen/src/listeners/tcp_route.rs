@@ -41,12 +41,14 @@ pub(super) fn chains(
         }
     }
     let routes = routed.map(|routed| tcp_targets(inputs, routed, port));
-    let routes = routes.filter(|routes| !routes.is_empty()).unwrap_or_else(|| {
-        vec![TcpTarget {
-            prefix_ranges: Vec::new(),
-            target: whole_service(service, port),
-        }]
-    });
+    let routes = routes
+        .filter(|routes| !routes.is_empty())
+        .unwrap_or_else(|| {
+            vec![TcpTarget {
+                prefix_ranges: Vec::new(),
+                target: whole_service(service, port),
+            }]
+        });
     routes
         .into_iter()
         .map(|route| {
@@ -158,7 +160,9 @@ fn tcp_targets(
                 &matches.source_namespace,
                 &matches.gateways,
             );
-            let of_port = matches.port.is_none_or(|number| number == u32::from(port.number));
+            let of_port = matches
+                .port
+                .is_none_or(|number| number == u32::from(port.number));
             if of_port && client.is(inputs) {
                 targets.push(to(subnets(&matches.destination_subnets)));
                 if matches.destination_subnets.is_empty() {

@@ -9,21 +9,43 @@ use super::support::{World, to_json};
 use crate::{Flavour, Generated, Kind};
 
 const CASES: [(&str, &str, &str); 4] = [
-    ("bookinfo", "reviews-v1", include_str!("../../testdata/bookinfo/in.yaml")),
-    ("canary", "client-v1", include_str!("../../testdata/canary-strict/in.yaml")),
-    ("protocols", "server", include_str!("../../testdata/protocols/in.yaml")),
-    ("routes", "client-v1", include_str!("../../testdata/routes/in.yaml")),
+    (
+        "bookinfo",
+        "reviews-v1",
+        include_str!("../../testdata/bookinfo/in.yaml"),
+    ),
+    (
+        "canary",
+        "client-v1",
+        include_str!("../../testdata/canary-strict/in.yaml"),
+    ),
+    (
+        "protocols",
+        "server",
+        include_str!("../../testdata/protocols/in.yaml"),
+    ),
+    (
+        "routes",
+        "client-v1",
+        include_str!("../../testdata/routes/in.yaml"),
+    ),
 ];
 
 #[test]
 fn a_stock_envoy_accepts_everything() {
     let Some(envoy) = std::env::var_os("ENVOY_BINARY") else {
-        eprintln!("SKIPPED: set ENVOY_BINARY to a stock Envoy to have it judge the generated configuration");
+        eprintln!(
+            "SKIPPED: set ENVOY_BINARY to a stock Envoy to have it judge the generated configuration"
+        );
         return;
     };
     let log = "accessLogFile: /dev/stdout\n";
     for (case, pod, input) in CASES {
-        for config in ["", log, "accessLogFile: /dev/stdout\naccessLogEncoding: JSON\n"] {
+        for config in [
+            "",
+            log,
+            "accessLogFile: /dev/stdout\naccessLogEncoding: JSON\n",
+        ] {
             let world = World::new(input).config(config);
             let bootstrap = bootstrap(&world.generate(pod, Flavour::Envoy));
             let mut file = tempfile::NamedTempFile::with_suffix(".json").unwrap();
@@ -75,14 +97,16 @@ fn bootstrap(generated: &Generated) -> Value {
             }]}],
         })
     });
-    let grpc = |name: &str| json!({
-        "name": name, "type": "STATIC", "connectTimeout": "1s",
-        "typedExtensionProtocolOptions": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-            "explicitHttpConfig": {"http2ProtocolOptions": {}},
-        }},
-        "loadAssignment": {"clusterName": name, "endpoints": [{"lbEndpoints": [{"endpoint": {"address": {"socketAddress": {"address": "127.0.0.1", "portValue": 1}}}}]}]},
-    });
+    let grpc = |name: &str| {
+        json!({
+            "name": name, "type": "STATIC", "connectTimeout": "1s",
+            "typedExtensionProtocolOptions": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicitHttpConfig": {"http2ProtocolOptions": {}},
+            }},
+            "loadAssignment": {"clusterName": name, "endpoints": [{"lbEndpoints": [{"endpoint": {"address": {"socketAddress": {"address": "127.0.0.1", "portValue": 1}}}}]}]},
+        })
+    };
     let clusters: Vec<Value> = of(Kind::Cluster)
         .into_iter()
         .chain(assignments)
