@@ -38,7 +38,6 @@ fn balancer(cluster: &Cluster, localities: Vec<LocalityEndpoints>) -> LoadBalanc
         cluster_name: "c".into(),
         localities,
         overprovisioning_factor_percent: 140,
-        weighted_priority_health: false,
         drop_overloads: Vec::new(),
     };
     LoadBalancer::new(cluster, &assignment, &|_| false)

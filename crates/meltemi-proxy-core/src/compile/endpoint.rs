@@ -29,7 +29,6 @@ pub(super) fn cluster_load_assignment(
     );
     let overprovisioning_factor_percent =
         number(policy.overprovisioning_factor.take()).unwrap_or(OVERPROVISIONING_PERCENT);
-    let weighted_priority_health = take(&mut policy.weighted_priority_health);
     scope.at("policy").rest(&policy);
     let localities = scope.each(
         "endpoints",
@@ -41,7 +40,6 @@ pub(super) fn cluster_load_assignment(
         cluster_name,
         localities,
         overprovisioning_factor_percent,
-        weighted_priority_health,
         drop_overloads,
     })
 }

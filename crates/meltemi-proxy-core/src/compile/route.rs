@@ -464,7 +464,7 @@ fn retry_policy(scope: &Scope<'_>, mut policy: proto::RetryPolicy) -> Option<Ret
                 .reject(format!("\"{word}\" is not supported")),
         }
     }
-    let (avoid_previous_hosts, avoid_previous_priorities) = host_selection(scope, &mut policy);
+    let avoid_previous_hosts = host_selection(scope, &mut policy);
     let backoff = policy.retry_back_off.take().unwrap_or_default();
     let backoff_scope = scope.at("retry_back_off");
     let base =
@@ -500,7 +500,6 @@ fn retry_policy(scope: &Scope<'_>, mut policy: proto::RetryPolicy) -> Option<Ret
         ),
         backoff: RetryBackoff { base, max },
         avoid_previous_hosts,
-        avoid_previous_priorities,
         host_selection_attempts: u32::try_from(take(&mut policy.host_selection_retry_max_attempts))
             .unwrap_or(0)
             .max(1),
@@ -509,7 +508,7 @@ fn retry_policy(scope: &Scope<'_>, mut policy: proto::RetryPolicy) -> Option<Ret
     Some(compiled)
 }
 
-fn host_selection(scope: &Scope<'_>, policy: &mut proto::RetryPolicy) -> (bool, Option<u32>) {
+fn host_selection(scope: &Scope<'_>, policy: &mut proto::RetryPolicy) -> bool {
     let mut avoid_hosts = false;
     scope.each(
         "retry_host_predicate",
@@ -522,15 +521,7 @@ fn host_selection(scope: &Scope<'_>, policy: &mut proto::RetryPolicy) -> (bool, 
             Some(())
         },
     );
-    let priorities = policy.retry_priority.take().and_then(|priority| {
-        if priority.name != "envoy.retry_priorities.previous_priorities" {
-            return scope
-                .at("retry_priority")
-                .refuse(format!("{} is not supported", priority.name));
-        }
-        Some(2)
-    });
-    (avoid_hosts, priorities)
+    avoid_hosts
 }
 
 fn hash_policy(scope: &Scope<'_>, policy: proto::route_action::HashPolicy) -> Option<HashPolicy> {

@@ -20,7 +20,6 @@ fn policy(on: &str, num_retries: u32) -> RetryPolicy {
             max: Duration::from_millis(250),
         },
         avoid_previous_hosts: true,
-        avoid_previous_priorities: None,
         host_selection_attempts: 5,
     }
 }

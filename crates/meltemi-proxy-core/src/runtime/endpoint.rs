@@ -10,7 +10,6 @@ pub struct ClusterLoadAssignment {
     pub localities: Vec<LocalityEndpoints>,
     /// Percent; Envoy's default is 140.
     pub overprovisioning_factor_percent: u32,
-    pub weighted_priority_health: bool,
     pub drop_overloads: Vec<DropOverload>,
 }
 

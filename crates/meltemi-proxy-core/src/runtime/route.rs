@@ -238,8 +238,6 @@ pub struct RetryPolicy {
     pub backoff: RetryBackoff,
     /// Avoid endpoints tried before (`previous_hosts`).
     pub avoid_previous_hosts: bool,
-    /// `previous_priorities` with this update frequency.
-    pub avoid_previous_priorities: Option<u32>,
     /// How often to pick again for an endpoint that is to be avoided.
     pub host_selection_attempts: u32,
 }
