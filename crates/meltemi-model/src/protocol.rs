@@ -30,14 +30,15 @@ impl Protocol {
         if transport == "UDP" {
             return Self::Udp;
         }
+        let implied = if SERVER_FIRST_PORTS.contains(&port) {
+            Self::Tcp
+        } else {
+            Self::Auto
+        };
         app_protocol
             .and_then(Self::from_app_protocol)
             .or_else(|| Self::from_port_name(name))
-            .unwrap_or(if SERVER_FIRST_PORTS.contains(&port) {
-                Self::Tcp
-            } else {
-                Self::Auto
-            })
+            .unwrap_or(implied)
     }
 
     fn from_app_protocol(name: &str) -> Option<Self> {

@@ -7,9 +7,9 @@
 /// What lies behind a length-delimited field.
 #[derive(Clone, Copy)]
 enum Shape {
-    Message(&'static [(u64, Shape)]),
+    Message(&'static [(u64, Self)]),
     /// A map field: every element is an entry whose value (field 2) has this shape.
-    Map(&'static Shape),
+    Map(&'static Self),
     Any,
     Leaf,
 }

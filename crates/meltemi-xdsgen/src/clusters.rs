@@ -97,7 +97,7 @@ pub(crate) fn outbound(inputs: &Inputs<'_>, target: &Target<'_>) -> Cluster {
     let http = UpstreamHttp {
         protocol: target.port.protocol,
         pool: policy.connection_pool.and_then(|pool| pool.http.as_ref()),
-        auto_sni: settings.is_some_and(|tls| sni_from_request(tls)),
+        auto_sni: settings.is_some_and(sni_from_request),
     };
     policy::speak(&http, &mut cluster);
     secure(inputs, target, settings, http.is_http2(), &mut cluster);

@@ -11,6 +11,9 @@ use meltemi_model::{
 
 use crate::ProxyView;
 
+/// A service and the workload's part in it: target ports by the name of the service port.
+pub(crate) type OwnService<'a> = (&'a Arc<Service>, Vec<(u16, &'a str)>);
+
 /// The only door through which generators see the mesh: every read is noted, so that what was generated from it is
 /// generated again when, and only when, that part changes.
 pub(crate) struct Inputs<'a> {
@@ -135,8 +138,8 @@ impl<'a> Inputs<'a> {
     }
 
     /// The services that the proxy's workload stands behind, each with the endpoints of it that are the workload.
-    pub(crate) fn own_services(&self) -> Vec<(&'a Arc<Service>, Vec<(u16, &'a str)>)> {
-        let mut out: Vec<(&Arc<Service>, Vec<(u16, &str)>)> = Vec::new();
+    pub(crate) fn own_services(&self) -> Vec<OwnService<'a>> {
+        let mut out: Vec<OwnService<'a>> = Vec::new();
         for address in &self.view.addresses {
             // The part covers which services, and with which ports, an address stands behind.
             self.note(Part::Workload(*address));

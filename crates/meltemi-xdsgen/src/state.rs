@@ -98,53 +98,50 @@ impl ProxyState {
 
     /// As [`update`].
     pub fn update(&mut self, mesh: &MeshSnapshot, changes: &ChangeSet) -> UpdateReport {
-        let mut report = UpdateReport::default();
-        let mut replaced: Vec<(Made, Made)> = Vec::new();
+        let mut replaced = Replaced::default();
+        let mut stale: BTreeSet<Unit> = self
+            .units
+            .iter()
+            .filter(|(_, made)| changes.touches(&made.parts))
+            .map(|(unit, _)| unit.clone())
+            .collect();
         if changes.touches(&self.inventory) {
             let (wanted, parts) = inventory(&self.view, mesh);
             self.inventory = parts;
-            let gone: Vec<_> = self
-                .units
-                .keys()
-                .filter(|unit| !wanted.contains(unit))
-                .cloned()
-                .collect();
-            for unit in gone {
-                let before = self.units.remove(&unit).unwrap_or_default();
-                replaced.push((before, Made::default()));
-            }
-            for unit in wanted {
-                if !self.units.contains_key(&unit) {
-                    let made = make(&unit, &self.view, mesh);
-                    report.regenerated += made.resources.len();
-                    replaced.push((Made::default(), made.clone()));
-                    self.units.insert(unit, made);
+            let missing = wanted.iter().filter(|unit| !self.units.contains_key(unit));
+            stale.extend(missing.cloned());
+            stale.retain(|unit| wanted.contains(unit));
+            self.units.retain(|unit, made| {
+                let kept = wanted.contains(unit);
+                if !kept {
+                    replaced.before.append(&mut made.resources);
                 }
-            }
+                kept
+            });
         }
-        for (unit, made) in &mut self.units {
-            if !changes.touches(&made.parts) || replaced.iter().any(|(_, new)| new.same(made)) {
-                continue;
-            }
-            let again = make(unit, &self.view, mesh);
-            report.regenerated += again.resources.len();
-            let before = std::mem::replace(made, again.clone());
-            replaced.push((before, again));
+        for unit in stale {
+            let made = make(&unit, &self.view, mesh);
+            replaced.after.extend(made.resources.iter().cloned());
+            let before = self.units.insert(unit, made).unwrap_or_default();
+            replaced.before.extend(before.resources);
         }
-        self.replace(replaced, &mut report);
-        report
+        self.replace(&replaced)
     }
 
-    fn replace(&mut self, replaced: Vec<(Made, Made)>, report: &mut UpdateReport) {
-        if replaced.is_empty() {
-            return;
+    fn replace(&mut self, replaced: &Replaced) -> UpdateReport {
+        let mut report = UpdateReport {
+            regenerated: replaced.after.len(),
+            ..UpdateReport::default()
+        };
+        if replaced.before.is_empty() && replaced.after.is_empty() {
+            return report;
         }
         let before = Arc::clone(&self.generated);
         let generated = Arc::make_mut(&mut self.generated);
-        for resource in replaced.iter().flat_map(|(before, _)| &before.resources) {
+        for resource in &replaced.before {
             generated.of_mut(resource.kind).remove(&resource.name);
         }
-        for resource in replaced.iter().flat_map(|(_, after)| &after.resources) {
+        for resource in &replaced.after {
             // The same content keeps its allocation, and with it whatever is shared by pointer.
             match before.of(resource.kind).get(&resource.name) {
                 Some(old) if old.version == resource.version => put(generated, old),
@@ -154,24 +151,20 @@ impl ProxyState {
                 }
             }
         }
-        report.removed = Kind::ALL
-            .into_iter()
-            .flat_map(|kind| before.of(kind).keys().map(move |name| (kind, name)))
-            .filter(|(kind, name)| !generated.of(*kind).contains_key(*name))
+        report.removed = replaced
+            .before
+            .iter()
+            .filter(|resource| !generated.of(resource.kind).contains_key(&resource.name))
             .count();
+        report
     }
 }
 
-impl Made {
-    fn same(&self, other: &Self) -> bool {
-        self.resources.len() == other.resources.len()
-            && !self.resources.is_empty()
-            && self
-                .resources
-                .iter()
-                .zip(&other.resources)
-                .all(|(a, b)| Arc::ptr_eq(a, b))
-    }
+/// The resources of the units that an update touched, old and new.
+#[derive(Default)]
+struct Replaced {
+    before: Vec<Arc<Resource>>,
+    after: Vec<Arc<Resource>>,
 }
 
 /// The first resource of a name counts.

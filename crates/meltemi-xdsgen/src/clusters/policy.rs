@@ -31,7 +31,7 @@ pub(super) fn base(inputs: &Inputs<'_>, name: &str, pool: Option<&ConnectionPool
     let tcp = pool.and_then(|pool| pool.tcp.as_ref());
     let connect_timeout = tcp
         .and_then(|tcp| tcp.connect_timeout)
-        .or(inputs.config().connect_timeout)
+        .or_else(|| inputs.config().connect_timeout)
         .unwrap_or(DEFAULT_CONNECT_TIMEOUT);
     let keepalive = tcp.and_then(|tcp| tcp.tcp_keepalive.as_ref());
     Cluster {

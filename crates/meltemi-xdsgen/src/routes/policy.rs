@@ -24,7 +24,6 @@ const DEFAULT_ATTEMPTS: u32 = 2;
 const HOST_SELECTION_ATTEMPTS: i64 = 5;
 const PREVIOUS_HOSTS: &str =
     "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate";
-const PREVIOUS_PRIORITIES: &str = "type.googleapis.com/envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig";
 
 /// The mesh's default policy, else Istio's.
 pub(super) fn default_retries(inputs: &Inputs<'_>, hashed: bool) -> Option<RetryPolicy> {
@@ -73,9 +72,7 @@ pub(super) fn retries(retries: &Retries, hashed: bool) -> Option<RetryPolicy> {
         base_interval: Some(wire::duration(backoff)),
         max_interval: None,
     });
-    if retries.retry_remote_localities == Some(true) {
-        policy.retry_priority = Some(previous_priorities());
-    }
+    // `retryRemoteLocalities` needs nothing: all localities have one priority here, so a retry may go to any.
     Some(policy)
 }
 
@@ -97,19 +94,6 @@ fn conditions(retry_on: &str) -> (String, Vec<u32>) {
         words.push("retriable-status-codes");
     }
     (words.join(","), codes)
-}
-
-fn previous_priorities() -> retry_policy::RetryPriority {
-    use meltemi_proto::envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
-    let config = PreviousPrioritiesConfig {
-        update_frequency: 2,
-    };
-    retry_policy::RetryPriority {
-        name: "envoy.retry_priorities.previous_priorities".to_owned(),
-        config_type: Some(retry_policy::retry_priority::ConfigType::TypedConfig(
-            meltemi_proto::any::pack(PREVIOUS_PRIORITIES, &config),
-        )),
-    }
 }
 
 /// What a consistent-hash balancer hashes, from the destination's rule.
@@ -159,7 +143,7 @@ pub(super) fn fault(fault: &Fault) -> HttpFault {
         let percent = delay
             .percentage
             .map(|percentage| percentage.value)
-            .or(delay.percent.map(f64::from))
+            .or_else(|| delay.percent.map(f64::from))
             .unwrap_or(100.0);
         Some(FaultDelay {
             percentage: Some(wire::fraction(percent)),

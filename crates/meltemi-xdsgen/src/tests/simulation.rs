@@ -189,7 +189,11 @@ impl Proxy {
     fn outbound(&self, call: Call<'_>) -> String {
         let destination = call.to.parse().unwrap();
         let listener = self.listeners.find(destination);
-        outcome(self, listener.unwrap_or(&self.capture["outbound"]), &call)
+        outcome(
+            self,
+            listener.unwrap_or_else(|| &self.capture["outbound"]),
+            &call,
+        )
     }
 
     /// Each endpoint of a cluster with how it is spoken to.
