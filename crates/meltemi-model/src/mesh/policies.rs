@@ -1,0 +1,104 @@
+//! DestinationRules, VirtualServices and PeerAuthentications: their order, and the services they reach.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use meltemi_api::{Kind, Meta, Object, Resource};
+use meltemi_core::Hostname;
+
+use super::{Dirty, Mesh};
+use crate::destination_rule::consolidate;
+use crate::{MeshVirtualService, Part};
+
+impl Mesh {
+    fn oldest_first(&self, kind: Kind, namespace: Option<&str>) -> Vec<Arc<Object>> {
+        let mut objects: Vec<_> = self
+            .objects_of(kind)
+            .filter(|object| namespace.is_none_or(|wanted| object.meta.namespace == wanted))
+            .cloned()
+            .collect();
+        objects.sort_by(|a, b| Meta::by_age(&a.meta, &b.meta));
+        objects
+    }
+
+    pub(super) fn refresh_destination_rules(&mut self, dirty: &mut Dirty) {
+        for namespace in std::mem::take(&mut dirty.destination_rules) {
+            let objects = self.oldest_first(Kind::DestinationRule, Some(&namespace));
+            let after = consolidate(objects.iter(), &self.snapshot.config, &self.domain);
+            let rules = Arc::make_mut(&mut self.snapshot.destination_rules);
+            let before = match after.is_empty() {
+                true => rules.by_namespace.remove(&namespace),
+                false => rules.by_namespace.insert(namespace, after.clone().into()),
+            };
+            let before = before.as_deref().unwrap_or_default();
+            let differing = before
+                .iter()
+                .filter(|rule| !after.contains(rule))
+                .chain(after.iter().filter(|rule| !before.contains(rule)));
+            let hosts: Vec<_> = differing.map(|rule| rule.host.clone()).collect();
+            for service in self.snapshot.services.keys() {
+                if hosts.iter().any(|host| host.covers(service)) {
+                    dirty.changes.insert(Part::DestinationRule(service.clone()));
+                }
+            }
+        }
+    }
+
+    pub(super) fn refresh_virtual_services(&mut self, dirty: &mut Dirty) {
+        if !dirty.virtual_services {
+            return;
+        }
+        let after: Vec<_> = self
+            .oldest_first(Kind::VirtualService, None)
+            .iter()
+            .filter_map(|object| {
+                MeshVirtualService::new(object, &self.snapshot.config, &self.domain)
+            })
+            .map(Arc::new)
+            .collect();
+        let before = std::mem::replace(
+            &mut Arc::make_mut(&mut self.snapshot.virtual_services).by_age,
+            after,
+        );
+        let after = &self.snapshot.virtual_services.by_age;
+        let differing = before
+            .iter()
+            .filter(|service| !after.contains(service))
+            .chain(after.iter().filter(|service| !before.contains(service)));
+        let hosts: BTreeSet<_> = differing.flat_map(|service| &service.hosts).collect();
+        for service in self.snapshot.services.keys() {
+            if hosts.iter().any(|host| host.covers(service)) {
+                dirty.changes.insert(Part::VirtualService(service.clone()));
+            }
+        }
+        let foreign = |host: &&Hostname| !self.snapshot.services.contains_key(*host);
+        if hosts.iter().any(foreign) {
+            dirty.changes.insert(Part::ForeignVirtualServices);
+        }
+    }
+
+    pub(super) fn refresh_peer_authentications(&mut self, dirty: &mut Dirty) {
+        for namespace in std::mem::take(&mut dirty.peer_authentications) {
+            let after = self.oldest_first(Kind::PeerAuthentication, Some(&namespace));
+            let policies = Arc::make_mut(&mut self.snapshot.peer_authentications);
+            let before = policies
+                .by_namespace
+                .insert(namespace.clone(), after.clone())
+                .unwrap_or_default();
+            let differing = before
+                .iter()
+                .filter(|object| !after.contains(object))
+                .chain(after.iter().filter(|object| !before.contains(object)));
+            for object in differing {
+                let Resource::PeerAuthentication(policy) = &object.resource else {
+                    continue;
+                };
+                dirty.changes.insert(if policy.is_namespace_wide() {
+                    Part::PeerAuthentication(namespace.clone())
+                } else {
+                    Part::WorkloadPeerAuthentication(namespace.clone())
+                });
+            }
+        }
+    }
+}
