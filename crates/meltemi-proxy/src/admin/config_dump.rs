@@ -1,0 +1,208 @@
+//! `/config_dump` and `/certs`, from the bytes of accepted resources.
+
+use std::net::SocketAddr;
+use std::time::SystemTime;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use meltemi_core::names::{SDS_ROOT_CA, SDS_WORKLOAD};
+use meltemi_proto::json::{FieldNames, any_to_json_with};
+use meltemi_proto::type_url;
+use serde_json::{Value, json};
+
+use super::Admin;
+use crate::config::dump::{Rejected, Retained, Type};
+use crate::telemetry::tls::rfc3339;
+
+const SECRET: &str = type_url::SECRET;
+
+/// The dump, or the part of it that `resource` names.
+pub(super) fn dump(admin: &Admin, include_eds: bool, resource: Option<&str>) -> Value {
+    let mut configs = vec![
+        bootstrap(admin),
+        clusters(&admin.retention.of(type_url::CLUSTER)),
+        listeners(&admin.retention.of(type_url::LISTENER)),
+        json!({ "@type": type_url::SCOPED_ROUTES_CONFIG_DUMP }),
+        routes(&admin.retention.of(type_url::ROUTE)),
+        secrets(admin),
+    ];
+    if include_eds {
+        configs.insert(2, endpoints(&admin.retention.of(type_url::ENDPOINT)));
+    }
+    if let Some(resource) = resource {
+        configs = configs.into_iter().filter_map(|mut config| config.get_mut(resource).map(Value::take)).collect();
+        configs = configs.into_iter().flat_map(|list| list.as_array().cloned().unwrap_or_default()).collect();
+    }
+    json!({ "configs": configs })
+}
+
+fn bootstrap(admin: &Admin) -> Value {
+    let node = crate::bootstrap::node(&admin.bootstrap);
+    let bootstrap = meltemi_proto::envoy::config::bootstrap::v3::Bootstrap { node: Some(node), ..Default::default() };
+    let any = meltemi_proto::any::pack("type.googleapis.com/envoy.config.bootstrap.v3.Bootstrap", &bootstrap);
+    let mut value = any_to_json_with(&any, FieldNames::Proto).unwrap_or_else(|error| json!({ "error": error.to_string() }));
+    if let Some(fields) = value.as_object_mut() {
+        fields.remove("@type");
+    }
+    json!({ "@type": type_url::BOOTSTRAP_CONFIG_DUMP, "bootstrap": value })
+}
+
+fn print(type_url: &str, retained: &Retained) -> Value {
+    any_to_json_with(&retained.body, FieldNames::Proto).unwrap_or_else(|error| json!({ "@type": type_url, "error": error.to_string() }))
+}
+
+fn error_state(rejected: &Rejected) -> Value {
+    json!({
+        "last_update_attempt": rfc3339(rejected.at),
+        "details": rejected.reason,
+        "version_info": rejected.version,
+    })
+}
+
+fn entries(type_url: &str, key: &str, resources: &Type) -> Vec<Value> {
+    let mut all: Vec<Value> = resources
+        .accepted
+        .iter()
+        .map(|(name, retained)| {
+            let mut entry = json!({
+                "version_info": retained.version,
+                key: print(type_url, retained),
+                "last_updated": rfc3339(retained.at),
+            });
+            if let Some(rejected) = resources.rejected.get(name) {
+                entry["error_state"] = error_state(rejected);
+            }
+            entry
+        })
+        .collect();
+    let never_accepted = resources.rejected.iter().filter(|(name, _)| !resources.accepted.contains_key(*name));
+    all.extend(never_accepted.map(|(name, rejected)| json!({ "name": name, "error_state": error_state(rejected) })));
+    all
+}
+
+fn version(resources: &Type) -> String {
+    resources.accepted.values().max_by_key(|retained| retained.at).map(|r| r.version.clone()).unwrap_or_default()
+}
+
+fn clusters(resources: &Type) -> Value {
+    json!({
+        "@type": type_url::CLUSTERS_CONFIG_DUMP,
+        "version_info": version(resources),
+        "static_clusters": [],
+        "dynamic_active_clusters": entries(type_url::CLUSTER, "cluster", resources),
+    })
+}
+
+fn listeners(resources: &Type) -> Value {
+    let mut all = Vec::new();
+    for (name, retained) in &resources.accepted {
+        let mut entry = json!({
+            "name": name,
+            "active_state": {
+                "version_info": retained.version,
+                "listener": print(type_url::LISTENER, retained),
+                "last_updated": rfc3339(retained.at),
+            },
+        });
+        if let Some(rejected) = resources.rejected.get(name) {
+            entry["error_state"] = error_state(rejected);
+        }
+        all.push(entry);
+    }
+    let never_accepted = resources.rejected.iter().filter(|(name, _)| !resources.accepted.contains_key(*name));
+    all.extend(never_accepted.map(|(name, rejected)| json!({ "name": name, "error_state": error_state(rejected) })));
+    json!({ "@type": type_url::LISTENERS_CONFIG_DUMP, "version_info": version(resources), "dynamic_listeners": all })
+}
+
+fn routes(resources: &Type) -> Value {
+    json!({
+        "@type": type_url::ROUTES_CONFIG_DUMP,
+        "dynamic_route_configs": entries(type_url::ROUTE, "route_config", resources),
+    })
+}
+
+fn endpoints(resources: &Type) -> Value {
+    json!({
+        "@type": type_url::ENDPOINTS_CONFIG_DUMP,
+        "dynamic_endpoint_configs": entries(type_url::ENDPOINT, "endpoint_config", resources),
+    })
+}
+
+/// The certificate chain and the roots; the key is never shown.
+fn secrets(admin: &Admin) -> Value {
+    let Some(credentials) = admin.shared.credentials.get() else {
+        return json!({ "@type": type_url::SECRETS_CONFIG_DUMP });
+    };
+    let updated = rfc3339(SystemTime::now());
+    let version = credentials.generation.to_string();
+    let chain = STANDARD.encode(credentials.certificate.chain_pem());
+    let roots = STANDARD.encode(credentials.bundle.to_pem());
+    json!({
+        "@type": type_url::SECRETS_CONFIG_DUMP,
+        "dynamic_active_secrets": [
+            {
+                "name": SDS_WORKLOAD,
+                "version_info": version,
+                "last_updated": updated,
+                "secret": {
+                    "@type": SECRET,
+                    "name": SDS_WORKLOAD,
+                    "tls_certificate": {
+                        "certificate_chain": { "inline_bytes": chain },
+                        "private_key": { "inline_bytes": STANDARD.encode("[redacted]") },
+                    },
+                },
+            },
+            {
+                "name": SDS_ROOT_CA,
+                "version_info": version,
+                "last_updated": updated,
+                "secret": {
+                    "@type": SECRET,
+                    "name": SDS_ROOT_CA,
+                    "validation_context": { "trusted_ca": { "inline_bytes": roots } },
+                },
+            },
+        ],
+    })
+}
+
+/// Envoy's `/certs`.
+pub(super) fn certificates(admin: &Admin) -> Value {
+    let Some(credentials) = admin.shared.credentials.get() else { return json!({ "certificates": [] }) };
+    let days = |until: SystemTime| {
+        until.duration_since(SystemTime::now()).map_or(0, |left| left.as_secs() / 86_400).to_string()
+    };
+    let certificate = &credentials.certificate;
+    let validity = certificate.validity();
+    let roots: Vec<Value> = credentials
+        .bundle
+        .roots()
+        .iter()
+        .map(|(_, validity)| {
+            json!({
+                "path": "<inline>",
+                "days_until_expiration": days(validity.not_after),
+                "valid_from": rfc3339(validity.not_before),
+                "expiration_time": rfc3339(validity.not_after),
+            })
+        })
+        .collect();
+    json!({
+        "certificates": [{
+            "ca_cert": roots,
+            "cert_chain": [{
+                "path": "<inline>",
+                "serial_number": certificate.serial(),
+                "subject_alt_names": [{ "uri": certificate.identity().to_string() }],
+                "days_until_expiration": days(validity.not_after),
+                "valid_from": rfc3339(validity.not_before),
+                "expiration_time": rfc3339(validity.not_after),
+            }],
+        }],
+    })
+}
+
+pub(super) fn socket_address(address: SocketAddr) -> Value {
+    json!({ "socket_address": { "address": address.ip().to_string(), "port_value": address.port() } })
+}

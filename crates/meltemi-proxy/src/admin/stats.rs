@@ -1,0 +1,100 @@
+//! Statistics in Prometheus' and in Envoy's plain format.
+
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+use super::Admin;
+use crate::telemetry::labels::label;
+use crate::telemetry::put;
+
+/// Every series of the proxy itself.
+pub(crate) fn prometheus(admin: &Admin) -> String {
+    let mut out = String::with_capacity(16 * 1024);
+    let shared = &admin.shared;
+    shared.telemetry.encode(&mut out);
+    let live = u8::from(admin.readiness.is_ready() && !shared.drain.is_draining());
+    put(&mut out, "envoy_server_live", "gauge", "", live);
+    put(&mut out, "envoy_server_uptime", "gauge", "", admin.started.elapsed().as_secs());
+    put(&mut out, "envoy_server_concurrency", "gauge", "", admin.bootstrap.workers);
+    put(&mut out, "envoy_http_downstream_cx_active", "gauge", "", shared.drain.connections());
+    let mut build = String::new();
+    label(&mut build, "component", "proxy");
+    label(&mut build, "tag", meltemi_process::VERSION);
+    put(&mut out, "istio_build", "gauge", &build, 1);
+    put(&mut out, "istio_agent_startup_duration_seconds", "gauge", "", 0);
+    put(&mut out, "process_resident_memory_bytes", "gauge", "", resident_bytes());
+    certificates(admin, &mut out);
+    clusters(admin, &mut out);
+    out
+}
+
+fn certificates(admin: &Admin, out: &mut String) {
+    let Some(credentials) = admin.shared.credentials.get() else { return };
+    let until = credentials.certificate.validity().not_after;
+    let seconds = until.duration_since(SystemTime::now()).map_or(0, |left| left.as_secs());
+    let mut labels = String::new();
+    label(&mut labels, "resource_name", meltemi_core::names::SDS_WORKLOAD);
+    put(out, "istio_agent_cert_expiry_seconds", "gauge", &labels, seconds);
+}
+
+/// Families of cluster metrics; only clusters that were used have series.
+fn clusters(admin: &Admin, out: &mut String) {
+    let upstreams = admin.shared.store.upstreams.load();
+    let mut rows: Vec<(String, [u64; 8])> = upstreams
+        .values()
+        .filter_map(|upstream| {
+            let mut labels = String::new();
+            label(&mut labels, "cluster_name", &upstream.config.stat_name);
+            let hosts = upstream.hosts();
+            let sum = |get: &dyn Fn(&crate::upstream::Host) -> u64| hosts.iter().map(|host| get(host)).sum::<u64>();
+            let values = [
+                sum(&|host| u64::from(host.state.active_connections.load(Ordering::Relaxed))),
+                sum(&|host| host.state.connections.get()),
+                sum(&|host| host.state.connect_failures.get()),
+                sum(&|host| u64::from(host.state.active_requests.load(Ordering::Relaxed))),
+                sum(&|host| host.state.requests.get()),
+                upstream.stats.retries.get(),
+                upstream.stats.overflows.get(),
+                upstream.stats.ejections.get(),
+            ];
+            values.iter().any(|value| *value > 0).then_some((labels, values))
+        })
+        .collect();
+    rows.sort();
+    let names = [
+        ("envoy_cluster_upstream_cx_active", "gauge"),
+        ("envoy_cluster_upstream_cx_total", "counter"),
+        ("envoy_cluster_upstream_cx_connect_fail", "counter"),
+        ("envoy_cluster_upstream_rq_active", "gauge"),
+        ("envoy_cluster_upstream_rq_total", "counter"),
+        ("envoy_cluster_upstream_rq_retry", "counter"),
+        ("envoy_cluster_upstream_rq_pending_overflow", "counter"),
+        ("envoy_cluster_outlier_detection_ejections_total", "counter"),
+    ];
+    for (i, (name, kind)) in names.iter().enumerate() {
+        for (row, (labels, values)) in rows.iter().enumerate() {
+            if row == 0 {
+                out.push_str(&format!("# TYPE {name} {kind}\n"));
+            }
+            out.push_str(&format!("{name}{{{labels}}} {}\n", values[i]));
+        }
+    }
+}
+
+/// Envoy's `name: value` lines: the same samples, with labels after the name.
+pub(super) fn plain(admin: &Admin, filter: Option<&str>) -> String {
+    prometheus(admin)
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter(|line| filter.is_none_or(|filter| line.contains(filter)))
+        .filter_map(|line| line.rsplit_once(' '))
+        .map(|(name, value)| format!("{name}: {value}\n"))
+        .collect()
+}
+
+/// The resident set of this process.
+pub(super) fn resident_bytes() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").ok();
+    let pages = pages.and_then(|text| text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()));
+    pages.unwrap_or(0) * 4096
+}

@@ -1,0 +1,210 @@
+//! The sidecar process, from its start to its end.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use meltemi_core::names::port;
+use meltemi_process::logging::LogControl;
+use meltemi_process::{CancellationToken, Readiness};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::admin::{self, Admin};
+use crate::bootstrap::{Bootstrap, peer_metadata};
+use crate::certificates::{Authority, CredentialStore, keep_fresh};
+use crate::config::dump::Retention;
+use crate::config::{Configurator, Store};
+use crate::control_channel::Endpoint;
+use crate::drain::{Drain, Phase};
+use crate::http::rate_limit::RateLimits;
+use crate::telemetry::Telemetry;
+use crate::telemetry::access_log::LogSink;
+use crate::telemetry::peer::Own;
+use crate::upstream::tls::TlsConfigs;
+use crate::upstream::dns;
+use crate::worker::{self, Shared};
+use crate::{control_link, status};
+
+/// With `EXIT_ON_ZERO_ACTIVE_CONNECTIONS`, the shortest drain (Istio `MINIMUM_DRAIN_DURATION`).
+const MINIMUM_DRAIN: Duration = Duration::from_secs(5);
+/// What is left of the drain for closing idle connections.
+const CLOSING: Duration = Duration::from_millis(200);
+const READMIT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Runs a sidecar until it is told to end.
+///
+/// # Errors
+/// The process cannot start: a port is taken, a variable is wrong, a thread cannot be made.
+pub async fn sidecar(bootstrap: Bootstrap, log: Option<LogControl>, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let bootstrap = Arc::new(bootstrap);
+    let readiness = Readiness::new();
+    let (config_gate, certificate_gate) = (readiness.gate("configuration"), readiness.gate("certificate"));
+    let (sink, writer) = LogSink::start().context("starting the access log")?;
+    let shared = Arc::new(shared(&bootstrap, sink));
+    let retention = Arc::new(Retention::default());
+
+    let identity = bootstrap.identity()?;
+    tracing::info!(version = meltemi_process::VERSION, node = bootstrap.node_id(), %identity, "starting");
+    let authority = Authority {
+        endpoint: endpoint(&bootstrap, &bootstrap.ca_address),
+        identity,
+        ttl: bootstrap.secret_ttl,
+        cluster_id: bootstrap.cluster_id.clone(),
+    };
+    tokio::spawn({
+        let (shared, bootstrap) = (shared.clone(), bootstrap.clone());
+        async move {
+            keep_fresh(&authority, &shared.credentials, &bootstrap.trust_domain, &bootstrap.paths.root_cert).await;
+        }
+    });
+    tokio::spawn({
+        let mut generation = shared.credentials.watch();
+        let shared = shared.clone();
+        async move {
+            while generation.wait_for(|generation| *generation > 0).await.is_ok() {
+                shared.telemetry.counters.certificates.add(1);
+                certificate_gate.open();
+                if generation.changed().await.is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    tokio::spawn({
+        let (shared, retention, bootstrap) = (shared.clone(), retention.clone(), bootstrap.clone());
+        async move {
+            let endpoint = endpoint(&bootstrap, &bootstrap.discovery_address);
+            control_link::run(&bootstrap, endpoint, Configurator::new(shared, retention), config_gate).await;
+        }
+    });
+    tokio::spawn(dns::run(shared.clone()));
+    tokio::spawn(readmit(shared.clone()));
+
+    let (stop, stopped) = watch::channel(false);
+    let mut workers = Vec::new();
+    let mut tunnels = Vec::new();
+    for index in 0..bootstrap.workers {
+        let (tunnel, thread) = worker::start(shared.clone(), index, stopped.clone()).context("starting a worker")?;
+        workers.push(thread);
+        tunnels.push(tunnel);
+    }
+    let quit = CancellationToken::new();
+    let admin = Arc::new(Admin {
+        shared: shared.clone(),
+        bootstrap: bootstrap.clone(),
+        retention,
+        readiness,
+        started,
+        tunnels,
+        next_tunnel: AtomicUsize::new(0),
+        log,
+        quit: quit.clone(),
+    });
+    serve_ports(&admin).await?;
+
+    tokio::select! {
+        () = shutdown.cancelled() => drain(&shared, &bootstrap, &quit).await,
+        () = quit.cancelled() => {}
+    }
+    stop.send_replace(true);
+    for worker in workers {
+        let joined = tokio::task::spawn_blocking(move || worker.join()).await;
+        anyhow::ensure!(matches!(joined, Ok(Ok(()))), "a worker panicked");
+    }
+    drop((admin, shared));
+    // Lines of the last connections are written before the process ends; tasks that still hold the sink end with us.
+    tokio::time::sleep(CLOSING).await;
+    drop(writer);
+    tracing::info!("ended");
+    Ok(())
+}
+
+fn shared(bootstrap: &Bootstrap, log: LogSink) -> Shared {
+    let credentials = Arc::new(CredentialStore::new());
+    Shared {
+        store: Store::default(),
+        tls: TlsConfigs::new(credentials.clone()),
+        credentials,
+        telemetry: Telemetry::new(Own::new(peer_metadata(bootstrap), &bootstrap.node_id()), log),
+        drain: Drain::new(),
+        rate_limits: RateLimits::default(),
+        socket_mark: bootstrap.socket_mark,
+        drain_time: bootstrap.proxy_config.drain(),
+        own_ips: vec![bootstrap.instance_ip],
+        own_ports: vec![port::OUTBOUND, port::INBOUND],
+    }
+}
+
+pub(crate) fn endpoint(bootstrap: &Bootstrap, address: &str) -> Endpoint {
+    Endpoint {
+        address: address.to_owned(),
+        root_cert: bootstrap.paths.root_cert.clone(),
+        token: bootstrap.paths.token.clone(),
+        socket_mark: bootstrap.socket_mark,
+    }
+}
+
+/// Opens the ports that are not configured over xDS. Admin is on loopback; the others are for kubelet and Prometheus.
+async fn serve_ports(admin: &Arc<Admin>) -> anyhow::Result<()> {
+    let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let config = &admin.bootstrap.proxy_config;
+    let bind = async |ip: IpAddr, port: u16| {
+        let address = SocketAddr::new(ip, port);
+        TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))
+    };
+    macro_rules! serve {
+        ($ip:expr, $port:expr, $handler:path) => {{
+            let socket = bind($ip, $port).await?;
+            let admin = admin.clone();
+            tokio::spawn(admin::listen(socket, move |asked| $handler(admin.clone(), asked)));
+        }};
+    }
+    serve!(local, config.admin_port(), admin::serve);
+    serve!(any, config.status_port(), status::agent);
+    serve!(any, port::READINESS, status::readiness);
+    serve!(any, port::ENVOY_STATS, status::own_metrics);
+    Ok(())
+}
+
+/// Serves on for the drain time, or until nobody is connected, while peers are told to go elsewhere.
+async fn drain(shared: &Shared, bootstrap: &Bootstrap, quit: &CancellationToken) {
+    let time = bootstrap.proxy_config.termination_drain();
+    let exit_when_idle = bootstrap.metadata.get("EXIT_ON_ZERO_ACTIVE_CONNECTIONS").is_some_and(|value| value == "true");
+    tracing::info!(seconds = time.as_secs(), connections = shared.drain.connections(), "draining");
+    shared.drain.enter(Phase::Draining);
+    let wait = async {
+        if exit_when_idle {
+            tokio::time::sleep(MINIMUM_DRAIN).await;
+            shared.drain.idle().await;
+        } else {
+            tokio::time::sleep(time).await;
+        }
+    };
+    tokio::select! {
+        () = wait => {}
+        () = quit.cancelled() => return,
+    }
+    shared.drain.enter(Phase::Closing);
+    // Idle connections close at once; what is still busy has had its time.
+    let result = tokio::time::timeout(CLOSING, shared.drain.idle()).await;
+    if result.is_err() {
+        tracing::info!(connections = shared.drain.connections(), "ending with open connections");
+    }
+}
+
+/// Takes ejected hosts back when their time is over.
+async fn readmit(shared: Arc<Shared>) {
+    let mut tick = tokio::time::interval(READMIT_INTERVAL);
+    loop {
+        tick.tick().await;
+        for upstream in shared.store.upstreams.load().values().filter(|u| u.config.outlier_detection.is_some()) {
+            upstream.readmit();
+        }
+    }
+}

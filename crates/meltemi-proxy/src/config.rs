@@ -1,0 +1,124 @@
+//! The xDS resources in force, compiled. Readers take what they need without a lock; the control thread replaces whole
+//! resources.
+
+mod apply;
+pub(crate) mod dump;
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use meltemi_proxy_core::listener_table::ListenerTable;
+use meltemi_proxy_core::runtime::{FilterChain, Listener, RouteConfiguration};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+pub(crate) use apply::Configurator;
+
+use crate::upstream::tls::fingerprint;
+use crate::upstream::{PoolKey, Upstream};
+
+/// The listener that outbound connections are redirected to.
+const OUTBOUND: &str = "virtualOutbound";
+
+pub(crate) type Routes = HashMap<Arc<str>, Arc<RouteConfiguration>>;
+pub(crate) type Upstreams = HashMap<Arc<str>, Arc<Upstream>>;
+
+/// What the data path reads.
+pub(crate) struct Store {
+    pub(crate) listeners: ArcSwap<ListenerTable>,
+    pub(crate) routes: ArcSwap<Routes>,
+    pub(crate) upstreams: ArcSwap<Upstreams>,
+    chains: ArcSwap<Chains>,
+    changed: watch::Sender<u64>,
+    /// Where listeners really listen: differs from the configuration only for port 0.
+    open: Mutex<HashMap<Arc<str>, SocketAddr>>,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            listeners: ArcSwap::default(),
+            routes: ArcSwap::default(),
+            upstreams: ArcSwap::default(),
+            chains: ArcSwap::default(),
+            changed: watch::Sender::new(0),
+            open: Mutex::default(),
+        }
+    }
+}
+
+impl Store {
+    pub(crate) fn listener(&self, name: &str) -> Option<Arc<Listener>> {
+        self.listeners.load().iter().find(|listener| &*listener.name == name).cloned()
+    }
+
+    pub(crate) fn outbound_listener(&self) -> Option<Arc<Listener>> {
+        self.listener(OUTBOUND)
+    }
+
+    pub(crate) fn upstream(&self, name: &str) -> Option<Arc<Upstream>> {
+        self.upstreams.load().get(name).cloned()
+    }
+
+    /// Tells of every change of listeners, routes, clusters or endpoints.
+    pub(crate) fn watch(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    pub(crate) fn notify(&self) {
+        self.changed.send_modify(|generation| *generation += 1);
+    }
+
+    /// Puts listeners in force.
+    pub(crate) fn set_listeners(&self, table: ListenerTable) {
+        let old = self.chains.load();
+        let mut chains = Chains::default();
+        for listener in table.iter() {
+            for chain in listener.chains() {
+                let key = Arc::as_ptr(chain) as usize;
+                let known = old.by_chain.get(&key);
+                let fingerprint = known.map_or_else(|| fingerprint(chain), |(_, fingerprint)| *fingerprint);
+                chains.by_chain.insert(key, (chain.clone(), fingerprint));
+                chains.in_force.insert((listener.name.clone(), fingerprint));
+            }
+        }
+        self.chains.store(Arc::new(chains));
+        self.listeners.store(Arc::new(table));
+    }
+
+    /// Identifies what a chain does; equal for chains compiled twice from one configuration.
+    pub(crate) fn chain_fingerprint(&self, chain: &Arc<FilterChain>) -> u64 {
+        let chains = self.chains.load();
+        let known = chains.by_chain.get(&(Arc::as_ptr(chain) as usize));
+        known.map_or_else(|| fingerprint(chain), |(_, fingerprint)| *fingerprint)
+    }
+
+    /// Whether new connections to the listener may still get such a chain.
+    pub(crate) fn is_in_force(&self, listener: &Arc<str>, chain: u64) -> bool {
+        self.chains.load().in_force.contains(&(listener.clone(), chain))
+    }
+
+    /// Whether a pool's connections are still wanted.
+    pub(crate) fn uses(&self, key: &PoolKey) -> bool {
+        self.upstreams.load().get(&key.cluster).is_some_and(|upstream| upstream.uses(key.address, key.tls))
+    }
+
+    pub(crate) fn opened(&self, name: &Arc<str>, address: SocketAddr) {
+        self.open.lock().insert(name.clone(), address);
+        self.notify();
+    }
+
+    pub(crate) fn open_addresses(&self) -> HashMap<Arc<str>, SocketAddr> {
+        self.open.lock().clone()
+    }
+}
+
+/// Chains in force, by address and by what they do.
+#[derive(Default)]
+struct Chains {
+    /// The chain is kept so that its address stays its own.
+    by_chain: HashMap<usize, (Arc<FilterChain>, u64)>,
+    in_force: HashSet<(Arc<str>, u64)>,
+}

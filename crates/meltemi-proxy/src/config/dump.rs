@@ -1,0 +1,72 @@
+//! The bytes of accepted resources, kept for `/config_dump`, and what was rejected. The data path never reads them.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+
+use meltemi_proto::google::protobuf::Any;
+use meltemi_xds::Resource;
+
+/// An accepted resource.
+#[derive(Clone, Debug)]
+pub(crate) struct Retained {
+    pub(crate) version: String,
+    pub(crate) body: Any,
+    pub(crate) at: SystemTime,
+    name: String,
+}
+
+/// The last version that was not taken.
+#[derive(Clone, Debug)]
+pub(crate) struct Rejected {
+    pub(crate) version: String,
+    pub(crate) reason: String,
+    pub(crate) at: SystemTime,
+}
+
+impl Retained {
+    pub(crate) fn now(resource: &Resource) -> Self {
+        Self {
+            version: resource.version.clone(),
+            body: resource.body.clone(),
+            at: SystemTime::now(),
+            name: resource.name.clone(),
+        }
+    }
+}
+
+/// All resources by type and name.
+#[derive(Debug, Default)]
+pub(crate) struct Retention(Mutex<BTreeMap<String, Type>>);
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Type {
+    pub(crate) accepted: BTreeMap<String, Retained>,
+    pub(crate) rejected: BTreeMap<String, Rejected>,
+}
+
+impl Retention {
+    pub(super) fn keep(&self, type_url: &str, resource: Retained) {
+        let mut types = self.0.lock();
+        let of_type = types.entry(type_url.to_owned()).or_default();
+        of_type.rejected.remove(&resource.name);
+        of_type.accepted.insert(resource.name.clone(), resource);
+    }
+
+    pub(super) fn reject(&self, type_url: &str, name: &str, version: &str, reason: &str) {
+        let rejected = Rejected { version: version.to_owned(), reason: reason.to_owned(), at: SystemTime::now() };
+        self.0.lock().entry(type_url.to_owned()).or_default().rejected.insert(name.to_owned(), rejected);
+    }
+
+    pub(super) fn remove(&self, type_url: &str, name: &str) {
+        if let Some(of_type) = self.0.lock().get_mut(type_url) {
+            of_type.accepted.remove(name);
+            of_type.rejected.remove(name);
+        }
+    }
+
+    pub(crate) fn of(&self, type_url: &str) -> Type {
+        self.0.lock().get(type_url).cloned().unwrap_or_default()
+    }
+}

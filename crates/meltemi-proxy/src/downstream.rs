@@ -1,0 +1,167 @@
+//! A downstream connection after its filter chain is known: TLS, network filters, then HTTP or TCP.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use meltemi_pki::HandshakeInfo;
+use meltemi_proxy_core::record::{ConnectionRecord, TlsRecord};
+use meltemi_proxy_core::xfcc::PeerCertificate;
+use meltemi_proxy_core::runtime::{DownstreamTls, FilterChain, Listener, Terminal, TrafficDirection};
+use tokio_rustls::TlsAcceptor;
+
+use crate::drain::ConnectionGuard;
+use crate::io::{Replay, Socket, Transport};
+use crate::listener::inspect::Spoken;
+use crate::worker::Worker;
+
+/// Bound of a TLS handshake when the chain sets none.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(15);
+
+static CONNECTION_IDS: AtomicU64 = AtomicU64::new(1);
+
+/// What was learnt of a connection before its chain was chosen.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    pub(crate) peer: SocketAddr,
+    pub(crate) destination: SocketAddr,
+    pub(crate) server_name: Option<Arc<str>>,
+    pub(crate) spoken: Spoken,
+}
+
+/// A downstream connection: what every request or byte stream on it has in common.
+pub(crate) struct Downstream {
+    pub(crate) id: u64,
+    pub(crate) listener: Arc<Listener>,
+    pub(crate) chain: Arc<FilterChain>,
+    pub(crate) arrival: Arrival,
+    pub(crate) handshake: Option<HandshakeInfo>,
+    pub(crate) record: Arc<ConnectionRecord>,
+    /// The verified peer, as XFCC tells of it.
+    pub(crate) certificate: Option<PeerCertificate>,
+    /// Of the chain, to see whether it is still in force after an update.
+    pub(crate) chain_fingerprint: u64,
+    _guard: ConnectionGuard,
+    _row: Option<crate::telemetry::tls::Row>,
+}
+
+/// What a handshake proved, as logs print it.
+pub(crate) fn tls_record(handshake: &HandshakeInfo) -> TlsRecord {
+    let peer = handshake.peer.as_ref();
+    TlsRecord {
+        version: handshake.tls_version,
+        cipher: handshake.cipher.into(),
+        alpn: Some(handshake.alpn_str()).filter(|alpn| !alpn.is_empty()).map(Arc::from),
+        peer_uri_san: peer.map(|peer| peer.identity.to_string().into()),
+        local_uri_san: handshake.local.as_ref().map(|local| local.to_string().into()),
+        peer_fingerprint: peer.map(|peer| peer.sha256_hex().into()),
+    }
+}
+
+fn connection_record(
+    id: u64,
+    listener: &Listener,
+    chain: &FilterChain,
+    arrival: &Arrival,
+    handshake: Option<&HandshakeInfo>,
+) -> ConnectionRecord {
+    ConnectionRecord {
+        id,
+        direction: listener.traffic_direction,
+        listener: listener.name.clone(),
+        filter_chain: chain.name.clone(),
+        local_address: arrival.destination,
+        remote_address: arrival.peer,
+        direct_remote_address: arrival.peer,
+        requested_server_name: arrival.server_name.clone(),
+        tls: handshake.map(tls_record),
+        transport_failure: None,
+    }
+}
+
+impl Downstream {
+    /// The verified peer, as `spiffe://...`.
+    pub(crate) fn principal(&self) -> Option<&str> {
+        self.record.tls.as_ref()?.peer_uri_san.as_deref()
+    }
+
+    pub(crate) fn is_inbound(&self) -> bool {
+        self.listener.traffic_direction == TrafficDirection::Inbound
+    }
+}
+
+/// Serves the connection with the chosen chain to its end.
+pub(crate) async fn serve(
+    worker: &Arc<Worker>,
+    listener: Arc<Listener>,
+    chain: Arc<FilterChain>,
+    arrival: Arrival,
+    socket: Socket,
+    prefix: Bytes,
+) {
+    let guard = worker.shared.drain.connection();
+    let replay = Replay::new(prefix, socket);
+    let (transport, handshake) = match &chain.tls {
+        None => (Transport::Plain(replay), None),
+        Some(tls) => match accept_tls(worker, tls, &chain, &arrival, replay).await {
+            Ok((transport, handshake)) => (transport, Some(handshake)),
+            Err(error) => {
+                worker.shared.telemetry.counters.downstream_handshake_failures.add(1);
+                tracing::debug!(
+                    chain = %chain.name, peer = %arrival.peer, error = format!("{error:#}"), "TLS handshake failed"
+                );
+                return;
+            }
+        },
+    };
+    let inbound = listener.traffic_direction == TrafficDirection::Inbound;
+    let row = inbound.then(|| worker.shared.telemetry.tls.downstream(&arrival, handshake.as_ref()));
+    let id = CONNECTION_IDS.fetch_add(1, Ordering::Relaxed);
+    let certificate = handshake.as_ref().and_then(|handshake| handshake.peer.as_ref()).map(|peer| PeerCertificate {
+        hash: peer.sha256_hex(),
+        subject: peer.subject.clone(),
+        uri_sans: vec![peer.identity.to_string()],
+        dns_sans: Vec::new(),
+        pem: String::new(),
+        chain_pem: String::new(),
+    });
+    let record = Arc::new(connection_record(id, &listener, &chain, &arrival, handshake.as_ref()));
+    let downstream = Arc::new(Downstream {
+        id,
+        record,
+        certificate,
+        chain_fingerprint: worker.shared.store.chain_fingerprint(&chain),
+        listener,
+        chain: chain.clone(),
+        arrival,
+        handshake,
+        _guard: guard,
+        _row: row,
+    });
+    match &chain.terminal {
+        Terminal::Http(hcm) => crate::http::serve(worker, downstream, hcm.clone(), transport).await,
+        Terminal::Tcp(proxy) => crate::tcp::serve(worker, downstream, proxy.clone(), transport).await,
+        Terminal::Close => transport.socket().reset_on_close(),
+    }
+}
+
+async fn accept_tls(
+    worker: &Worker,
+    tls: &Arc<DownstreamTls>,
+    chain: &FilterChain,
+    arrival: &Arrival,
+    replay: Replay,
+) -> anyhow::Result<(Transport, HandshakeInfo)> {
+    // RFC 7301 ends a handshake without a common protocol; BoringSSL, and so every stock peer, goes on without one.
+    let has_common = match &arrival.spoken {
+        Spoken::Tls(hello) if !hello.alpn.is_empty() => tls.alpn.iter().any(|own| hello.alpn.iter().any(|o| **o == **own)),
+        _ => true,
+    };
+    let (config, identity) = worker.shared.tls.server(tls, has_common)?;
+    let limit = chain.transport_socket_connect_timeout.unwrap_or(HANDSHAKE_LIMIT);
+    let stream = tokio::time::timeout(limit, TlsAcceptor::from(config).accept(replay)).await??;
+    let handshake = HandshakeInfo::new(stream.get_ref().1, Some(&identity), SystemTime::now())?;
+    Ok((Transport::Tls(Box::new(stream.into())), handshake))
+}

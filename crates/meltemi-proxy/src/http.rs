@@ -1,0 +1,33 @@
+//! HTTP through the proxy: one connection serves exchanges, one exchange is a request, its attempts and a response.
+//!
+//! ```text
+//! serve -> exchange: intake (strict check, path, identity headers) -> virtual host -> route -> filters -> action
+//!       forward: pick cluster -> attempt* (host, lease, send) -> response headers -> body -> end of the record
+//! ```
+
+mod attempt;
+pub(crate) mod body;
+pub(crate) mod exchange;
+mod forward;
+mod grpc;
+mod headers;
+mod filters;
+mod intake;
+pub(crate) mod rate_limit;
+mod record;
+mod request;
+mod respond;
+mod response;
+mod serve;
+pub(crate) mod timeouts;
+mod upgrade;
+
+pub(crate) use serve::serve;
+
+/// Header lines of a response accepted from an upstream.
+pub(crate) const MAX_HEADERS: usize = 200;
+/// Bytes of a response's head accepted from an upstream.
+pub(crate) const MAX_HEAD_BYTES: usize = 128 * 1024;
+/// HTTP/2 flow-control windows; larger ones help bulk transfers and cost memory only when used.
+pub(crate) const H2_STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+pub(crate) const H2_CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;

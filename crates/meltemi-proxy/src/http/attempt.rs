@@ -1,0 +1,117 @@
+//! Sends a request once.
+
+use http::Response;
+use hyper::body::Incoming;
+use meltemi_proxy_core::error::ResetReason;
+use meltemi_proxy_core::runtime::{AlpnProtocol, ForwardAction, UpstreamHttpVersion, WeightedCluster};
+
+use super::exchange::Exchange;
+use super::forward::Matched;
+use super::request::{self, BodySource};
+use crate::upstream::connect::{self, Alpn, ConnectError, Wish};
+use crate::upstream::{Host, Lease, PoolProtocol, SendError, Upstream};
+
+/// A request that got no response.
+pub(crate) struct AttemptError {
+    pub(crate) reason: ResetReason,
+    pub(crate) failure: Option<String>,
+    /// Some of the request may have reached the upstream.
+    pub(crate) request_started: bool,
+    /// The connection had been idle and its peer closed it: safe to send again on a new one.
+    pub(crate) stale: bool,
+}
+
+impl From<ConnectError> for AttemptError {
+    fn from(error: ConnectError) -> Self {
+        Self { reason: error.reason, failure: error.failure, request_started: false, stale: false }
+    }
+}
+
+/// Where an attempt goes, and by which configuration.
+#[derive(Clone, Copy)]
+pub(crate) struct Target<'a> {
+    pub(crate) matched: &'a Matched,
+    pub(crate) action: &'a ForwardAction,
+    pub(crate) weighted: Option<&'a WeightedCluster>,
+    pub(crate) upstream: &'a Upstream,
+    pub(crate) host: &'a Host,
+}
+
+/// Sends the request on a connection of the pool, or with `fresh` on a new one.
+pub(crate) async fn send(
+    exchange: &Exchange,
+    target: &Target<'_>,
+    body: &BodySource,
+    fresh: bool,
+) -> Result<(Response<Incoming>, Lease), AttemptError> {
+    let protocol = protocol(exchange, target.upstream);
+    let wish = wish(exchange, target.upstream, protocol);
+    let worker = &exchange.connection.worker;
+    let mut lease = connect::lease(worker, target.upstream, target.host, protocol, &wish, fresh).await?;
+    let request = request::build(exchange, target, protocol, body.body());
+    let is_idempotent = exchange.head.method.is_idempotent();
+    match lease.send(request).await {
+        Ok(response) => Ok((response, lease)),
+        Err(error) => Err(classify(&error, lease.is_reused(), is_idempotent)),
+    }
+}
+
+/// The protocol of the upstream connection (Envoy `HttpProtocolOptions`).
+fn protocol(exchange: &Exchange, upstream: &Upstream) -> PoolProtocol {
+    if exchange.head.upgrade.is_some() {
+        return PoolProtocol::Http11;
+    }
+    match upstream.config.http.version {
+        UpstreamHttpVersion::Http2 => PoolProtocol::Http2,
+        UpstreamHttpVersion::Downstream if exchange.head.version == http::Version::HTTP_2 => PoolProtocol::Http2,
+        UpstreamHttpVersion::Http1 | UpstreamHttpVersion::Downstream | UpstreamHttpVersion::Alpn => PoolProtocol::Http11,
+    }
+}
+
+fn wish(exchange: &Exchange, upstream: &Upstream, protocol: PoolProtocol) -> Wish {
+    let alpn = match (&exchange.connection.plan.alpn, protocol) {
+        // Only one protocol is offered, so that the answer is known before the connection is made.
+        (None, _) if upstream.config.http.version == UpstreamHttpVersion::Alpn => {
+            Alpn::These([std::sync::Arc::from("http/1.1")].into())
+        }
+        (None, _) => Alpn::OfTheCluster,
+        (Some(overrides), PoolProtocol::Http11) => Alpn::Overridden(overrides.clone(), AlpnProtocol::Http11),
+        (Some(overrides), PoolProtocol::Http2) => Alpn::Overridden(overrides.clone(), AlpnProtocol::Http2),
+    };
+    let server_name = upstream.config.http.auto_sni.then(|| {
+        meltemi_proxy_core::request::without_port(&exchange.head.authority).into()
+    });
+    Wish { alpn, server_name }
+}
+
+fn classify(failed: &SendError, reused: bool, is_idempotent: bool) -> AttemptError {
+    let unsent = failed.unsent.is_some();
+    let reason = reset_reason(&failed.error);
+    // A request that was not written may go anywhere. One that was may have been acted on: only if doing it twice is
+    // the same as once is it sent again without the retry policy's consent (RFC 9110 section 9.2.2).
+    let lost_connection = matches!(reason, ResetReason::ConnectionTermination);
+    let stale = (unsent && reused)
+        || (reused && lost_connection && is_idempotent)
+        || (reused && reason == ResetReason::RemoteRefusedStream);
+    AttemptError { reason, failure: None, request_started: !unsent, stale }
+}
+
+fn reset_reason(error: &hyper::Error) -> ResetReason {
+    use std::error::Error as _;
+    let h2 = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+    if let Some(h2) = h2 {
+        return match h2.reason() {
+            Some(h2::Reason::REFUSED_STREAM) => ResetReason::RemoteRefusedStream,
+            Some(h2::Reason::PROTOCOL_ERROR) if !h2.is_remote() => ResetReason::ProtocolError,
+            // After a graceful GOAWAY the streams above the last one taken were not processed.
+            Some(h2::Reason::NO_ERROR) if h2.is_go_away() => ResetReason::RemoteRefusedStream,
+            Some(_) if h2.is_reset() => ResetReason::RemoteReset,
+            _ => ResetReason::ConnectionTermination,
+        };
+    }
+    if error.is_parse() {
+        ResetReason::ProtocolError
+    } else {
+        ResetReason::ConnectionTermination
+    }
+}

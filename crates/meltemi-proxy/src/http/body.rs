@@ -1,0 +1,370 @@
+//! Bodies on their way through: requests that can be sent again, responses that bring their connection back.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use meltemi_proxy_core::error::ErrorKind;
+use parking_lot::Mutex;
+
+use super::exchange::Exchange;
+use super::grpc::MessageCounter;
+use crate::upstream::Lease;
+
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Request bytes kept for another attempt; longer requests are sent once.
+pub(crate) const REPLAY_LIMIT_BYTES: usize = 64 * 1024;
+
+/// What went by of a request's body, readable while it still flows.
+#[derive(Debug, Default)]
+pub(crate) struct BodyProgress {
+    bytes: AtomicU64,
+    messages: AtomicU64,
+    /// The downstream failed before the body's end.
+    broken: AtomicBool,
+    ended: AtomicBool,
+}
+
+impl BodyProgress {
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn messages(&self) -> u64 {
+        self.messages.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+}
+
+/// The body of an upstream request.
+#[derive(Debug)]
+pub(crate) enum RequestBody {
+    Empty,
+    Stream(Box<ReplayableBody>),
+}
+
+/// One attempt's reading of a body that several attempts share.
+#[derive(Debug)]
+pub(crate) struct ReplayableBody {
+    source: Arc<ReplaySource>,
+    attempt: u32,
+    /// Frames of the kept prefix that this attempt has sent; the trailers count as one.
+    position: usize,
+}
+
+/// A downstream body, with what was read of it kept up to a bound.
+#[derive(Debug)]
+pub(crate) struct ReplaySource {
+    state: Mutex<ReplayState>,
+    progress: Arc<BodyProgress>,
+    size: SizeHint,
+}
+
+#[derive(Debug)]
+struct ReplayState {
+    incoming: Incoming,
+    kept: VecDeque<Bytes>,
+    kept_bytes: usize,
+    trailers: Option<HeaderMap>,
+    limit_bytes: usize,
+    /// More than the bound went by: no attempt can start from the beginning again, and what is sent is forgotten.
+    overflowed: bool,
+    ended: bool,
+    messages: Option<MessageCounter>,
+    /// The only attempt that may read on.
+    attempt: u32,
+}
+
+impl ReplaySource {
+    pub(crate) fn new(incoming: Incoming, limit_bytes: usize, grpc: bool) -> Arc<Self> {
+        let size = incoming.size_hint();
+        let state = ReplayState {
+            incoming,
+            kept: VecDeque::new(),
+            kept_bytes: 0,
+            trailers: None,
+            limit_bytes,
+            overflowed: false,
+            ended: false,
+            messages: grpc.then(MessageCounter::default),
+            attempt: 0,
+        };
+        Arc::new(Self { state: Mutex::new(state), progress: Arc::default(), size })
+    }
+
+    pub(crate) fn progress(&self) -> &Arc<BodyProgress> {
+        &self.progress
+    }
+
+    /// Whether another attempt could send the body from its beginning.
+    pub(crate) fn can_replay(&self) -> bool {
+        !self.state.lock().overflowed
+    }
+
+    /// Starts over; an earlier attempt that is still around reads no further.
+    pub(crate) fn attempt(self: &Arc<Self>) -> RequestBody {
+        let mut state = self.state.lock();
+        state.attempt += 1;
+        RequestBody::Stream(Box::new(ReplayableBody { source: self.clone(), attempt: state.attempt, position: 0 }))
+    }
+}
+
+impl ReplayState {
+    /// Reads one more frame of the downstream's body into what is kept.
+    fn poll_read(&mut self, cx: &mut Context<'_>, progress: &BodyProgress) -> Poll<Option<Result<(), BoxError>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(None) => {
+                self.ended = true;
+                progress.ended.store(true, Ordering::Relaxed);
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(error))) => {
+                progress.broken.store(true, Ordering::Relaxed);
+                Poll::Ready(Some(Err(error.into())))
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                match frame.into_data() {
+                    Ok(data) => self.keep(data, progress),
+                    Err(frame) => self.trailers = frame.into_trailers().ok(),
+                }
+                Poll::Ready(Some(Ok(())))
+            }
+        }
+    }
+
+    fn keep(&mut self, data: Bytes, progress: &BodyProgress) {
+        progress.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+        if let Some(counter) = &mut self.messages {
+            progress.messages.fetch_add(counter.count(&data), Ordering::Relaxed);
+        }
+        self.kept_bytes += data.len();
+        self.kept.push_back(data);
+    }
+}
+
+impl ReplayableBody {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let mut guard = self.source.state.lock();
+        let state = &mut *guard;
+        if state.attempt != self.attempt {
+            return Poll::Ready(Some(Err("another attempt took over".into())));
+        }
+        loop {
+            if let Some(frame) = next_kept(state, &mut self.position) {
+                return Poll::Ready(Some(Ok(frame)));
+            }
+            match std::task::ready!(state.poll_read(cx, &self.source.progress)) {
+                None => return Poll::Ready(None),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                Some(Ok(())) if state.kept_bytes > state.limit_bytes && !state.overflowed => {
+                    state.overflowed = true;
+                    state.kept.drain(..self.position);
+                    self.position = 0;
+                }
+                Some(Ok(())) => {}
+            }
+        }
+    }
+}
+
+fn next_kept(state: &mut ReplayState, position: &mut usize) -> Option<Frame<Bytes>> {
+    if state.overflowed {
+        let data = state.kept.pop_front().map(Frame::data);
+        return data.or_else(|| state.trailers.take().map(Frame::trailers));
+    }
+    let frame = match state.kept.get(*position) {
+        Some(data) => Frame::data(data.clone()),
+        None if *position == state.kept.len() => Frame::trailers(state.trailers.clone()?),
+        None => return None,
+    };
+    *position += 1;
+    Some(frame)
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Stream(body) => body.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Stream(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            // An announced length is sent as it is: hyper frames the body by the header of the request.
+            Self::Stream(body) => body.source.size.clone(),
+        }
+    }
+}
+
+/// The body of a downstream response.
+pub(crate) enum ResponseBody {
+    Empty,
+    Full(Option<Bytes>),
+    Upstream(Box<UpstreamBody>),
+}
+
+/// A body read from an upstream. Its end, or its loss, ends the exchange.
+pub(crate) struct UpstreamBody {
+    incoming: Incoming,
+    lease: Option<Lease>,
+    exchange: Exchange,
+    messages: Option<MessageCounter>,
+    idle: Option<super::timeouts::IdleTimer>,
+    deadline: Option<Deadline>,
+}
+
+/// When a response must have ended, and what it is called if it has not.
+pub(crate) struct Deadline {
+    timer: Pin<Box<tokio::time::Sleep>>,
+    kind: ErrorKind,
+}
+
+impl Deadline {
+    pub(crate) fn new(left: std::time::Duration, kind: ErrorKind) -> Self {
+        Self { timer: Box::pin(tokio::time::sleep(left)), kind }
+    }
+}
+
+impl UpstreamBody {
+    pub(crate) fn new(
+        incoming: Incoming,
+        lease: Lease,
+        exchange: Exchange,
+        idle: Option<super::timeouts::IdleTimer>,
+        deadline: Option<Deadline>,
+    ) -> Self {
+        let messages = exchange.counts_messages().then(MessageCounter::default);
+        Self { incoming, lease: Some(lease), exchange, messages, idle, deadline }
+    }
+
+    fn end(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.finish();
+        }
+        self.exchange.complete();
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Full(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
+            Self::Upstream(body) => Pin::new(&mut **body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty | Self::Full(None) => true,
+            Self::Full(Some(_)) => false,
+            Self::Upstream(body) => body.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty | Self::Full(None) => SizeHint::with_exact(0),
+            Self::Full(Some(data)) => SizeHint::with_exact(data.len() as u64),
+            Self::Upstream(body) => body.incoming.size_hint(),
+        }
+    }
+}
+
+impl Body for UpstreamBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.incoming).poll_frame(cx);
+        match polled {
+            Poll::Pending => {
+                if let Some(deadline) = &mut this.deadline
+                    && deadline.timer.as_mut().poll(cx).is_ready()
+                {
+                    this.exchange.timed_out(deadline.kind.clone());
+                    return Poll::Ready(Some(Err("response timeout".into())));
+                }
+                if let Some(idle) = &mut this.idle
+                    && idle.poll_expired(cx)
+                {
+                    this.exchange.stream_idle();
+                    return Poll::Ready(Some(Err("stream idle timeout".into())));
+                }
+                Poll::Pending
+            }
+            Poll::Ready(None) => {
+                this.end();
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(error))) => {
+                this.exchange.upstream_reset(&error);
+                Poll::Ready(Some(Err(error.into())))
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(idle) = &mut this.idle {
+                    idle.touch();
+                }
+                if let Some(data) = frame.data_ref() {
+                    let messages = this.messages.as_mut().map_or(0, |counter| counter.count(data));
+                    this.exchange.sent(data.len() as u64, messages);
+                } else if let Some(trailers) = frame.trailers_ref() {
+                    this.exchange.trailers(trailers);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+        }
+    }
+}
+
+impl Drop for UpstreamBody {
+    fn drop(&mut self) {
+        // hyper does not ask again after a frame that ended the stream.
+        if self.lease.is_some() && self.incoming.is_end_stream() {
+            self.end();
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! One exchange: everything that is learnt of a request and its response, told once at its end to metrics and logs.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::{HeaderMap, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use meltemi_proxy_core::error::{ErrorKind, ProxyError, ResetReason};
+use meltemi_proxy_core::flags::ResponseFlags;
+use meltemi_proxy_core::retry::grpc_status;
+use meltemi_proxy_core::runtime::Route;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::body::{BodyProgress, ResponseBody};
+use super::intake::{self, Head, Intake};
+use super::record;
+use super::respond;
+use super::serve::HttpConnection;
+use crate::telemetry::peer::Workload;
+use crate::telemetry::series::HttpSeries;
+use crate::upstream::cluster::Slot;
+use crate::upstream::host::ActiveRequest;
+use crate::upstream::{ConnectionFacts, Host, Upstream};
+
+/// The service of every downstream HTTP connection. It never fails: an error becomes a response or a reset body.
+pub(crate) async fn answer(
+    connection: Arc<HttpConnection>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, std::convert::Infallible> {
+    connection.worker.shared.telemetry.counters.downstream_requests.add(1);
+    let end = connection.end.clone();
+    let is_http1 = request.version() < http::Version::HTTP_2;
+    let mut response = Box::pin(serve(connection, request)).await;
+    if end.is_announced() && is_http1 && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let close = http::HeaderValue::from_static("close");
+        response.headers_mut().insert(http::header::CONNECTION, close);
+    }
+    Ok(response)
+}
+
+async fn serve(connection: Arc<HttpConnection>, mut request: Request<Incoming>) -> Response<ResponseBody> {
+    let upgrade = hyper::upgrade::on(&mut request);
+    let (parts, body) = request.into_parts();
+    match intake::take_in(&connection, parts) {
+        Intake::Accepted(mut head) => {
+            let (peer, asked) = intake::downstream_peer(&connection, &mut head);
+            let mut exchange = Exchange::new(connection, head);
+            exchange.downstream_peer = peer;
+            exchange.peer_asked = asked;
+            super::forward::route(exchange, body, upgrade).await
+        }
+        Intake::Refused(head, kind) => {
+            connection.worker.shared.telemetry.counters.refused_requests.add(1);
+            let is_http1 = head.version < http::Version::HTTP_2;
+            let mut response = respond::error(Exchange::new(connection, head), kind.into());
+            if is_http1 {
+                // What follows a malformed head cannot be trusted to be the next request.
+                response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+            }
+            response
+        }
+        Intake::Redirect(head, location) => {
+            respond::redirect(Exchange::new(connection, head), StatusCode::TEMPORARY_REDIRECT, &location)
+        }
+    }
+}
+
+/// The state of one exchange. Dropped before it was completed, the downstream has gone.
+pub(crate) struct Exchange(Box<State>);
+
+pub(crate) struct State {
+    pub(crate) connection: Arc<HttpConnection>,
+    pub(crate) started: Instant,
+    pub(crate) started_at: SystemTime,
+    pub(crate) head: Head,
+    pub(crate) downstream_peer: Option<Arc<Workload>>,
+    /// The downstream introduced itself and expects the same of us.
+    pub(crate) peer_asked: bool,
+    pub(crate) upstream_peer: Option<Arc<Workload>>,
+    pub(crate) virtual_host: Option<Arc<str>>,
+    pub(crate) route: Option<Arc<Route>>,
+    pub(crate) upstream: Option<Arc<Upstream>>,
+    pub(crate) cluster_name: Option<Arc<str>>,
+    pub(crate) host: Option<Arc<Host>>,
+    pub(crate) facts: Option<Arc<ConnectionFacts>>,
+    pub(crate) attempts: u32,
+    pub(crate) request_body: Option<Arc<BodyProgress>>,
+    pub(crate) status: Option<StatusCode>,
+    pub(crate) flags: ResponseFlags,
+    pub(crate) details: Cow<'static, str>,
+    pub(crate) transport_failure: Option<Arc<str>>,
+    pub(crate) error: Option<ProxyError>,
+    /// Kept for the access log only.
+    pub(crate) response_headers: Option<HeaderMap>,
+    pub(crate) response_trailers: Option<HeaderMap>,
+    pub(crate) first_byte: Option<Instant>,
+    pub(crate) sent_bytes: u64,
+    pub(crate) sent_messages: u64,
+    /// Bytes through an upgraded connection from the downstream.
+    pub(crate) tunnelled_bytes: u64,
+    pub(crate) grpc_status: Option<u32>,
+    /// The cookie that makes later requests stick to the same endpoint.
+    pub(crate) set_cookie: Option<String>,
+    guards: Vec<Guard>,
+    completed: bool,
+}
+
+/// What is held for the time of the exchange.
+pub(crate) enum Guard {
+    Host(#[allow(dead_code, reason = "held, not read")] ActiveRequest),
+    Slot(#[allow(dead_code, reason = "held, not read")] Slot),
+}
+
+impl std::ops::Deref for Exchange {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Exchange {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.0
+    }
+}
+
+impl Exchange {
+    fn new(connection: Arc<HttpConnection>, head: Head) -> Self {
+        connection.activity.begin();
+        Self(Box::new(State {
+            started: Instant::now(),
+            started_at: SystemTime::now(),
+            connection,
+            head,
+            downstream_peer: None,
+            peer_asked: false,
+            upstream_peer: None,
+            virtual_host: None,
+            route: None,
+            upstream: None,
+            cluster_name: None,
+            host: None,
+            facts: None,
+            attempts: 0,
+            request_body: None,
+            status: None,
+            flags: ResponseFlags::NONE,
+            details: Cow::Borrowed("via_upstream"),
+            transport_failure: None,
+            error: None,
+            response_headers: None,
+            response_trailers: None,
+            first_byte: None,
+            sent_bytes: 0,
+            sent_messages: 0,
+            tunnelled_bytes: 0,
+            grpc_status: None,
+            set_cookie: None,
+            guards: Vec::new(),
+            completed: false,
+        }))
+    }
+
+    pub(crate) fn hold(&mut self, guard: Guard) {
+        self.guards.push(guard);
+    }
+
+    /// Lets go of what a failed attempt held.
+    pub(crate) fn release_host(&mut self) {
+        self.guards.retain(|guard| !matches!(guard, Guard::Host(_)));
+    }
+
+    pub(crate) fn counts_messages(&self) -> bool {
+        self.head.is_grpc
+    }
+
+    pub(crate) fn logs(&self) -> bool {
+        !self.connection.manager.access_log.is_empty()
+    }
+
+    /// Notes the head of the response that goes downstream.
+    pub(crate) fn responded(&mut self, status: StatusCode, headers: &HeaderMap) {
+        self.status = Some(status);
+        self.first_byte = Some(Instant::now());
+        if self.head.is_grpc {
+            self.grpc_status = grpc_status(headers);
+        }
+        if self.logs() {
+            self.response_headers = Some(headers.clone());
+        }
+    }
+
+    /// Notes an error that becomes the response.
+    pub(crate) fn failed(&mut self, error: &ProxyError) {
+        self.flags.insert(error.flag());
+        self.details = Cow::Owned(error.details());
+        if let Some(failure) = &error.transport_failure {
+            self.transport_failure = Some(failure.clone());
+        }
+        self.error = Some(error.clone());
+    }
+
+    pub(crate) fn sent(&mut self, bytes: u64, messages: u64) {
+        self.sent_bytes += bytes;
+        self.sent_messages += messages;
+    }
+
+    pub(crate) fn trailers(&mut self, trailers: &HeaderMap) {
+        if self.head.is_grpc {
+            self.grpc_status = grpc_status(trailers).or(self.grpc_status);
+        }
+        if self.logs() {
+            self.response_trailers = Some(trailers.clone());
+        }
+    }
+
+    /// The upstream ended the response before its end.
+    pub(crate) fn upstream_reset(&mut self, error: &hyper::Error) {
+        let reason = if error.is_incomplete_message() || error.is_closed() {
+            ResetReason::ConnectionTermination
+        } else {
+            ResetReason::RemoteReset
+        };
+        self.failed(&ErrorKind::UpstreamResetAfterResponse(reason).into());
+        self.complete();
+    }
+
+    pub(crate) fn stream_idle(&mut self) {
+        self.failed(&ErrorKind::StreamIdleTimeout { request_complete: true }.into());
+        self.complete();
+    }
+
+    pub(crate) fn timed_out(&mut self, kind: ErrorKind) {
+        self.failed(&kind.into());
+        self.complete();
+    }
+
+    /// Tells metrics and logs; later calls do nothing.
+    pub(crate) fn complete(&mut self) {
+        if self.completed {
+            return;
+        }
+        self.completed = true;
+        self.guards.clear();
+        record::tell(self);
+        self.connection.activity.end();
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if !self.completed {
+            self.failed(&ErrorKind::DownstreamDisconnect.into());
+            if self.status.is_none() {
+                // Envoy logs 0 for a request that got no response.
+                self.details = Cow::Borrowed("downstream_remote_disconnect");
+            }
+            self.complete();
+        }
+    }
+}
+
+/// Series that the connection used last, found by a few numbers instead of by twenty-five labels.
+#[derive(Default)]
+pub(crate) struct SeriesMemo(Mutex<HashMap<SeriesKey, (Arc<HttpSeries>, Held)>>);
+
+/// What the addresses in a key belong to.
+pub(crate) type Held =
+    (Option<Arc<Upstream>>, Option<Arc<Workload>>, Option<Arc<Workload>>, Option<Arc<ConnectionFacts>>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SeriesKey {
+    pub(crate) upstream: usize,
+    pub(crate) source: usize,
+    pub(crate) destination: usize,
+    pub(crate) facts: usize,
+    pub(crate) status: u16,
+    pub(crate) grpc: Option<u32>,
+    pub(crate) is_grpc: bool,
+    pub(crate) flags: ResponseFlags,
+}
+
+/// Series remembered per connection; a connection with more starts over.
+const MEMO_LIMIT: usize = 64;
+
+impl std::hash::Hash for SeriesKey {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        // Flags and the gRPC status rarely tell keys apart that agree in the rest.
+        (self.upstream, self.source, self.destination, self.facts, self.status).hash(state);
+    }
+}
+
+impl SeriesMemo {
+    pub(crate) fn get(
+        &self,
+        key: SeriesKey,
+        held: Held,
+        find: impl FnOnce() -> Arc<HttpSeries>,
+    ) -> Arc<HttpSeries> {
+        let mut memo = self.0.lock();
+        if let Some((series, _)) = memo.get(&key) {
+            return series.clone();
+        }
+        if memo.len() >= MEMO_LIMIT {
+            memo.clear();
+        }
+        let series = find();
+        memo.insert(key, (series.clone(), held));
+        series
+    }
+}

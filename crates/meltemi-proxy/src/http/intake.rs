@@ -1,0 +1,271 @@
+//! Takes a request in: refuses what is malformed, makes the path canonical, sets the headers that say where it came from.
+
+use std::sync::Arc;
+
+use http::header::{self, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{HeaderMap, Method, Version};
+use meltemi_proxy_core::error::ErrorKind;
+use meltemi_proxy_core::path::{self, PathOutcome};
+use meltemi_proxy_core::request::{RequestHead, is_grpc};
+use meltemi_proxy_core::runtime::{HttpConnectionManager, PeerMetadataMethod};
+use meltemi_proxy_core::{strict, xfcc};
+use rand::Rng as _;
+
+use super::headers::{PEER_METADATA, PEER_METADATA_ID, REQUEST_ID, X_FORWARDED_PROTO, XFCC};
+use super::serve::HttpConnection;
+use crate::downstream::Downstream;
+use crate::telemetry::peer::Workload;
+
+/// Headers by which an application steers its own proxy. From elsewhere they are removed before anything reads them.
+const STEERING: [HeaderName; 12] = [
+    HeaderName::from_static("x-envoy-retry-on"),
+    HeaderName::from_static("x-envoy-retry-grpc-on"),
+    HeaderName::from_static("x-envoy-max-retries"),
+    HeaderName::from_static("x-envoy-upstream-alt-stat-name"),
+    HeaderName::from_static("x-envoy-upstream-rq-timeout-ms"),
+    HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms"),
+    HeaderName::from_static("x-envoy-expected-rq-timeout-ms"),
+    HeaderName::from_static("x-envoy-force-trace"),
+    HeaderName::from_static("x-envoy-ip-tags"),
+    HeaderName::from_static("x-envoy-original-path"),
+    HeaderName::from_static("x-envoy-internal"),
+    HeaderName::from_static("x-envoy-decorator-operation"),
+];
+
+/// A request's head as the rest of the pipeline sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct Head {
+    pub(crate) method: Method,
+    pub(crate) version: Version,
+    pub(crate) scheme: &'static str,
+    pub(crate) authority: String,
+    /// With query, canonical.
+    pub(crate) path: String,
+    /// Without Host.
+    pub(crate) headers: HeaderMap,
+    pub(crate) is_grpc: bool,
+    /// The protocol of an allowed `Upgrade`, lower-case.
+    pub(crate) upgrade: Option<Arc<str>>,
+}
+
+impl Head {
+    pub(crate) fn view(&self) -> RequestHead<'_> {
+        RequestHead {
+            method: self.method.as_str(),
+            path: &self.path,
+            authority: &self.authority,
+            scheme: self.scheme,
+            headers: &self.headers,
+        }
+    }
+}
+
+/// What became of a request at the door.
+pub(crate) enum Intake {
+    Accepted(Head),
+    Refused(Head, ErrorKind),
+    /// Escaped slashes were decoded and the client is to ask again (`UNESCAPE_AND_REDIRECT`).
+    Redirect(Head, String),
+}
+
+pub(crate) fn take_in(connection: &HttpConnection, parts: Parts) -> Intake {
+    let manager = &connection.manager;
+    let default_host = manager.http1.default_host_for_http_10.as_deref();
+    let strict = strict::check_head(&parts.method, &parts.uri, parts.version, &parts.headers, default_host);
+    let mut head = head_of(&connection.downstream, parts, default_host);
+    if let Err(malformed) = strict {
+        return Intake::Refused(head, ErrorKind::Malformed(malformed.details()));
+    }
+    if head.version == Version::HTTP_10 && !manager.http1.accept_http_10 {
+        return Intake::Refused(head, ErrorKind::LowVersion);
+    }
+    if head.headers.len() > manager.max_request_headers_count {
+        return Intake::Refused(head, ErrorKind::RequestHeadersTooLarge);
+    }
+    if let Some(kind) = underscores(manager, &mut head.headers) {
+        return Intake::Refused(head, kind);
+    }
+    match path::normalise(&head.path, manager.path) {
+        Ok(PathOutcome::Unchanged) => {}
+        Ok(PathOutcome::Changed(path)) => head.path = path,
+        Ok(PathOutcome::Redirect(path)) => return Intake::Redirect(head, path),
+        Err(_) => return Intake::Refused(head, ErrorKind::Malformed("path_normalization_failed")),
+    }
+    if let Some(kind) = upgrade(manager, &mut head) {
+        return Intake::Refused(head, kind);
+    }
+    introduce(connection, &mut head);
+    Intake::Accepted(head)
+}
+
+fn head_of(downstream: &Downstream, parts: Parts, default_host: Option<&str>) -> Head {
+    let Parts { method, uri, version, mut headers, .. } = parts;
+    let host = headers.remove(header::HOST);
+    let authority = match (uri.authority(), host) {
+        (Some(authority), _) => authority.as_str().to_owned(),
+        (None, Some(host)) => String::from_utf8_lossy(host.as_bytes()).into_owned(),
+        (None, None) => default_host.unwrap_or_default().to_owned(),
+    };
+    let path = if method == Method::CONNECT {
+        String::new()
+    } else {
+        uri.path_and_query().map_or_else(|| "/".to_owned(), |path| path.as_str().to_owned())
+    };
+    let scheme = scheme(downstream, &headers);
+    let is_grpc = is_grpc(&headers);
+    Head { method, version, scheme, authority, path, headers, is_grpc, upgrade: None }
+}
+
+fn scheme(downstream: &Downstream, headers: &HeaderMap) -> &'static str {
+    match headers.get(X_FORWARDED_PROTO).map(HeaderValue::as_bytes) {
+        Some(proto) if proto.eq_ignore_ascii_case(b"https") => "https",
+        Some(proto) if proto.eq_ignore_ascii_case(b"http") => "http",
+        _ if downstream.handshake.is_some() => "https",
+        _ => "http",
+    }
+}
+
+/// `headers_with_underscores_action`: a name like `x_role` may reach an application as `X-Role`.
+fn underscores(manager: &HttpConnectionManager, headers: &mut HeaderMap) -> Option<ErrorKind> {
+    if !manager.reject_underscore_headers && !manager.drop_underscore_headers {
+        return None;
+    }
+    let names: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().contains('_')).cloned().collect();
+    if manager.reject_underscore_headers && !names.is_empty() {
+        return Some(ErrorKind::Malformed("http1.unexpected_underscore"));
+    }
+    for name in names {
+        headers.remove(name);
+    }
+    None
+}
+
+/// Keeps an upgrade that the listener allows. `h2c` is never done, only taken off the request (RFC 9113 section 3.1 made
+/// it obsolete, and it smuggles).
+fn upgrade(manager: &HttpConnectionManager, head: &mut Head) -> Option<ErrorKind> {
+    let wants = head.headers.get(header::UPGRADE)?.as_bytes().to_ascii_lowercase();
+    let kind = String::from_utf8_lossy(&wants).into_owned();
+    if kind == "h2c" || head.version != Version::HTTP_11 {
+        head.headers.remove(header::UPGRADE);
+        head.headers.remove("http2-settings");
+        return None;
+    }
+    let asked = head.headers.get_all(header::CONNECTION).iter().any(|value| {
+        value.as_bytes().split(|c| *c == b',').any(|word| word.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+    });
+    if !asked {
+        head.headers.remove(header::UPGRADE);
+        return None;
+    }
+    match manager.upgrades.iter().find(|upgrade| *upgrade.kind == *kind) {
+        Some(upgrade) if upgrade.enabled => {
+            head.upgrade = Some(upgrade.kind.clone());
+            None
+        }
+        _ => Some(ErrorKind::UpgradeNotAllowed),
+    }
+}
+
+/// Sets the headers that say who asks: request id, forwarded protocol, client certificate.
+fn introduce(connection: &HttpConnection, head: &mut Head) {
+    let (downstream, manager) = (&connection.downstream, &connection.manager);
+    if downstream.is_inbound() {
+        for name in &STEERING {
+            head.headers.remove(name);
+        }
+    }
+    if manager.generate_request_id && !head.headers.contains_key(REQUEST_ID) {
+        head.headers.insert(REQUEST_ID, new_request_id());
+    }
+    if !head.headers.contains_key(X_FORWARDED_PROTO) {
+        head.headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(head.scheme));
+    }
+    if manager.use_remote_address && !manager.skip_xff_append {
+        append_forwarded_for(downstream, &mut head.headers);
+    }
+    forward_certificate(downstream, manager, &mut head.headers);
+}
+
+fn append_forwarded_for(downstream: &Downstream, headers: &mut HeaderMap) {
+    const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+    let peer = downstream.arrival.peer.ip().to_string();
+    let value = match headers.get(X_FORWARDED_FOR).and_then(|value| value.to_str().ok()) {
+        Some(before) => format!("{before},{peer}"),
+        None => peer,
+    };
+    if let Ok(value) = HeaderValue::from_str(&value) {
+        headers.insert(X_FORWARDED_FOR, value);
+    }
+}
+
+/// A v4 UUID.
+fn new_request_id() -> HeaderValue {
+    let mut bytes: [u8; 16] = rand::rng().random();
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let mut text = [b'-'; 36];
+    let mut at = 0;
+    for (i, byte) in bytes.iter().enumerate() {
+        if matches!(i, 4 | 6 | 8 | 10) {
+            at += 1;
+        }
+        text[at] = HEX[usize::from(byte >> 4)];
+        text[at + 1] = HEX[usize::from(byte & 15)];
+        at += 2;
+    }
+    HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+const HEX: [u8; 16] = *b"0123456789abcdef";
+
+/// `x-forwarded-client-cert` as the listener's mode says (Envoy `forward_client_cert_details`).
+fn forward_certificate(downstream: &Downstream, manager: &HttpConnectionManager, headers: &mut HeaderMap) {
+    let joined: Option<String> = {
+        let lines: Vec<&str> = headers.get_all(XFCC).iter().filter_map(|value| value.to_str().ok()).collect();
+        (!lines.is_empty()).then(|| lines.join(","))
+    };
+    let value = xfcc::forward(
+        manager.forward_client_cert,
+        manager.client_cert_details,
+        joined.as_deref(),
+        downstream.certificate.as_ref(),
+        downstream.record.tls.as_ref().and_then(|tls| tls.local_uri_san.as_deref()),
+    );
+    match value.and_then(|value| HeaderValue::from_str(&value).ok()) {
+        Some(value) => {
+            headers.insert(XFCC, value);
+        }
+        None => {
+            headers.remove(XFCC);
+        }
+    }
+}
+
+/// Reads who the downstream says it is, and takes the metadata off the request.
+pub(crate) fn downstream_peer(connection: &HttpConnection, head: &mut Head) -> (Option<Arc<Workload>>, bool) {
+    let Some(exchange) = &connection.plan.peer_metadata else { return (None, false) };
+    let reads = exchange.downstream_discovery.iter().any(|m| matches!(m, PeerMetadataMethod::IstioHeaders { .. }));
+    if !reads {
+        return (None, false);
+    }
+    let asked = head.headers.remove(PEER_METADATA_ID).is_some();
+    let peer = head.headers.remove(PEER_METADATA).and_then(|value| connection.peers.resolve(&value));
+    (peer, asked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_ids_are_uuids() {
+        let id = new_request_id();
+        let text = id.to_str().unwrap();
+        assert_eq!(text.len(), 36);
+        let parts: Vec<usize> = text.split('-').map(str::len).collect();
+        assert_eq!(parts, [8, 4, 4, 4, 12]);
+        assert_eq!(text.as_bytes()[14], b'4');
+        assert_ne!(id, new_request_id());
+    }
+}

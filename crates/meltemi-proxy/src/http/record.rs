@@ -1,0 +1,164 @@
+//! The end of an exchange: its numbers to the metrics, its line to the access log.
+
+use std::sync::Arc;
+
+use http::Version;
+use meltemi_proxy_core::access_log;
+use meltemi_proxy_core::record::{Protocol, RequestRecord, UpstreamRecord};
+use meltemi_proxy_core::runtime::LogPiece;
+
+use super::exchange::{Exchange, SeriesKey, State};
+use crate::downstream::tls_record;
+use crate::telemetry::labels::{Attributes, Response};
+use crate::telemetry::peer::Workload;
+use crate::telemetry::series::HttpSeries;
+use crate::telemetry::{destination_service, security};
+
+/// Tells metrics and logs of a completed exchange.
+pub(crate) fn tell(exchange: &Exchange) {
+    let telemetry = &exchange.connection.worker.shared.telemetry;
+    if exchange.connection.plan.stats.is_some() {
+        count(exchange);
+    }
+    let logs = &exchange.connection.manager.access_log;
+    if logs.is_empty() {
+        return;
+    }
+    let record = record(exchange);
+    for log in logs {
+        let admitted = log.filter.as_ref().is_none_or(|filter| access_log::admits(filter, &record, rand::random()));
+        if admitted {
+            telemetry.log.put(log.sink.clone(), access_log::render(&log.format, &record).into_bytes());
+        }
+    }
+}
+
+fn count(exchange: &Exchange) {
+    let key = SeriesKey {
+        upstream: exchange.upstream.as_ref().map_or(0, |upstream| Arc::as_ptr(&upstream.config) as usize),
+        source: exchange.downstream_peer.as_ref().map_or(0, |peer| Arc::as_ptr(peer) as usize),
+        destination: exchange.upstream_peer.as_ref().map_or(0, |peer| Arc::as_ptr(peer) as usize),
+        facts: exchange.facts.as_ref().map_or(0, |facts| Arc::as_ptr(facts) as usize),
+        status: exchange.status.map_or(0, |status| status.as_u16()),
+        grpc: exchange.grpc_status,
+        is_grpc: exchange.head.is_grpc,
+        flags: exchange.flags,
+    };
+    // Keys are addresses: the memo keeps alive what they point to, so that no address comes back as something else.
+    let held = (exchange.upstream.clone(), exchange.downstream_peer.clone(), exchange.upstream_peer.clone(), exchange.facts.clone());
+    let series = exchange.connection.series.get(key, held, || find_series(exchange));
+    series.requests.add(1);
+    let micros = u64::try_from(exchange.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    series.duration.observe_thousandths(micros);
+    series.request_bytes.observe_thousandths(received_bytes(exchange) * 1000);
+    series.response_bytes.observe_thousandths(exchange.sent_bytes * 1000);
+    if exchange.head.is_grpc {
+        series.request_messages.add(exchange.request_body.as_ref().map_or(0, |body| body.messages()));
+        series.response_messages.add(exchange.sent_messages);
+    }
+}
+
+fn received_bytes(exchange: &State) -> u64 {
+    exchange.request_body.as_ref().map_or(0, |body| body.bytes()) + exchange.tunnelled_bytes
+}
+
+fn find_series(exchange: &Exchange) -> Arc<HttpSeries> {
+    let telemetry = &exchange.connection.worker.shared.telemetry;
+    let downstream = &exchange.connection.downstream;
+    let inbound = downstream.is_inbound();
+    let own = Some(&*telemetry.own.workload);
+    let handshake = if inbound {
+        downstream.handshake.as_ref()
+    } else {
+        exchange.facts.as_ref().and_then(|facts| facts.handshake.as_ref())
+    };
+    let local = handshake.and_then(|handshake| handshake.local.as_ref()).map(ToString::to_string);
+    let peer = handshake.and_then(|handshake| handshake.peer.as_ref()).map(|peer| peer.identity.to_string());
+    let (source, destination): (Option<&Workload>, Option<&Workload>) =
+        if inbound { (exchange.downstream_peer.as_deref(), own) } else { (own, exchange.upstream_peer.as_deref()) };
+    let (source_principal, destination_principal) = if inbound { (peer, local) } else { (local, peer) };
+    let grpc_status = match exchange.grpc_status {
+        Some(code) if exchange.head.is_grpc => code.to_string(),
+        _ => String::new(),
+    };
+    let flags = exchange.flags.to_string();
+    let attributes = Attributes {
+        reporter: if inbound { "destination" } else { "source" },
+        source,
+        source_principal: source_principal.as_deref(),
+        destination,
+        destination_principal: destination_principal.as_deref(),
+        service: destination_service(
+            exchange.upstream.as_ref().map(|upstream| &*upstream.config),
+            exchange.cluster_name.as_deref(),
+            inbound.then_some(&*telemetry.own.workload),
+        ),
+        protocol: if exchange.head.is_grpc { "grpc" } else { "http" },
+        response: Some(Response {
+            code: exchange.status.map_or(0, |status| status.as_u16()),
+            grpc_status: &grpc_status,
+        }),
+        response_flags: &flags,
+        security: security(inbound, handshake),
+    };
+    telemetry.http.get(&attributes.render())
+}
+
+/// A record of everything known so far.
+pub(crate) fn record(exchange: &State) -> RequestRecord {
+    let head = &exchange.head;
+    let connection = exchange.connection.downstream.record.clone();
+    let mut record = RequestRecord::new(connection, protocol(head.version), exchange.started_at);
+    record.method = head.method.clone();
+    record.path = head.path.as_str().into();
+    record.authority = head.authority.as_str().into();
+    record.scheme = head.scheme;
+    record.request_headers = head.headers.clone();
+    record.response_headers = exchange.response_headers.clone().unwrap_or_default();
+    record.response_trailers = exchange.response_trailers.clone().unwrap_or_default();
+    record.virtual_host = exchange.virtual_host.clone();
+    record.route = exchange.route.clone();
+    record.cluster_name = exchange.cluster_name.clone();
+    record.cluster = exchange.upstream.as_ref().map(|upstream| upstream.config.clone());
+    record.upstream = upstream(exchange);
+    record.status = exchange.status;
+    record.grpc_status = exchange.grpc_status;
+    record.is_grpc = head.is_grpc;
+    record.flags = exchange.flags;
+    record.details = Some(Arc::from(&*exchange.details));
+    record.error = exchange.error.clone();
+    record.bytes_received = received_bytes(exchange);
+    record.bytes_sent = exchange.sent_bytes;
+    record.request_messages = exchange.request_body.as_ref().map_or(0, |body| body.messages());
+    record.response_messages = exchange.sent_messages;
+    record.duration = exchange.started.elapsed();
+    record.response_duration = exchange.first_byte.map(|at| at.duration_since(exchange.started));
+    record
+}
+
+fn upstream(exchange: &State) -> UpstreamRecord {
+    let facts = exchange.facts.as_ref();
+    UpstreamRecord {
+        endpoint: exchange.host.as_ref().map(|host| host.endpoint.clone()),
+        remote_address: exchange.host.as_ref().map(|host| host.address),
+        local_address: facts.and_then(|facts| facts.local),
+        protocol: facts.map(|facts| if facts.is_http2 { Protocol::Http2 } else { Protocol::Http11 }),
+        tls: facts.and_then(|facts| facts.handshake.as_ref()).map(tls_record),
+        transport_failure: exchange.transport_failure.clone(),
+        attempts: exchange.attempts,
+    }
+}
+
+fn protocol(version: Version) -> Protocol {
+    match version {
+        Version::HTTP_10 | Version::HTTP_09 => Protocol::Http10,
+        Version::HTTP_2 | Version::HTTP_3 => Protocol::Http2,
+        _ => Protocol::Http11,
+    }
+}
+
+/// The value of a header that the configuration writes with operators.
+pub(crate) fn format(exchange: &State, pieces: &[LogPiece]) -> String {
+    access_log::render_pieces(pieces, &record(exchange))
+}
+

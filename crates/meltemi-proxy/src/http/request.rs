@@ -1,0 +1,165 @@
+//! Builds the request that goes upstream.
+
+use std::sync::Arc;
+
+use http::header::{self, HeaderValue};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, Request, Uri, Version};
+use meltemi_proxy_core::runtime::{PeerMetadataMethod, WeightedCluster};
+use meltemi_proxy_core::{headers, rewrite};
+
+use super::attempt;
+use super::body::{ReplaySource, RequestBody};
+use super::exchange::Exchange;
+use super::forward::Matched;
+use super::headers::{ATTEMPT_COUNT, EXPECTED_TIMEOUT, ORIGINAL_PATH, PEER_METADATA, PEER_METADATA_ID, X_FORWARDED_HOST};
+use super::record;
+use crate::upstream::{PoolProtocol, Upstream};
+
+/// Gives each attempt its body.
+pub(crate) enum BodySource {
+    Empty,
+    Stream(Arc<ReplaySource>),
+}
+
+impl BodySource {
+    pub(crate) fn body(&self) -> RequestBody {
+        match self {
+            Self::Empty => RequestBody::Empty,
+            Self::Stream(source) => source.attempt(),
+        }
+    }
+}
+
+/// Builds the request of one attempt.
+pub(crate) fn build(
+    exchange: &Exchange,
+    to: &attempt::Target<'_>,
+    protocol: PoolProtocol,
+    body: RequestBody,
+) -> Request<RequestBody> {
+    let attempt::Target { matched, action, weighted, upstream, host } = *to;
+    let head = &exchange.head;
+    let mut map = head.headers.clone();
+    headers::remove_hop_by_hop(&mut map);
+    let view = head.view();
+    let path = rewrite::path(&matched.route, action, &view);
+    let authority = rewrite::authority(action, weighted, &view, &host.endpoint.hostname);
+    if let Some(rewritten) = &path
+        && let Ok(original) = HeaderValue::from_str(&head.path)
+        && !rewritten.is_empty()
+    {
+        map.insert(ORIGINAL_PATH, original);
+    }
+    if authority.is_some()
+        && action.append_x_forwarded_host
+        && let Ok(original) = HeaderValue::from_str(&head.authority)
+    {
+        map.append(X_FORWARDED_HOST, original);
+    }
+    let mut target = Target {
+        path: path.unwrap_or_else(|| head.path.clone()),
+        authority: authority.unwrap_or_else(|| head.authority.clone()),
+    };
+    mutate(exchange, matched, weighted, &mut map, &mut target);
+    introduce(exchange, matched, upstream, &mut map);
+    if let Some(timeout) = action.timeout
+        && !exchange.connection.manager.router.suppress_envoy_headers
+    {
+        map.insert(EXPECTED_TIMEOUT, HeaderValue::from(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)));
+    }
+    if let Some(kind) = &head.upgrade
+        && let Ok(kind) = HeaderValue::from_str(kind)
+    {
+        map.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        map.insert(header::UPGRADE, kind);
+    }
+    finish(head.method.clone(), head.scheme, target, map, protocol, body)
+}
+
+struct Target {
+    path: String,
+    authority: String,
+}
+
+/// Header operations of weighted cluster, route, virtual host and route configuration, the most specific first unless the
+/// configuration turns the order around.
+fn mutate(
+    exchange: &Exchange,
+    matched: &Matched,
+    weighted: Option<&WeightedCluster>,
+    map: &mut HeaderMap,
+    target: &mut Target,
+) {
+    let mut levels = vec![
+        weighted.map(|weighted| &weighted.request_headers),
+        Some(&matched.route.request_headers),
+        Some(&matched.host.request_headers),
+        Some(&matched.config.request_headers),
+    ];
+    if matched.config.most_specific_header_mutations_wins {
+        levels.reverse();
+    }
+    for mutations in levels.into_iter().flatten().filter(|mutations| !mutations.is_empty()) {
+        let format = |pieces: &[_]| record::format(exchange, pieces);
+        let pseudo = headers::apply(mutations, map, &format);
+        if let Some(path) = pseudo.path {
+            target.path = path;
+        }
+        if let Some(authority) = pseudo.authority {
+            target.authority = authority;
+        }
+    }
+}
+
+/// Says who we are, and how often we have tried.
+fn introduce(exchange: &Exchange, matched: &Matched, upstream: &Upstream, map: &mut HeaderMap) {
+    let own = &exchange.connection.worker.shared.telemetry.own;
+    let exchanges = exchange.connection.plan.peer_metadata.as_deref();
+    let propagates = exchanges.is_some_and(|exchanges| {
+        exchanges.upstream_propagation.iter().any(|method| match method {
+            PeerMetadataMethod::IstioHeaders { skip_external_clusters } => !(*skip_external_clusters && upstream.config.external),
+            PeerMetadataMethod::WorkloadDiscovery | PeerMetadataMethod::Baggage => false,
+        })
+    });
+    if propagates {
+        map.insert(PEER_METADATA_ID, own.id.clone());
+        map.insert(PEER_METADATA, own.header.clone());
+    }
+    if matched.host.include_request_attempt_count {
+        map.insert(ATTEMPT_COUNT, HeaderValue::from(exchange.attempts));
+    }
+}
+
+fn finish(
+    method: http::Method,
+    scheme: &str,
+    target: Target,
+    mut map: HeaderMap,
+    protocol: PoolProtocol,
+    body: RequestBody,
+) -> Request<RequestBody> {
+    let path = PathAndQuery::try_from(target.path).unwrap_or_else(|_| PathAndQuery::from_static("/"));
+    let mut parts = http::uri::Parts::default();
+    parts.path_and_query = Some(path);
+    let version = match protocol {
+        PoolProtocol::Http2 => {
+            parts.authority = Authority::try_from(target.authority).ok();
+            parts.scheme = if parts.authority.is_some() { Scheme::try_from(scheme).ok() } else { None };
+            Version::HTTP_2
+        }
+        PoolProtocol::Http11 => {
+            if let Ok(host) = HeaderValue::try_from(target.authority) {
+                map.insert(header::HOST, host);
+            }
+            Version::HTTP_11
+        }
+    };
+    let uri = Uri::from_parts(parts).unwrap_or_default();
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = uri;
+    *request.version_mut() = version;
+    *request.headers_mut() = map;
+    request
+}

@@ -1,0 +1,377 @@
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use meltemi_proxy_core::runtime::{HttpCodec, HttpConnectionManager};
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::exchange::SeriesMemo;
+use super::filters::FilterPlan;
+use crate::downstream::Downstream;
+use crate::drain::{ConnectionEnd, Phase};
+use crate::io::{Replay, Transport};
+use crate::listener::inspect::Spoken;
+use crate::listener::sniff::{Inspection, sniff};
+use crate::telemetry::peer::PeerMemo;
+use crate::worker::Worker;
+
+/// How often a connection looks at itself: an unfinished head seen twice in a row ends it, an idle time-out is noticed.
+const WATCH_INTERVAL: Duration = Duration::from_secs(15);
+/// Streams of one downstream HTTP/2 connection when the listener sets no limit.
+const DEFAULT_MAX_STREAMS: u32 = 1024;
+
+/// An HTTP connection of a downstream: what its exchanges share.
+pub(crate) struct HttpConnection {
+    pub(crate) worker: Arc<Worker>,
+    pub(crate) downstream: Arc<Downstream>,
+    pub(crate) manager: Arc<HttpConnectionManager>,
+    pub(crate) end: ConnectionEnd,
+    pub(crate) peers: PeerMemo,
+    pub(crate) upstream_peers: PeerMemo,
+    pub(crate) series: SeriesMemo,
+    pub(crate) activity: Activity,
+    pub(crate) plan: FilterPlan,
+}
+
+/// Whether the connection is at work, for time-outs.
+#[derive(Debug)]
+pub(crate) struct Activity {
+    in_flight: AtomicUsize,
+    exchanges: AtomicU64,
+    read_bytes: Arc<AtomicU64>,
+    /// What had been read when the last exchange began: bytes beyond it belong to an unfinished head.
+    read_at_head: AtomicU64,
+    idle_since: Mutex<Instant>,
+}
+
+impl Activity {
+    fn new() -> Self {
+        Self {
+            in_flight: AtomicUsize::new(0),
+            exchanges: AtomicU64::new(0),
+            read_bytes: Arc::default(),
+            read_at_head: AtomicU64::new(0),
+            idle_since: Mutex::new(Instant::now()),
+        }
+    }
+
+    pub(crate) fn begin(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.exchanges.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn end(&self) {
+        if self.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.read_at_head.store(self.read_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
+            *self.idle_since.lock() = Instant::now();
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) == 0
+    }
+
+    fn has_partial_head(&self) -> bool {
+        self.is_idle() && self.read_bytes.load(Ordering::Relaxed) > self.read_at_head.load(Ordering::Relaxed)
+    }
+}
+
+/// Serves HTTP on a downstream connection to its end.
+pub(crate) async fn serve(
+    worker: &Arc<Worker>,
+    downstream: Arc<Downstream>,
+    manager: Arc<HttpConnectionManager>,
+    transport: Transport,
+) {
+    worker.shared.telemetry.counters.downstream_connections.add(1);
+    let Some((is_http2, transport)) = choose_codec(&downstream, &manager, transport).await else { return };
+    let plan = FilterPlan::new(&manager);
+    let connection = Arc::new(HttpConnection {
+        worker: worker.clone(),
+        downstream,
+        manager,
+        end: ConnectionEnd::default(),
+        peers: PeerMemo::default(),
+        upstream_peers: PeerMemo::default(),
+        series: SeriesMemo::default(),
+        activity: Activity::new(),
+        plan,
+    });
+    let io = TokioIo::new(Metered { transport, read: connection.activity.read_bytes.clone() });
+    if is_http2 {
+        serve_http2(connection, io).await;
+    } else {
+        serve_http1(connection, io).await;
+    }
+}
+
+/// HTTP/2 by ALPN or by its preface, HTTP/1 else (Envoy `codec_type` AUTO).
+async fn choose_codec(
+    downstream: &Downstream,
+    manager: &HttpConnectionManager,
+    transport: Transport,
+) -> Option<(bool, Transport)> {
+    match manager.codec {
+        HttpCodec::Http1 => return Some((false, transport)),
+        HttpCodec::Http2 => return Some((true, transport)),
+        HttpCodec::Auto => {}
+    }
+    if let Some(handshake) = &downstream.handshake {
+        return Some((handshake.alpn_str() == "h2", transport));
+    }
+    match (&downstream.arrival.spoken, transport) {
+        (Spoken::Http2, transport) => Some((true, transport)),
+        (Spoken::Http10 | Spoken::Http11, transport) => Some((false, transport)),
+        (_, Transport::Plain(replay)) => {
+            // The listener did not inspect: the port is declared HTTP, so the client speaks first.
+            let mut socket = crate::io::Socket::boxed(replay);
+            let inspection =
+                Inspection { tls: false, http: true, timeout: Some(WATCH_INTERVAL), continue_on_timeout: false };
+            let (spoken, prefix) = sniff(&mut socket, inspection).await.ok()?;
+            Some((spoken == Spoken::Http2, Transport::Plain(Replay::new(prefix, socket))))
+        }
+        (_, transport) => Some((false, transport)),
+    }
+}
+
+type Io = TokioIo<Metered>;
+
+async fn serve_http1(connection: Arc<HttpConnection>, io: Io) {
+    let service = {
+        let connection = connection.clone();
+        service_fn(move |request: Request<Incoming>| super::exchange::answer(connection.clone(), request))
+    };
+    let manager = &connection.manager;
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_headers(manager.max_request_headers_count)
+        .max_buf_size(manager.max_request_headers_bytes.max(8192));
+    if manager.http1.preserve_header_case {
+        builder.preserve_header_case(true);
+    }
+    let serving = builder.serve_connection(io, service).with_upgrades();
+    let mut serving = std::pin::pin!(serving);
+    let mut watch = Watch::new(&connection);
+    let mut shut = false;
+    loop {
+        tokio::select! {
+            biased;
+            result = serving.as_mut() => {
+                if let Err(error) = result {
+                    tracing::debug!(id = connection.downstream.id, %error, "downstream connection ended");
+                }
+                return;
+            }
+            event = watch.next(&connection) => match event {
+                Event::Announced => {}
+                Event::CloseIdle if shut => return,
+                Event::CloseIdle => {
+                    shut = true;
+                    serving.as_mut().graceful_shutdown();
+                }
+                Event::CloseNow => return,
+            },
+        }
+    }
+}
+
+async fn serve_http2(connection: Arc<HttpConnection>, io: Io) {
+    let service = {
+        let connection = connection.clone();
+        service_fn(move |request: Request<Incoming>| super::exchange::answer(connection.clone(), request))
+    };
+    let manager = &connection.manager;
+    let header_limit = u32::try_from(manager.max_request_headers_bytes).unwrap_or(u32::MAX);
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(manager.http2.max_concurrent_streams.unwrap_or(DEFAULT_MAX_STREAMS).min(DEFAULT_MAX_STREAMS))
+        .initial_stream_window_size(
+            manager.http2.initial_stream_window_bytes.unwrap_or(super::H2_STREAM_WINDOW_BYTES).min(super::H2_STREAM_WINDOW_BYTES),
+        )
+        .initial_connection_window_size(super::H2_CONNECTION_WINDOW_BYTES)
+        .max_header_list_size(header_limit);
+    if let Some(interval) = manager.http2.keepalive_interval {
+        builder.keep_alive_interval(interval);
+        builder.keep_alive_timeout(manager.http2.keepalive_timeout.unwrap_or(WATCH_INTERVAL));
+    }
+    let serving = builder.serve_connection(io, service);
+    let mut serving = std::pin::pin!(serving);
+    let mut watch = Watch::new(&connection);
+    loop {
+        tokio::select! {
+            biased;
+            result = serving.as_mut() => {
+                if let Err(error) = result {
+                    tracing::debug!(id = connection.downstream.id, %error, "downstream connection ended");
+                }
+                return;
+            }
+            event = watch.next(&connection) => match event {
+                // GOAWAY names the last stream taken, so nothing that is on its way is lost.
+                Event::Announced | Event::CloseIdle => serving.as_mut().graceful_shutdown(),
+                Event::CloseNow => return,
+            },
+        }
+    }
+}
+
+enum Event {
+    /// The connection is to end after its exchanges.
+    Announced,
+    CloseIdle,
+    CloseNow,
+}
+
+/// Looks out for what ends a connection from outside: drain, a replaced filter chain, time.
+struct Watch {
+    phase: tokio::sync::watch::Receiver<Phase>,
+    config: tokio::sync::watch::Receiver<u64>,
+    tick: tokio::time::Interval,
+    announced_at: Option<Instant>,
+    started: Instant,
+    partial_at: Option<u64>,
+}
+
+impl Watch {
+    fn new(connection: &HttpConnection) -> Self {
+        let shared = &connection.worker.shared;
+        let mut tick = tokio::time::interval_at(Instant::now() + WATCH_INTERVAL, WATCH_INTERVAL);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut phase = shared.drain.watch();
+        phase.mark_changed();
+        Self {
+            phase,
+            config: shared.store.watch(),
+            tick,
+            announced_at: None,
+            started: Instant::now(),
+            partial_at: None,
+        }
+    }
+
+    /// Cancel-safe: every branch only waits.
+    async fn next(&mut self, connection: &HttpConnection) -> Event {
+        loop {
+            tokio::select! {
+                Ok(()) = self.phase.changed() => {}
+                Ok(()) = self.config.changed() => {}
+                _ = self.tick.tick() => {
+                    if let Some(event) = self.look(connection) {
+                        return event;
+                    }
+                    continue;
+                }
+            }
+            if let Some(event) = self.changed(connection) {
+                return event;
+            }
+        }
+    }
+
+    /// What a new phase or a new configuration means for the connection.
+    fn changed(&mut self, connection: &HttpConnection) -> Option<Event> {
+        let phase = *self.phase.borrow_and_update();
+        self.config.mark_unchanged();
+        let downstream = &connection.downstream;
+        let store = &connection.worker.shared.store;
+        match phase {
+            Phase::Closing => {
+                connection.end.announce();
+                Some(Event::CloseIdle)
+            }
+            _ if self.announced_at.is_some() => None,
+            Phase::Draining => Some(self.announce(connection)),
+            Phase::Serving if store.is_in_force(&downstream.listener.name, downstream.chain_fingerprint) => None,
+            Phase::Serving => Some(self.announce(connection)),
+        }
+    }
+
+    fn announce(&mut self, connection: &HttpConnection) -> Event {
+        connection.end.announce();
+        self.announced_at.get_or_insert_with(Instant::now);
+        Event::Announced
+    }
+
+    fn look(&mut self, connection: &HttpConnection) -> Option<Event> {
+        let activity = &connection.activity;
+        if let Some(at) = self.announced_at
+            && at.elapsed() >= connection.worker.shared.drain_time
+        {
+            return Some(Event::CloseIdle);
+        }
+        let too_old = connection.manager.max_connection_duration.is_some_and(|max| self.started.elapsed() >= max);
+        if too_old && self.announced_at.is_none() {
+            return Some(self.announce(connection));
+        }
+        let exchanges = activity.exchanges.load(Ordering::Relaxed);
+        if activity.has_partial_head() {
+            if self.partial_at == Some(exchanges) {
+                return Some(Event::CloseNow);
+            }
+            self.partial_at = Some(exchanges);
+            return None;
+        }
+        self.partial_at = None;
+        let limit = connection.manager.idle_timeout?;
+        let idle = activity.is_idle() && activity.idle_since.lock().elapsed() >= limit;
+        idle.then_some(Event::CloseIdle)
+    }
+}
+
+/// Counts what is read.
+pub(crate) struct Metered {
+    transport: Transport,
+    read: Arc<AtomicU64>,
+}
+
+impl AsyncRead for Metered {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut this.transport).poll_read(cx, buf);
+        let read = buf.filled().len() - before;
+        if read > 0 {
+            this.read.fetch_add(read as u64, Ordering::Relaxed);
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Metered {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().transport).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().transport).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.transport.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().transport).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().transport).poll_shutdown(cx)
+    }
+}

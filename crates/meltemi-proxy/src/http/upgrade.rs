@@ -1,0 +1,45 @@
+//! Upgraded connections: after the upstream's 101 both sides' bytes are copied as they are. Not a byte of the client passes
+//! before that answer.
+
+use http::Response;
+use http::response::Parts;
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+
+use super::body::ResponseBody;
+use super::exchange::Exchange;
+use crate::tcp::copy::copy_bidirectional;
+use crate::upstream::Lease;
+
+/// Hands the 101 on and starts the tunnel.
+pub(crate) fn tunnel(
+    mut exchange: Exchange,
+    parts: Parts,
+    body: Incoming,
+    lease: Lease,
+    downstream: OnUpgrade,
+) -> Response<ResponseBody> {
+    let mut answer = Response::from_parts(parts.clone(), body);
+    let upstream = hyper::upgrade::on(&mut answer);
+    let idle = exchange.connection.manager.stream_idle_timeout;
+    tokio::spawn(async move {
+        let _lease = lease;
+        let (downstream, upstream) = match tokio::try_join!(downstream, upstream) {
+            Ok(both) => both,
+            Err(error) => {
+                tracing::debug!(%error, "upgrade failed");
+                return;
+            }
+        };
+        let (mut downstream, mut upstream) = (TokioIo::new(downstream), TokioIo::new(upstream));
+        let (copied, result) = copy_bidirectional(&mut downstream, &mut upstream, idle, |_| ()).await;
+        if let Err(error) = result {
+            tracing::debug!(%error, "tunnel ended");
+        }
+        exchange.sent(copied.to_downstream, 0);
+        exchange.tunnelled_bytes = copied.to_upstream;
+        exchange.complete();
+    });
+    Response::from_parts(parts, ResponseBody::Empty)
+}

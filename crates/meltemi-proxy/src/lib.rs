@@ -1,0 +1,35 @@
+//! The sidecar proxy: certificates, xDS client, captured traffic, telemetry and admin interface in one process.
+//!
+//! ```text
+//! bootstrap -> certificates ----------------------.
+//!          \-> control link (xDS) -> config -------+-> listener -> downstream -> http | tcp -> upstream
+//!                                                   \-> telemetry, admin, status
+//! ```
+//!
+//! Decisions are made in `meltemi-proxy-core`; this crate does the I/O. It knows no Kubernetes object and no Istio resource:
+//! the control plane's half of the mesh is met only as xDS on the wire.
+
+mod admin;
+mod app;
+pub mod applets;
+mod bootstrap;
+mod certificates;
+mod config;
+mod control_channel;
+mod control_link;
+mod downstream;
+mod drain;
+mod http;
+mod io;
+mod listener;
+mod status;
+mod tcp;
+mod telemetry;
+mod upstream;
+mod worker;
+
+#[cfg(test)]
+mod tests;
+
+pub use app::sidecar;
+pub use bootstrap::{AppMetrics, Bootstrap, Paths};

@@ -1,0 +1,8 @@
+//! TCP through the proxy: pick a cluster and a host, connect, copy bytes both ways.
+
+pub(crate) mod copy;
+mod metadata_exchange;
+mod record;
+mod serve;
+
+pub(crate) use serve::serve;

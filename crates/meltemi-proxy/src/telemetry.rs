@@ -1,0 +1,117 @@
+//! What the proxy tells of its traffic: metrics, access log, evidence of TLS.
+
+pub(crate) mod access_log;
+pub(crate) mod labels;
+pub(crate) mod peer;
+pub(crate) mod series;
+pub(crate) mod tls;
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use access_log::LogSink;
+use labels::Service;
+use meltemi_pki::HandshakeInfo;
+use meltemi_proxy_core::runtime::Cluster;
+use series::{Counter, Family, HttpSeries, TcpSeries};
+
+/// All telemetry of the process, shared by its workers.
+pub(crate) struct Telemetry {
+    pub(crate) own: peer::Own,
+    pub(crate) http: Family<HttpSeries>,
+    pub(crate) tcp: Family<TcpSeries>,
+    pub(crate) counters: Counters,
+    pub(crate) tls: Arc<tls::Evidence>,
+    pub(crate) log: LogSink,
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $field:ident => $name:literal,)*) => {
+        /// Counters of the process without labels.
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters {
+            $($(#[$doc])* pub(crate) $field: Counter,)*
+        }
+
+        impl Counters {
+            fn all(&self) -> Vec<(&'static str, &Counter)> {
+                vec![$(($name, &self.$field),)*]
+            }
+        }
+    };
+}
+
+counters! {
+    no_filter_chain => "envoy_listener_no_filter_chain_match",
+    downstream_handshake_failures => "envoy_listener_ssl_connection_error",
+    downstream_connections => "envoy_http_downstream_cx_total",
+    downstream_requests => "envoy_http_downstream_rq_total",
+    refused_requests => "meltemi_refused_requests_total",
+    panics => "meltemi_panics_total",
+    certificates => "istio_agent_cert_renewals_total",
+    control_connections => "istio_agent_xds_connections_total",
+    control_failures => "istio_agent_istiod_connection_failures",
+    applied_updates => "istio_agent_xds_proxy_responses",
+    rejected_resources => "istio_agent_xds_rejected_resources_total",
+    scrapes => "istio_agent_scrapes_total",
+    scrape_failures => "istio_agent_scrape_failures_total",
+}
+
+impl Telemetry {
+    pub(crate) fn new(own: peer::Own, log: LogSink) -> Self {
+        Self {
+            own,
+            http: Family::default(),
+            tcp: Family::default(),
+            counters: Counters::default(),
+            tls: Arc::default(),
+            log,
+        }
+    }
+
+    /// Appends every series of the proxy's own in the text exposition format.
+    pub(crate) fn encode(&self, out: &mut String) {
+        self.http.encode(out);
+        self.tcp.encode(out);
+        for (name, counter) in self.counters.all() {
+            put(out, name, "counter", "", counter.get());
+        }
+        put(out, "meltemi_access_log_dropped_total", "counter", "", self.log.dropped());
+    }
+}
+
+/// The service that a cluster stands for; inbound clusters that name none stand for the workload itself.
+pub(crate) fn destination_service<'a>(
+    cluster: Option<&'a Cluster>,
+    name: Option<&'a str>,
+    own: Option<&'a peer::Workload>,
+) -> Service<'a> {
+    if let Some(service) = cluster.and_then(|cluster| cluster.services.first()) {
+        return Service { host: &service.host, name: &service.name, namespace: &service.namespace };
+    }
+    let name = name.unwrap_or_default();
+    match own {
+        Some(own) => Service { host: "", name: &own.canonical_name, namespace: &own.namespace },
+        // Istio: passthrough and black hole are their own services.
+        None => Service { host: name, name, namespace: "" },
+    }
+}
+
+/// `connection_security_policy`: only the destination knows what it received.
+pub(crate) fn security(inbound: bool, handshake: Option<&HandshakeInfo>) -> &'static str {
+    match (inbound, tls::mode(handshake)) {
+        (false, _) => "unknown",
+        (true, "mtls") => "mutual_tls",
+        (true, _) => "none",
+    }
+}
+
+/// Appends one sample with its type line.
+pub(crate) fn put(out: &mut String, name: &str, kind: &str, labels: &str, value: impl std::fmt::Display) {
+    let result = if labels.is_empty() {
+        writeln!(out, "# TYPE {name} {kind}\n{name} {value}")
+    } else {
+        writeln!(out, "# TYPE {name} {kind}\n{name}{{{labels}}} {value}")
+    };
+    debug_assert!(result.is_ok(), "a String takes every write");
+}

@@ -1,0 +1,232 @@
+//! Connects to a host: socket, TLS in the host's context, and for HTTP a lease from the worker's pools.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use meltemi_pki::HandshakeInfo;
+use meltemi_proxy_core::error::ResetReason;
+use meltemi_proxy_core::alpn;
+use meltemi_proxy_core::runtime::{AlpnOverrides, AlpnProtocol, CertificateSource};
+use tokio_rustls::TlsConnector;
+
+use super::cluster::{Slot, Upstream};
+use super::connection::{self, ConnectionFacts};
+use super::host::{ActiveConnection, Host, HostTls};
+use super::pool::{Lease, PoolKey, PoolProtocol};
+use crate::io::{Replay, Socket, Transport};
+use crate::listener::socket::{self, UpstreamSocketOptions};
+use crate::telemetry::tls::Row;
+use crate::worker::{Shared, Worker};
+
+/// Why there is no connection.
+#[derive(Debug, Clone)]
+pub(crate) struct ConnectError {
+    pub(crate) reason: ResetReason,
+    /// For people: what the transport said.
+    pub(crate) failure: Option<String>,
+}
+
+impl ConnectError {
+    fn new(reason: ResetReason, failure: impl ToString) -> Self {
+        Self { reason, failure: Some(failure.to_string()) }
+    }
+}
+
+/// What a TLS handshake offers.
+#[derive(Clone, Default)]
+pub(crate) enum Alpn {
+    #[default]
+    OfTheCluster,
+    These(Arc<[Arc<str>]>),
+    /// As the request's filter says (`istio.alpn`).
+    Overridden(Arc<AlpnOverrides>, AlpnProtocol),
+}
+
+/// What a connection is asked to be.
+#[derive(Clone, Default)]
+pub(crate) struct Wish {
+    pub(crate) alpn: Alpn,
+    /// The server name of clusters with `auto_sni`.
+    pub(crate) server_name: Option<Arc<str>>,
+}
+
+/// A connection with what keeps it counted.
+pub(crate) struct Connected {
+    pub(crate) transport: Transport,
+    pub(crate) facts: Arc<ConnectionFacts>,
+    pub(crate) guard: ConnectedGuard,
+}
+
+/// Lives as long as the connection.
+pub(crate) struct ConnectedGuard {
+    _connection: ActiveConnection,
+    _slot: Slot,
+    _row: Row,
+}
+
+/// Opens a connection to `host`, within the cluster's connect timeout, TLS included.
+pub(crate) async fn connect(
+    shared: &Shared,
+    upstream: &Upstream,
+    host: &Host,
+    wish: &Wish,
+    protocol: Option<PoolProtocol>,
+) -> Result<Connected, ConnectError> {
+    let limit = upstream.thresholds(false).max_connections;
+    let slot = Slot::take(&upstream.stats, |stats| &stats.active_connections, limit)
+        .ok_or(ConnectError { reason: ResetReason::Overflow, failure: None })?;
+    let timeout = upstream.config.connect_timeout;
+    let result = match tokio::time::timeout(timeout, connect_unbounded(shared, upstream, host, wish)).await {
+        Ok(result) => result,
+        Err(_) => Err(ConnectError { reason: ResetReason::ConnectionTimeout, failure: None }),
+    };
+    match result {
+        Ok((transport, mut facts)) => {
+            facts.is_http2 = protocol == Some(PoolProtocol::Http2);
+            let row = evidence(shared, upstream, host, facts.handshake.as_ref());
+            let guard =
+                ConnectedGuard { _connection: ActiveConnection::new(&host.state), _slot: slot, _row: row };
+            Ok(Connected { transport, facts: Arc::new(facts), guard })
+        }
+        Err(error) => {
+            host.state.connect_failures.add(1);
+            let text = error.failure.clone().unwrap_or_else(|| error.reason.as_str().to_owned());
+            let mode = host.tls.as_ref().map_or("plaintext", |tls| wanted_mode(tls));
+            shared.telemetry.tls.upstream_failed(&upstream.config.name, &host.address.to_string(), mode, text);
+            Err(error)
+        }
+    }
+}
+
+fn wanted_mode(tls: &HostTls) -> &'static str {
+    if matches!(tls.context.certificate, Some(CertificateSource::Sds(_))) { "mtls" } else { "tls" }
+}
+
+fn evidence(shared: &Shared, upstream: &Upstream, host: &Host, handshake: Option<&HandshakeInfo>) -> Row {
+    shared.telemetry.tls.upstream(&upstream.config.name, &host.address.to_string(), handshake)
+}
+
+async fn connect_unbounded(
+    shared: &Shared,
+    upstream: &Upstream,
+    host: &Host,
+    wish: &Wish,
+) -> Result<(Transport, ConnectionFacts), ConnectError> {
+    if is_own(shared, host.address) {
+        return Err(ConnectError::new(ResetReason::LocalConnectionFailure, "the destination is this proxy itself"));
+    }
+    let options = UpstreamSocketOptions { mark: shared.socket_mark, source: source_for(upstream, host.address) };
+    let stream = socket::connect(host.address, options)
+        .await
+        .map_err(|error| ConnectError::new(ResetReason::RemoteConnectionFailure, error))?;
+    let local = stream.local_addr().ok();
+    let replay = Replay::from(Socket::Tcp(stream));
+    let Some(tls) = &host.tls else {
+        return Ok((Transport::Plain(replay), ConnectionFacts { local, handshake: None, is_http2: false }));
+    };
+    let (transport, handshake) = secure(shared, host, tls, wish, replay)
+        .await
+        .map_err(|error| ConnectError::new(ResetReason::RemoteConnectionFailure, error))?;
+    Ok((transport, ConnectionFacts { local, handshake: Some(handshake), is_http2: false }))
+}
+
+async fn secure(
+    shared: &Shared,
+    host: &Host,
+    tls: &HostTls,
+    wish: &Wish,
+    replay: Replay,
+) -> Result<(Transport, HandshakeInfo), String> {
+    let failed = |error: &dyn std::fmt::Display| format!("TLS_error:|{error}");
+    let alpn = match &wish.alpn {
+        Alpn::OfTheCluster => None,
+        Alpn::These(protocols) => Some(protocols),
+        Alpn::Overridden(overrides, protocol) => Some(alpn::for_upstream(Some(overrides), *protocol, &tls.context)),
+    };
+    let setup = shared.tls.client(&tls.context, tls.fingerprint, alpn).map_err(|error| {
+        let error = anyhow::Error::new(error);
+        failed(&format!("{error:#}"))
+    })?;
+    let name = match (&tls.context.sni, &wish.server_name) {
+        (Some(sni), _) => sni.to_string(),
+        (None, Some(name)) => name.to_string(),
+        (None, None) if tls.context.auto_host_sni && !host.endpoint.hostname.is_empty() => {
+            host.endpoint.hostname.to_string()
+        }
+        (None, None) => host.address.ip().to_string(),
+    };
+    let name = meltemi_pki::server_name(&name).map_err(|error| failed(&error))?;
+    let stream = TlsConnector::from(setup.config).connect(name, replay).await.map_err(|error| {
+        let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        match cause {
+            Some(cause) => failed(&meltemi_pki::explain(cause)),
+            None => failed(&error),
+        }
+    })?;
+    let state = stream.get_ref().1;
+    let now = SystemTime::now();
+    let handshake = if setup.mesh {
+        HandshakeInfo::new(state, setup.local.as_ref(), now)
+    } else {
+        HandshakeInfo::without_peer(state, setup.local.as_ref(), now)
+    };
+    let handshake = handshake.map_err(|error| failed(&error))?;
+    Ok((Transport::Tls(Box::new(stream.into())), handshake))
+}
+
+/// Inbound passthrough comes from 127.0.0.6, which the capture rules let through. Elsewhere the kernel chooses.
+fn source_for(upstream: &Upstream, _to: SocketAddr) -> Option<std::net::IpAddr> {
+    upstream.config.source_address.filter(|source| !source.is_unspecified())
+}
+
+/// Whether the address is one of the ports that captured connections are redirected to: a loop.
+fn is_own(shared: &Shared, address: SocketAddr) -> bool {
+    let own = socket::is_loopback(address.ip()) || shared.own_ips.contains(&address.ip());
+    own && shared.own_ports.contains(&address.port())
+}
+
+/// Gets a connection for one HTTP request: an idle or shared one, or a new one.
+pub(crate) async fn lease(
+    worker: &Worker,
+    upstream: &Upstream,
+    host: &Host,
+    protocol: PoolProtocol,
+    wish: &Wish,
+    fresh: bool,
+) -> Result<Lease, ConnectError> {
+    let key = PoolKey {
+        cluster: upstream.config.name.clone(),
+        address: host.address,
+        tls: host.fingerprint(),
+        protocol,
+        source: upstream.config.source_address,
+        server_name: wish.server_name.clone(),
+    };
+    let pool = worker.pools.get(&key, upstream.limits);
+    if protocol != PoolProtocol::Http2 {
+        if !fresh && let Some(lease) = pool.take_idle() {
+            return Ok(lease);
+        }
+        let connected = connect(&worker.shared, upstream, host, wish, Some(protocol)).await?;
+        let sender = connection::http1(connected.transport, connected.guard)
+            .await
+            .map_err(|error| ConnectError::new(ResetReason::ConnectionTermination, error))?;
+        return Ok(pool.lease_new_own(sender, connected.facts));
+    }
+    if let Some(lease) = pool.take_stream() {
+        return Ok(lease);
+    }
+    let _dialing = pool.dialing.lock().await;
+    if let Some(lease) = pool.take_stream() {
+        return Ok(lease);
+    }
+    let connected = connect(&worker.shared, upstream, host, wish, Some(protocol)).await?;
+    let (sender, streams) = tokio::time::timeout(HTTP2_HANDSHAKE_LIMIT, connection::http2(connected.transport, connected.guard))
+        .await
+        .map_err(|_| ConnectError { reason: ResetReason::ConnectionTimeout, failure: None })?
+        .map_err(|error| ConnectError::new(ResetReason::ConnectionTermination, error))?;
+    Ok(pool.lease_new_stream(sender, connected.facts, streams))
+}
+
+const HTTP2_HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);

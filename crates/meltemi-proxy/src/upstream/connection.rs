@@ -1,0 +1,87 @@
+//! Makes one connection to an upstream: socket, TLS, HTTP handshake.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use meltemi_pki::HandshakeInfo;
+
+use crate::http::body::RequestBody;
+use crate::io::Transport;
+
+/// What is fixed for the life of an upstream connection.
+#[derive(Debug, Default)]
+pub(crate) struct ConnectionFacts {
+    pub(crate) local: Option<SocketAddr>,
+    pub(crate) handshake: Option<HandshakeInfo>,
+    pub(crate) is_http2: bool,
+}
+
+/// Speaks HTTP/1 on `transport`; the connection lives in a task of the worker until either side closes it.
+pub(crate) async fn http1(
+    transport: Transport,
+    guard: impl Send + 'static,
+) -> hyper::Result<http1::SendRequest<RequestBody>> {
+    let (sender, connection) = http1::Builder::new()
+        .max_headers(crate::http::MAX_HEADERS)
+        .max_buf_size(crate::http::MAX_HEAD_BYTES)
+        .handshake(TokioIo::new(transport))
+        .await?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "upstream connection ended");
+        }
+        drop(guard);
+    });
+    Ok(sender)
+}
+
+/// Speaks HTTP/2 on `transport`; also hands out the peer's current stream limit.
+pub(crate) async fn http2(
+    transport: Transport,
+    guard: impl Send + 'static,
+) -> hyper::Result<(http2::SendRequest<RequestBody>, Arc<AtomicUsize>)> {
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(crate::http::H2_STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(crate::http::H2_CONNECTION_WINDOW_BYTES)
+        .handshake(TokioIo::new(transport))
+        .await?;
+    let max_streams = Arc::new(AtomicUsize::new(super::pool::DEFAULT_MAX_STREAMS));
+    let task = WatchedConnection { connection: Box::pin(connection), max_streams: max_streams.clone(), polls: 0 };
+    tokio::spawn(async move {
+        if let Err(error) = task.await {
+            tracing::debug!(%error, "upstream connection ended");
+        }
+        drop(guard);
+    });
+    Ok((sender, max_streams))
+}
+
+type H2Connection = http2::Connection<TokioIo<Transport>, RequestBody, TokioExecutor>;
+
+/// Publishes the peer's stream limit, which only the connection itself knows.
+struct WatchedConnection {
+    connection: Pin<Box<H2Connection>>,
+    max_streams: Arc<AtomicUsize>,
+    polls: u32,
+}
+
+impl Future for WatchedConnection {
+    type Output = hyper::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let polled = self.connection.as_mut().poll(cx);
+        self.polls = self.polls.wrapping_add(1);
+        // SETTINGS come first and rarely change; reading them takes a lock of the connection.
+        if self.polls < 8 || self.polls.is_multiple_of(64) {
+            self.max_streams.store(self.connection.current_max_send_streams(), Ordering::Relaxed);
+        }
+        polled
+    }
+}

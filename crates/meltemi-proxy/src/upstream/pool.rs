@@ -1,0 +1,319 @@
+//! HTTP connections to upstreams, kept per worker, endpoint, protocol and TLS context.
+//!
+//! A lease is one request's right to a connection. HTTP/1 leases own theirs and bring it back when the response has been
+//! read to its end; HTTP/2 leases share one until its streams are used up. A pool whose endpoint or TLS mode left the
+//! configuration is retired: requests in flight finish, nothing new starts on it.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{Hash, Hasher};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::connection::ConnectionFacts;
+use crate::http::body::RequestBody;
+
+/// Streams opened on one HTTP/2 connection before another is made, when the peer allows more (our secure default).
+pub(crate) const DEFAULT_MAX_STREAMS: usize = 100;
+/// Wait for an HTTP/1 connection to become reusable after its response ended before its request did.
+const SETTLE_LIMIT: Duration = Duration::from_secs(5);
+
+/// What must agree for two requests to share a connection: everything that decides where the bytes go and who reads them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PoolKey {
+    pub(crate) cluster: Arc<str>,
+    pub(crate) address: SocketAddr,
+    /// Fingerprint of the TLS context, 0 for plain text.
+    pub(crate) tls: u64,
+    pub(crate) protocol: PoolProtocol,
+    pub(crate) source: Option<IpAddr>,
+    /// Where the server name follows the request's authority.
+    pub(crate) server_name: Option<Arc<str>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum PoolProtocol {
+    Http11,
+    Http2,
+}
+
+impl Hash for PoolKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // The address tells nearly all keys apart; equality looks at the rest.
+        self.address.hash(state);
+        state.write_u64(self.tls);
+    }
+}
+
+/// Limits of a pool, from its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PoolLimits {
+    pub(crate) idle_timeout: Duration,
+    /// 0 for no limit.
+    pub(crate) max_requests_per_connection: u32,
+    pub(crate) max_streams: usize,
+}
+
+impl Default for PoolLimits {
+    fn default() -> Self {
+        Self {
+            idle_timeout: Duration::from_secs(3600),
+            max_requests_per_connection: 0,
+            max_streams: DEFAULT_MAX_STREAMS,
+        }
+    }
+}
+
+/// All pools of a worker.
+#[derive(Default)]
+pub(crate) struct Pools {
+    pools: Mutex<HashMap<PoolKey, Arc<Pool>>>,
+}
+
+impl Pools {
+    pub(crate) fn get(&self, key: &PoolKey, limits: PoolLimits) -> Arc<Pool> {
+        let mut pools = self.pools.lock();
+        if let Some(pool) = pools.get(key) {
+            return pool.clone();
+        }
+        let pool = Arc::new(Pool::new(limits));
+        pools.insert(key.clone(), pool.clone());
+        pool
+    }
+
+    /// Retires the pools that `live` no longer knows and closes connections that were idle too long.
+    pub(crate) fn sweep(&self, live: impl Fn(&PoolKey) -> bool) {
+        let mut pools = self.pools.lock();
+        pools.retain(|key, pool| {
+            let keep = live(key);
+            if keep {
+                pool.drop_idle();
+            } else {
+                pool.retire();
+            }
+            keep && !(pool.is_empty() && Arc::strong_count(pool) == 1)
+        });
+    }
+}
+
+/// The connections to one endpoint.
+pub(crate) struct Pool {
+    limits: PoolLimits,
+    idle: Mutex<VecDeque<Idle>>,
+    shared: Mutex<Vec<Arc<SharedConnection>>>,
+    /// Held while dialling HTTP/2, so that a burst of requests makes one connection.
+    pub(crate) dialing: tokio::sync::Mutex<()>,
+    retired: AtomicBool,
+}
+
+struct Idle {
+    connection: OwnConnection,
+    since: Instant,
+}
+
+/// An HTTP/1 connection.
+struct OwnConnection {
+    sender: http1::SendRequest<RequestBody>,
+    facts: Arc<ConnectionFacts>,
+    requests: u32,
+}
+
+/// An HTTP/2 connection.
+pub(crate) struct SharedConnection {
+    sender: http2::SendRequest<RequestBody>,
+    facts: Arc<ConnectionFacts>,
+    streams: AtomicUsize,
+    requests: AtomicUsize,
+    /// The peer's SETTINGS_MAX_CONCURRENT_STREAMS, kept up to date by the connection's task.
+    peer_max_streams: Arc<AtomicUsize>,
+}
+
+impl Pool {
+    fn new(limits: PoolLimits) -> Self {
+        Self {
+            limits,
+            idle: Mutex::default(),
+            shared: Mutex::default(),
+            dialing: tokio::sync::Mutex::default(),
+            retired: AtomicBool::new(false),
+        }
+    }
+
+    /// Takes the most recently used idle connection that is still open.
+    pub(crate) fn take_idle(self: &Arc<Self>) -> Option<Lease> {
+        let mut idle = self.idle.lock();
+        let oldest = Instant::now().checked_sub(self.limits.idle_timeout);
+        while let Some(Idle { connection, since }) = idle.pop_back() {
+            let expired = oldest.is_some_and(|oldest| since < oldest);
+            if !expired && connection.sender.is_ready() {
+                return Some(Lease::Own(OwnLease { connection, pool: self.clone(), reused: true }));
+            }
+        }
+        None
+    }
+
+    /// Takes a stream of an open HTTP/2 connection, if one has any left.
+    pub(crate) fn take_stream(&self) -> Option<Lease> {
+        let mut shared = self.shared.lock();
+        shared.retain(|connection| !connection.sender.is_closed());
+        let connection = shared.iter().find(|connection| connection.has_room(self.limits))?;
+        connection.streams.fetch_add(1, Ordering::Relaxed);
+        connection.requests.fetch_add(1, Ordering::Relaxed);
+        Some(Lease::Stream(StreamLease { connection: connection.clone(), reused: true }))
+    }
+
+    /// Leases a connection just made.
+    pub(crate) fn lease_new_own(
+        self: &Arc<Self>,
+        sender: http1::SendRequest<RequestBody>,
+        facts: Arc<ConnectionFacts>,
+    ) -> Lease {
+        let connection = OwnConnection { sender, facts, requests: 0 };
+        Lease::Own(OwnLease { connection, pool: self.clone(), reused: false })
+    }
+
+    /// Leases the first stream of a connection just made and shares the rest.
+    pub(crate) fn lease_new_stream(
+        &self,
+        sender: http2::SendRequest<RequestBody>,
+        facts: Arc<ConnectionFacts>,
+        peer_max_streams: Arc<AtomicUsize>,
+    ) -> Lease {
+        let connection = Arc::new(SharedConnection {
+            sender,
+            facts,
+            streams: AtomicUsize::new(1),
+            requests: AtomicUsize::new(1),
+            peer_max_streams,
+        });
+        if !self.retired.load(Ordering::Acquire) {
+            self.shared.lock().push(connection.clone());
+        }
+        Lease::Stream(StreamLease { connection, reused: false })
+    }
+
+    fn bring_back(self: &Arc<Self>, mut connection: OwnConnection) {
+        connection.requests += 1;
+        let used_up = self.limits.max_requests_per_connection != 0
+            && connection.requests >= self.limits.max_requests_per_connection;
+        if used_up || connection.sender.is_closed() {
+            return;
+        }
+        if connection.sender.is_ready() {
+            self.park(connection);
+            return;
+        }
+        // The response ended before the request did, or hyper has yet to take its turn.
+        let pool = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Ok(Ok(())) = tokio::time::timeout(SETTLE_LIMIT, connection.sender.ready()).await {
+                pool.park(connection);
+            }
+        });
+    }
+
+    fn park(&self, connection: OwnConnection) {
+        let mut idle = self.idle.lock();
+        if !self.retired.load(Ordering::Acquire) {
+            idle.push_back(Idle { connection, since: Instant::now() });
+        }
+    }
+
+    fn drop_idle(&self) {
+        let Some(oldest) = Instant::now().checked_sub(self.limits.idle_timeout) else { return };
+        self.idle.lock().retain(|idle| idle.since >= oldest && !idle.connection.sender.is_closed());
+    }
+
+    fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+        self.idle.lock().clear();
+        self.shared.lock().clear();
+    }
+
+    fn is_empty(&self) -> bool {
+        self.idle.lock().is_empty() && self.shared.lock().is_empty()
+    }
+}
+
+impl SharedConnection {
+    fn has_room(&self, limits: PoolLimits) -> bool {
+        let max = limits.max_streams.min(self.peer_max_streams.load(Ordering::Relaxed));
+        let used_up = limits.max_requests_per_connection != 0
+            && self.requests.load(Ordering::Relaxed) >= limits.max_requests_per_connection as usize;
+        !used_up && self.streams.load(Ordering::Relaxed) < max.max(1)
+    }
+}
+
+/// One request's hold on a connection. Dropped before [`Lease::finish`], an HTTP/1 connection is closed.
+pub(crate) enum Lease {
+    Own(OwnLease),
+    Stream(StreamLease),
+}
+
+pub(crate) struct OwnLease {
+    connection: OwnConnection,
+    pool: Arc<Pool>,
+    reused: bool,
+}
+
+pub(crate) struct StreamLease {
+    connection: Arc<SharedConnection>,
+    reused: bool,
+}
+
+impl Drop for StreamLease {
+    fn drop(&mut self) {
+        self.connection.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A request that got no response.
+#[derive(Debug)]
+pub(crate) struct SendError {
+    pub(crate) error: hyper::Error,
+    /// The request, when none of it was written.
+    pub(crate) unsent: Option<Box<Request<RequestBody>>>,
+}
+
+impl Lease {
+    /// Whether the connection carried a request before: its end may then be the peer's idle timeout.
+    pub(crate) fn is_reused(&self) -> bool {
+        match self {
+            Self::Own(lease) => lease.reused,
+            Self::Stream(lease) => lease.reused,
+        }
+    }
+
+    pub(crate) fn facts(&self) -> &Arc<ConnectionFacts> {
+        match self {
+            Self::Own(lease) => &lease.connection.facts,
+            Self::Stream(lease) => &lease.connection.facts,
+        }
+    }
+
+    /// Sends a request and waits for the response's head.
+    pub(crate) async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, SendError> {
+        let result = match self {
+            Self::Own(lease) => lease.connection.sender.try_send_request(request).await,
+            Self::Stream(lease) => lease.connection.sender.clone().try_send_request(request).await,
+        };
+        result.map_err(|mut failed| {
+            let unsent = failed.take_message().map(Box::new);
+            SendError { error: failed.into_error(), unsent }
+        })
+    }
+
+    /// Gives the connection back after the response was read to its end.
+    pub(crate) fn finish(self) {
+        if let Self::Own(OwnLease { connection, pool, .. }) = self {
+            pool.bring_back(connection);
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! rustls configurations made from compiled TLS contexts and the current credentials, kept until either changes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use meltemi_core::Identity;
+use meltemi_pki::{
+    ClientAuth, ClientTls, DnsClientTls, MinimumTls, ServerTls, TlsError, TrustBundle, WorkloadCertificate,
+};
+use meltemi_proxy_core::runtime::{
+    CertificateSource, DownstreamTls, SanMatcher, SanType, StringPattern, TlsVersion, TrustSource, UpstreamTls,
+};
+use parking_lot::Mutex;
+use rustls::{ClientConfig, ServerConfig};
+
+use crate::certificates::{CredentialStore, Credentials};
+
+/// Configurations kept at most of each kind; beyond it the cache starts over.
+const CACHE_LIMIT: usize = 4096;
+/// Where distributions keep the roots that TLS to the outside world trusts.
+const SYSTEM_ROOTS: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TlsSetupError {
+    #[error("the proxy has no certificate yet")]
+    NoCredentials,
+    #[error("the secret \"{0}\" is not known")]
+    UnknownSecret(Arc<str>),
+    #[error("a subject alternative name that is not an exact SPIFFE ID or DNS name cannot be checked")]
+    UnsupportedSan,
+    #[error("reading {0}")]
+    File(Arc<str>, #[source] std::io::Error),
+    #[error("no file with the system's roots was found")]
+    NoSystemRoots,
+    #[error("certificate files")]
+    Certificate(#[from] meltemi_pki::CertificateError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("trusted roots")]
+    Bundle(#[from] meltemi_pki::BundleError),
+}
+
+/// A server name with the configuration to use for it.
+pub(crate) struct ClientSetup {
+    pub(crate) config: Arc<ClientConfig>,
+    pub(crate) local: Option<Arc<Identity>>,
+    /// The peer is of the mesh: its certificate names a SPIFFE ID.
+    pub(crate) mesh: bool,
+}
+
+/// The TLS configurations of a process.
+pub(crate) struct TlsConfigs {
+    credentials: Arc<CredentialStore>,
+    clients: Mutex<HashMap<ClientKey, (u64, Arc<ClientConfig>)>>,
+    servers: Mutex<HashMap<(u64, bool), (u64, Arc<ServerConfig>)>>,
+    /// By address; the context is kept so that its address stays its own.
+    fingerprints: Mutex<HashMap<usize, (Arc<DownstreamTls>, u64)>>,
+}
+
+type ClientKey = (u64, Option<Arc<[Arc<str>]>>);
+
+impl TlsConfigs {
+    pub(crate) fn new(credentials: Arc<CredentialStore>) -> Self {
+        Self { credentials, clients: Mutex::default(), servers: Mutex::default(), fingerprints: Mutex::default() }
+    }
+
+    /// The client side for a TLS context, offering `alpn` instead of the context's own if given.
+    pub(crate) fn client(
+        &self,
+        tls: &UpstreamTls,
+        fingerprint: u64,
+        alpn: Option<&Arc<[Arc<str>]>>,
+    ) -> Result<ClientSetup, TlsSetupError> {
+        let credentials = self.credentials.get();
+        let generation = credentials.as_ref().map_or(0, |credentials| credentials.generation);
+        let key = (fingerprint, alpn.cloned());
+        let mesh = is_mesh(tls);
+        let local = match &tls.certificate {
+            Some(_) => credentials.as_ref().map(|credentials| credentials.certificate.identity().clone()),
+            None => None,
+        };
+        if let Some((made, config)) = self.clients.lock().get(&key)
+            && *made == generation
+        {
+            return Ok(ClientSetup { config: config.clone(), local, mesh });
+        }
+        let offered = alpn.unwrap_or(&tls.alpn);
+        let config = build_client(tls, offered, credentials.as_deref())?;
+        remember(&mut self.clients.lock(), key, (generation, config.clone()));
+        Ok(ClientSetup { config, local, mesh })
+    }
+
+    /// The server side for a filter chain's TLS context; `with_alpn` where client and context have a protocol in common.
+    pub(crate) fn server(
+        &self,
+        tls: &Arc<DownstreamTls>,
+        with_alpn: bool,
+    ) -> Result<(Arc<ServerConfig>, Arc<Identity>), TlsSetupError> {
+        let credentials = self.credentials.get().ok_or(TlsSetupError::NoCredentials)?;
+        let identity = credentials.certificate.identity().clone();
+        let key = (self.fingerprint(tls), with_alpn);
+        if let Some((made, config)) = self.servers.lock().get(&key)
+            && *made == credentials.generation
+        {
+            return Ok((config.clone(), identity));
+        }
+        let config = build_server(tls, with_alpn, &credentials)?;
+        remember(&mut self.servers.lock(), key, (credentials.generation, config.clone()));
+        Ok((config, identity))
+    }
+
+    fn fingerprint(&self, tls: &Arc<DownstreamTls>) -> u64 {
+        let key = Arc::as_ptr(tls) as usize;
+        let mut known = self.fingerprints.lock();
+        if let Some((_, fingerprint)) = known.get(&key) {
+            return *fingerprint;
+        }
+        let made = fingerprint(tls);
+        remember(&mut known, key, (tls.clone(), made));
+        made
+    }
+}
+
+fn remember<K: std::hash::Hash + Eq, V>(cache: &mut HashMap<K, V>, key: K, value: V) {
+    if cache.len() >= CACHE_LIMIT {
+        cache.clear();
+    }
+    cache.insert(key, value);
+}
+
+/// Identifies a TLS context by everything in it. Contexts that differ in a field never share a connection or a session.
+pub(crate) fn fingerprint(context: &impl std::fmt::Debug) -> u64 {
+    use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+    // 0 means plain text.
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(format!("{context:?}")).max(1)
+}
+
+/// Whether both sides use mesh certificates: Istio's `ISTIO_MUTUAL`.
+fn is_mesh(tls: &UpstreamTls) -> bool {
+    let own = matches!(&tls.certificate, Some(CertificateSource::Sds(_)));
+    let theirs = matches!(&tls.validation, Some(validation) if matches!(validation.trust, TrustSource::Sds(_)));
+    own && theirs
+}
+
+fn build_client(
+    tls: &UpstreamTls,
+    alpn: &[Arc<str>],
+    credentials: Option<&Credentials>,
+) -> Result<Arc<ClientConfig>, TlsSetupError> {
+    let alpn = alpn.iter().map(|protocol| protocol.as_bytes());
+    let minimum = minimum(tls.versions.min);
+    if is_mesh(tls) {
+        let credentials = credentials.ok_or(TlsSetupError::NoCredentials)?;
+        known_secret(tls.certificate.as_ref())?;
+        let sans = tls.validation.as_ref().map_or(&[][..], |validation| &validation.sans);
+        let mut client = ClientTls::new(&credentials.certificate, credentials.bundle.clone())
+            .allow(identities(sans)?)
+            .alpn(alpn)
+            .minimum(minimum);
+        if tls.sni.is_none() && !tls.auto_host_sni {
+            client = client.without_sni();
+        }
+        return Ok(client.build()?);
+    }
+    let mut client = match &tls.validation {
+        None => DnsClientTls::insecure_skip_verify(),
+        Some(validation) => {
+            let client = DnsClientTls::new(&roots(&validation.trust, credentials)?)?;
+            client.names(dns_names(&validation.sans)?)?
+        }
+    };
+    match &tls.certificate {
+        None => {}
+        Some(CertificateSource::Sds(_)) => {
+            known_secret(tls.certificate.as_ref())?;
+            let credentials = credentials.ok_or(TlsSetupError::NoCredentials)?;
+            client = client.certificate(&credentials.certificate);
+        }
+        Some(CertificateSource::Files { chain, key }) => {
+            let certificate = WorkloadCertificate::from_pem(&read(chain)?, &read(key)?, SystemTime::now())?;
+            client = client.certificate(&certificate);
+        }
+    }
+    Ok(client.alpn(alpn).minimum(minimum).build()?)
+}
+
+fn build_server(tls: &DownstreamTls, with_alpn: bool, credentials: &Credentials) -> Result<Arc<ServerConfig>, TlsSetupError> {
+    let client_auth = match (&tls.validation, tls.require_client_certificate) {
+        (_, true) => ClientAuth::Required,
+        (Some(_), false) => ClientAuth::Optional,
+        (None, false) => ClientAuth::None,
+    };
+    let from_files;
+    let certificate = match &tls.certificate {
+        CertificateSource::Sds(_) => {
+            known_secret(Some(&tls.certificate))?;
+            &credentials.certificate
+        }
+        CertificateSource::Files { chain, key } => {
+            from_files = WorkloadCertificate::from_pem(&read(chain)?, &read(key)?, SystemTime::now())?;
+            &from_files
+        }
+    };
+    let (bundle, sans) = match &tls.validation {
+        None => (credentials.bundle.clone(), Vec::new()),
+        Some(validation) => (trust(&validation.trust, credentials)?, identities(&validation.sans)?),
+    };
+    let server = ServerTls::new(certificate, bundle)
+        .client_auth(client_auth)
+        .allow(sans)
+        .alpn(tls.alpn.iter().filter(|_| with_alpn).map(|protocol| protocol.as_bytes()))
+        .minimum(minimum(tls.versions.min));
+    Ok(server.build()?)
+}
+
+/// Only the workload's own secrets exist in a sidecar (Istio's `default` and `ROOTCA`).
+fn known_secret(source: Option<&CertificateSource>) -> Result<(), TlsSetupError> {
+    match source {
+        Some(CertificateSource::Sds(name)) if &**name != meltemi_core::names::SDS_WORKLOAD => {
+            Err(TlsSetupError::UnknownSecret(name.clone()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn trust(source: &TrustSource, credentials: &Credentials) -> Result<Arc<TrustBundle>, TlsSetupError> {
+    if let TrustSource::Sds(name) = source {
+        return if &**name == meltemi_core::names::SDS_ROOT_CA {
+            Ok(credentials.bundle.clone())
+        } else {
+            Err(TlsSetupError::UnknownSecret(name.clone()))
+        };
+    }
+    let domain = credentials.certificate.identity().trust_domain.clone();
+    Ok(Arc::new(TrustBundle::new(domain, &roots(source, Some(credentials))?)?))
+}
+
+fn roots(source: &TrustSource, credentials: Option<&Credentials>) -> Result<Vec<u8>, TlsSetupError> {
+    match source {
+        TrustSource::Inline(pem) => Ok(pem.as_bytes().to_vec()),
+        TrustSource::File(path) => read(path),
+        TrustSource::Sds(_) => {
+            let credentials = credentials.ok_or(TlsSetupError::NoCredentials)?;
+            Ok(trust(source, credentials)?.to_pem().into_bytes())
+        }
+        TrustSource::System => {
+            let found = SYSTEM_ROOTS.iter().find_map(|path| std::fs::read(path).ok());
+            found.ok_or(TlsSetupError::NoSystemRoots)
+        }
+    }
+}
+
+fn read(path: &Arc<str>) -> Result<Vec<u8>, TlsSetupError> {
+    std::fs::read(&**path).map_err(|error| TlsSetupError::File(path.clone(), error))
+}
+
+fn exact(matcher: &SanMatcher) -> Result<&str, TlsSetupError> {
+    match &matcher.matcher.pattern {
+        StringPattern::Exact(text) => Ok(text),
+        _ => Err(TlsSetupError::UnsupportedSan),
+    }
+}
+
+fn identities(sans: &[SanMatcher]) -> Result<Vec<Identity>, TlsSetupError> {
+    let identity = |matcher: &SanMatcher| match matcher.san_type {
+        SanType::Any | SanType::Uri => exact(matcher)?.parse().map_err(|_| TlsSetupError::UnsupportedSan),
+        SanType::Dns | SanType::Email | SanType::IpAddress => Err(TlsSetupError::UnsupportedSan),
+    };
+    sans.iter().map(identity).collect()
+}
+
+fn dns_names(sans: &[SanMatcher]) -> Result<Vec<String>, TlsSetupError> {
+    let name = |matcher: &SanMatcher| match matcher.san_type {
+        SanType::Any | SanType::Dns | SanType::IpAddress => exact(matcher).map(str::to_owned),
+        SanType::Uri | SanType::Email => Err(TlsSetupError::UnsupportedSan),
+    };
+    sans.iter().map(name).collect()
+}
+
+fn minimum(version: TlsVersion) -> MinimumTls {
+    match version {
+        TlsVersion::V1_2 => MinimumTls::V12,
+        TlsVersion::V1_3 => MinimumTls::V13,
+    }
+}
