@@ -19,7 +19,7 @@ use crate::target::find;
 use crate::{Access, CliError, Io, Pod};
 use evidence::Evidence;
 use rows::Row;
-use verdict::{Mode, verdict};
+use verdict::{Endpoint, Mode, verdict};
 
 /// One service port: the policies' words, and what is.
 #[derive(Clone, Debug)]
@@ -67,13 +67,15 @@ fn without_sidecar(source: &Pod, io: &mut Io<'_>) -> Result<(), CliError> {
     ))
 }
 
-/// The verdict over every endpoint of every port.
+/// The verdict over every endpoint of every port; one that several subsets share counts once.
 fn overall(findings: &[Finding]) -> Mode {
-    let endpoints: Vec<_> = findings
-        .iter()
-        .flat_map(|finding| &finding.evidence)
-        .map(Evidence::endpoint)
-        .collect();
+    let evidence = findings.iter().flat_map(|finding| &finding.evidence);
+    let mut endpoints: Vec<Endpoint> = Vec::new();
+    for endpoint in evidence.map(Evidence::endpoint) {
+        if !endpoints.contains(&endpoint) {
+            endpoints.push(endpoint);
+        }
+    }
     verdict(&endpoints)
 }
 

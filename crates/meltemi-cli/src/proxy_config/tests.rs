@@ -157,24 +157,33 @@ fn a_saved_dump_serves_as_a_pod() {
 
 #[test]
 fn log_levels_are_set_and_shown() {
-    let mut mesh = mesh().answer(&format!("{POD} POST /logging?level=debug"), &Value::Null);
-    mesh = mesh.answer(&format!("{POD} POST /logging?http=trace"), &Value::Null);
-    mesh.answers.insert(
-        format!("{POD} POST /logging"),
-        "active loggers:\n  http: trace\n".to_owned(),
-    );
-    let output = mesh.run(&["pc", "log", POD, "--level", "debug,http:trace"]);
-    assert_eq!(
-        output.stdout,
-        format!("{POD}.default:\nactive loggers:\n  http: trace\n")
-    );
-    let wrong = mesh.run(&["pc", "log", POD, "--level", "loud"]);
-    assert_eq!(wrong.status, 64);
-    assert!(
-        wrong.stderr.contains("Levels are trace, debug, info"),
-        "{}",
-        wrong.stderr
-    );
+    let mut mesh = mesh();
+    let answer = "active loggers:\n  http: trace\n";
+    for path in [
+        "/logging",
+        "/logging?level=warning",
+        "/logging?paths=http:trace,tls:debug",
+    ] {
+        mesh.answers
+            .insert(format!("{POD} POST {path}"), answer.to_owned());
+    }
+    for line in [&[][..], &["--reset"], &["--level", "http:trace, tls:debug"]] {
+        let words = [&["pc", "log", POD], line].concat();
+        let output = mesh.run(&words);
+        assert_eq!(
+            output.stdout,
+            format!("{POD}.default:\n{answer}"),
+            "{line:?}"
+        );
+    }
+    for (levels, hint) in [
+        ("loud", "Levels are trace, debug, info"),
+        ("debug,http:trace", "Set all first"),
+    ] {
+        let wrong = mesh.run(&["pc", "log", POD, "--level", levels]);
+        assert_eq!(wrong.status, 64);
+        assert!(wrong.stderr.contains(hint), "{}", wrong.stderr);
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What is: handshakes of the source's proxy, modes of the destinations' proxies.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use meltemi_core::ClusterName;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -10,6 +10,7 @@ use super::Finding;
 use super::rows::Row;
 use super::verdict::{Client, Endpoint, Server};
 use crate::proxy_config::admin_json;
+use crate::proxy_config::dump::{Dump, camel, list};
 use crate::{Access, CliError, Method, Pod};
 
 /// One endpoint of one port: what the source's proxy tells of it, and its own proxy's mode.
@@ -61,6 +62,8 @@ pub(super) async fn collect(
     access: &dyn Access,
 ) -> Result<Vec<Finding>, CliError> {
     let known = admin_json(source, Method::Get, "/tls", access).await?;
+    let statuses = admin_json(source, Method::Get, "/clusters?format=json", access).await?;
+    let statuses = camel(statuses);
     let mut destinations = Destinations::new(pods, access);
     let mut findings = Vec::new();
     for row in rows {
@@ -68,23 +71,70 @@ pub(super) async fn collect(
         let mut seen = of_traffic(&known, &cluster);
         if probe {
             let name = cluster.to_string();
-            let path = format!(
-                "/tls/probe?cluster={}",
-                utf8_percent_encode(&name, NON_ALPHANUMERIC)
-            );
-            let answer = admin_json(source, Method::Post, &path, access).await?;
+            let name = utf8_percent_encode(&name, NON_ALPHANUMERIC);
+            let path = format!("/tls/probe?cluster={name}");
+            let answer = match admin_json(source, Method::Post, &path, access).await {
+                // A proxy that does not know the cluster sends nothing to it.
+                Err(CliError::Answer { .. }) => Value::Null,
+                answer => answer?,
+            };
             seen = upstream(&answer)
                 .map(|fresh| with_history(fresh, &seen))
                 .collect();
         }
         let mut evidence = Vec::new();
-        for seen in seen {
-            let (pod, server) = destinations.ask(text(&seen, "endpoint")).await;
+        for endpoint in hosts(&statuses, &cluster) {
+            let row = seen.iter().find(|row| text(row, "endpoint") == endpoint);
+            let seen = match row {
+                Some(row) => without_past(row.clone()),
+                None if probe => json!({"endpoint": endpoint, "mode": "unknown"}),
+                // Nothing was sent there.
+                None => continue,
+            };
+            let (pod, server) = destinations.ask(&endpoint).await;
             evidence.push(Evidence { seen, pod, server });
         }
         findings.push(Finding { row, evidence });
     }
     Ok(findings)
+}
+
+/// The endpoints that the source's proxy knows now: rows of others are of pods that are gone.
+fn hosts(statuses: &Value, cluster: &ClusterName) -> Vec<String> {
+    let name = cluster.to_string();
+    let clusters = list(statuses, "/clusterStatuses").filter(|status| text(status, "name") == name);
+    let hosts = clusters.flat_map(|status| list(status, "/hostStatuses"));
+    let address = |host: &Value| {
+        let socket = host.pointer("/address/socketAddress")?;
+        let address = text(socket, "address");
+        let port = socket.get("portValue")?;
+        Some(if address.contains(':') {
+            format!("[{address}]:{port}")
+        } else {
+            format!("{address}:{port}")
+        })
+    };
+    hosts.filter_map(address).collect()
+}
+
+/// A row whose connections are plaintext now may still hold an earlier handshake, which proves nothing any more.
+fn without_past(mut row: Value) -> Value {
+    if text(&row, "mode") == "plaintext"
+        && let Some(fields) = row.as_object_mut()
+    {
+        for field in [
+            "local_identity",
+            "peer_identity",
+            "tls_version",
+            "cipher",
+            "key_exchange",
+            "alpn",
+            "last_handshake",
+        ] {
+            fields.remove(field);
+        }
+    }
+    row
 }
 
 /// Rows of a service port; its subsets count for the whole service.
@@ -147,7 +197,7 @@ fn client(seen: &Value) -> Client {
             peer_identity: text(seen, "peer_identity").to_owned(),
         },
         "tls" => Client::Tls,
-        other => Client::Unproven(format!("the proxy tells of mode {other:?}")),
+        _ => Client::Unproven("no connection was made to this endpoint".to_owned()),
     }
 }
 
@@ -155,7 +205,7 @@ fn client(seen: &Value) -> Client {
 struct Destinations<'a> {
     pods: &'a [Pod],
     access: &'a dyn Access,
-    answers: HashMap<String, Result<Value, String>>,
+    answers: HashMap<String, Result<BTreeMap<u64, String>, String>>,
 }
 
 impl<'a> Destinations<'a> {
@@ -180,12 +230,12 @@ impl<'a> Destinations<'a> {
             return (Some(pod.id()), Server::NoSidecar);
         }
         if !self.answers.contains_key(&pod.id()) {
-            let answer = admin_json(pod, Method::Get, "/tls", self.access).await;
+            let modes = modes(pod, self.access).await;
             self.answers
-                .insert(pod.id(), answer.map_err(|error| error.to_string()));
+                .insert(pod.id(), modes.map_err(|error| error.to_string()));
         }
         let server = match self.answers.get(&pod.id()) {
-            Some(Ok(answer)) => inbound(answer, port),
+            Some(Ok(modes)) => server(modes, port),
             Some(Err(error)) => Server::Unknown(error.clone()),
             None => Server::Unknown("not asked".to_owned()),
         };
@@ -193,16 +243,51 @@ impl<'a> Destinations<'a> {
     }
 }
 
-fn inbound(answer: &Value, port: &str) -> Server {
-    let ports = answer
-        .get("inbound")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten();
-    let found = ports
-        .into_iter()
-        .find(|entry| entry.get("port").map(Value::to_string).as_deref() == Some(port));
-    match found.map(|entry| text(entry, "mode")) {
+/// What a proxy does on each inbound port. A stock Envoy has no `/tls`; its listeners say it.
+async fn modes(pod: &Pod, access: &dyn Access) -> Result<BTreeMap<u64, String>, CliError> {
+    let answer = match admin_json(pod, Method::Get, "/tls", access).await {
+        Err(CliError::Answer { .. }) => {
+            let dump = admin_json(pod, Method::Get, "/config_dump", access).await?;
+            return Ok(of_listeners(&Dump::new(dump)?));
+        }
+        answer => answer?,
+    };
+    let port = |entry: &Value| {
+        let port = entry.get("port").and_then(Value::as_u64)?;
+        Some((port, text(entry, "mode").to_owned()))
+    };
+    Ok(list(&answer, "/inbound").filter_map(port).collect())
+}
+
+/// A port that a chain admits with TLS alone is STRICT, one with both kinds PERMISSIVE.
+fn of_listeners(dump: &Dump) -> BTreeMap<u64, String> {
+    let mut ports: BTreeMap<u64, (bool, bool)> = BTreeMap::new();
+    let listeners = dump.listeners();
+    let inbound = listeners
+        .iter()
+        .filter(|listener| text(listener, "trafficDirection") == "INBOUND");
+    for chain in inbound.flat_map(|listener| list(listener, "/filterChains")) {
+        let criteria = &chain["filterChainMatch"];
+        let Some(port) = criteria.get("destinationPort").and_then(Value::as_u64) else {
+            continue;
+        };
+        let has_tls = chain.get("transportSocket").is_some();
+        let (tls, plain) = ports.entry(port).or_default();
+        *tls |= has_tls;
+        *plain |= !has_tls && text(criteria, "transportProtocol") != "tls";
+    }
+    let mode = |admits| match admits {
+        (true, false) => "STRICT",
+        (true, true) => "PERMISSIVE",
+        (false, _) => "DISABLE",
+    };
+    let named = |(port, admits)| (port, mode(admits).to_owned());
+    ports.into_iter().map(named).collect()
+}
+
+fn server(modes: &BTreeMap<u64, String>, port: &str) -> Server {
+    let mode = port.parse().ok().and_then(|port: u64| modes.get(&port));
+    match mode.map(String::as_str) {
         Some("STRICT") => Server::Strict,
         Some("PERMISSIVE") => Server::Permissive,
         Some("DISABLE") => Server::Disable,

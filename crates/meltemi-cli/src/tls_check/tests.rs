@@ -39,6 +39,7 @@ struct Setup {
     first: &'static str,
     second: &'static str,
     second_has_sidecar: bool,
+    hosts: &'static [&'static str],
 }
 
 impl Default for Setup {
@@ -51,6 +52,7 @@ impl Default for Setup {
             first: "STRICT",
             second: "STRICT",
             second_has_sidecar: true,
+            hosts: &["10.244.0.2", "10.244.0.3"],
         }
     }
 }
@@ -65,7 +67,11 @@ impl Setup {
         };
         let other = json!({"cluster": "outbound|9080||reviews.default.svc.cluster.local", "endpoint": "10.244.0.9:9080", "mode": "plaintext"});
         let traffic: Vec<Value> = self.traffic.iter().cloned().chain([other]).collect();
+        let host = |address: &&str| json!({"address": {"socket_address": {"address": address, "port_value": 9080}}});
+        let hosts: Vec<Value> = self.hosts.iter().map(host).collect();
+        let clusters = json!({"cluster_statuses": [{"name": format!("outbound|9080||{HOST}"), "host_statuses": hosts}]});
         Fake::default()
+            .answer(&format!("{SOURCE} GET /clusters?format=json"), &clusters)
             .pod(SOURCE, "10.244.0.1", &["productpage", "istio-proxy"])
             .pod(FIRST, "10.244.0.2", &["ratings", "istio-proxy"])
             .pod(SECOND, "10.244.0.3", second)
@@ -148,7 +154,8 @@ mod lies {
         let mut failing = mtls("10.244.0.2:9080");
         failing["last_error"] = json!("certificate expired");
         let setup = Setup {
-            probe: vec![failing.clone(), failing],
+            probe: vec![failing],
+            hosts: &["10.244.0.2"],
             ..Setup::default()
         };
         assert_eq!(
@@ -163,6 +170,7 @@ mod lies {
         let setup = Setup {
             traffic: vec![],
             probe: vec![claim],
+            hosts: &["10.244.0.2"],
             ..Setup::default()
         };
         assert_eq!(
@@ -201,9 +209,77 @@ fn disabled_is_plaintext() {
         row: row("DISABLE", "-", "OK"),
         probe: vec![plaintext("10.244.0.2:9080")],
         first: "DISABLE",
+        hosts: &["10.244.0.2"],
         ..Setup::default()
     };
     assert_eq!(setup.verdict(), "MODE: PLAINTEXT (DISABLE)");
+}
+
+#[test]
+fn endpoints_that_are_gone_do_not_count_and_new_ones_do() {
+    let setup = Setup {
+        probe: vec![mtls("10.244.0.2:9080"), plaintext("10.244.0.99:9080")],
+        ..Setup::default()
+    };
+    assert_eq!(
+        setup.verdict(),
+        "MODE: MIXED (1 of 2 mTLS (STRICT), 1 of 2 UNKNOWN (no connection was made to this endpoint))"
+    );
+}
+
+#[test]
+fn a_plaintext_connection_does_not_borrow_an_old_handshake() {
+    let mut now_plain = mtls("10.244.0.2:9080");
+    now_plain["mode"] = json!("plaintext");
+    let setup = Setup {
+        probe: vec![now_plain],
+        first: "PERMISSIVE",
+        hosts: &["10.244.0.2"],
+        ..Setup::default()
+    };
+    let output = setup.check().stdout;
+    assert!(
+        output.ends_with("MODE: PLAINTEXT (PERMISSIVE)\n"),
+        "{output}"
+    );
+    assert!(!output.contains("spiffe://"), "{output}");
+}
+
+#[test]
+fn the_listeners_of_a_stock_envoy_tell_its_mode() {
+    let chain = |tls: bool| {
+        let mut chain = json!({"filter_chain_match": {"destination_port": 9080, "transport_protocol": if tls { "tls" } else { "raw_buffer" }}});
+        if tls {
+            chain["transport_socket"] = json!({"name": "envoy.transport_sockets.tls"});
+        }
+        chain
+    };
+    for (chains, expected) in [
+        (vec![chain(true)], "STRICT"),
+        (vec![chain(true), chain(false)], "PERMISSIVE"),
+        (vec![chain(false)], "DISABLE"),
+    ] {
+        let listener = json!({"name": "virtualInbound", "traffic_direction": "INBOUND", "filter_chains": chains});
+        let dump = json!({"configs": [{
+            "@type": "type.googleapis.com/envoy.admin.v3.ListenersConfigDump",
+            "dynamic_listeners": [{"active_state": {"listener": listener}}]
+        }]});
+        let setup = Setup {
+            hosts: &["10.244.0.2"],
+            ..Setup::default()
+        };
+        let mut mesh = setup
+            .mesh()
+            .answer(&format!("{FIRST} GET /config_dump"), &dump);
+        mesh.answers.remove(&format!("{FIRST} GET /tls"));
+        let output = mesh
+            .run(&["authn", "tls-check", "productpage-v1", "ratings"])
+            .stdout;
+        assert!(
+            output.contains(&format!("inbound {expected}\n")),
+            "{expected}: {output}"
+        );
+    }
 }
 
 #[test]
