@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio::net::UnixStream;
 
 use crate::paths;
-use crate::wire::{Failure, Handover, Kill, Label, Outcome, Progress, Report, Restart, Status};
+use crate::wire::{Failure, Handover, Kill, Label, Outcome, Progress, Report, Restart, Status, Watch};
 
 /// The largest answer read whole; logs and captures are streamed instead.
 const ANSWER_LIMIT_BYTES: usize = 256 << 20;
@@ -104,6 +104,11 @@ impl LabClient {
         self.post("/kill", kill).await
     }
 
+    /// Has files and folders applied again whenever they change.
+    pub async fn watch(&self, watch: &Watch) -> Result<Value, ClientError> {
+        self.post("/watch", watch).await
+    }
+
     pub async fn down(&self) -> Result<Value, ClientError> {
         self.send(Method::POST, "/down", Bytes::new()).await
     }
@@ -182,7 +187,7 @@ impl LabClient {
         let stream = UnixStream::connect(self.run_dir.join("lab.sock")).await.map_err(|error| self.socket_error(error))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         tokio::spawn(connection);
-        let request = Request::builder().method(method).uri(path).header("host", "lab").body(Full::new(body));
+        let request = Request::builder().method(method).uri(path).header("host", "lab").header("content-type", "application/json").body(Full::new(body));
         let request = request.map_err(|error| ClientError::Broken(Box::new(error)))?;
         sender.send_request(request).await.map_err(broken)
     }

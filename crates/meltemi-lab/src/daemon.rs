@@ -206,22 +206,31 @@ async fn objects(
     Ok(Json(json!({"apiVersion": "v1", "kind": "List", "items": items})))
 }
 
-async fn label(State(daemon): Shared, Json(label): Json<Label>) -> Answer<Json<Report>> {
+async fn label(State(daemon): Shared, body: Bytes) -> Answer<Json<Report>> {
+    let label: Label = read(&body)?;
     Ok(Json(daemon.call(move |cluster| cluster.label(&label)).await??))
 }
 
-async fn restart(State(daemon): Shared, Json(restart): Json<Restart>) -> Answer<Json<Report>> {
+async fn restart(State(daemon): Shared, body: Bytes) -> Answer<Json<Report>> {
+    let restart: Restart = read(&body)?;
     Ok(Json(daemon.call(move |cluster| cluster.restart(&restart)).await??))
 }
 
-async fn kill(State(daemon): Shared, Json(kill): Json<Kill>) -> Answer<Json<Value>> {
+async fn kill(State(daemon): Shared, body: Bytes) -> Answer<Json<Value>> {
+    let kill: Kill = read(&body)?;
     daemon.call(move |cluster| cluster.kill(&kill)).await??;
     Ok(Json(json!({})))
 }
 
-async fn watch_files(State(daemon): Shared, Json(watch): Json<Watch>) -> Answer<Json<Value>> {
+async fn watch_files(State(daemon): Shared, body: Bytes) -> Answer<Json<Value>> {
+    let watch: Watch = read(&body)?;
     daemon.watcher.add(&watch)?;
     Ok(Json(json!({})))
+}
+
+/// Reads a JSON body whatever its content type says.
+fn read<T: serde::de::DeserializeOwned>(body: &[u8]) -> Answer<T> {
+    serde_json::from_slice(body).map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.to_string()))
 }
 
 async fn down(State(daemon): Shared) -> Json<Value> {

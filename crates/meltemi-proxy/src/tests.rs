@@ -1,1 +1,6 @@
+//! Whole proxies on loopback: real sockets, real handshakes, configuration as resources, scripted upstreams.
 
+mod configuration;
+mod http;
+mod mesh;
+mod tcp;

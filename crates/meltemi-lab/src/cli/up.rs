@@ -14,7 +14,7 @@ use super::table::age;
 use super::{files, objects};
 use crate::client::{ClientError, LabClient};
 use crate::launch;
-use crate::wire::Progress;
+use crate::wire::{Progress, Watch};
 
 /// How often progress is asked for, and how long the end of a lab may take.
 const POLL: Duration = Duration::from_millis(50);
@@ -54,11 +54,23 @@ pub(super) async fn up(client: &LabClient, options: &Options) -> anyhow::Result<
         eprintln!("warning: --images, --workload-cert-ttl and --mesh-config count when a lab starts; this one runs already");
     }
     let applied = objects::apply_inputs(client, &options.namespace.namespace, inputs).await?;
+    watch(client, options).await?;
     if options.wait {
         until_ready(client, Duration::from_secs(options.timeout)).await?;
     }
     summarise(client).await?;
     Ok(applied)
+}
+
+/// Has the files and folders of `-f` applied again when they change; standard input cannot.
+async fn watch(client: &LabClient, options: &Options) -> anyhow::Result<()> {
+    let files = options.filename.iter().filter(|path| path.as_os_str() != "-");
+    let paths = files.map(std::path::absolute).collect::<Result<Vec<_>, _>>()?;
+    if !paths.is_empty() {
+        let namespace = options.namespace.namespace.clone();
+        client.watch(&Watch { namespace, paths }).await?;
+    }
+    Ok(())
 }
 
 /// Starts the lab unless it runs; whether it was started.

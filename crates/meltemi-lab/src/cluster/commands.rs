@@ -104,19 +104,11 @@ impl Cluster {
         if key.kind == Kind::Pod {
             return self.apply_pod(key, &written);
         }
-        let is_new = self.store.get(key).is_none();
-        if is_new {
-            let address = self.service_address();
-            set_defaults(key, &mut written, || address);
-        }
-        let before = self.store.get(key).and_then(|object| object.get("spec")).cloned();
-        let applied = self.store.apply(key, &written);
-        if !is_new && applied == Applied::Configured && key.kind == Kind::Service {
-            let address = before.and_then(|spec| Some(spec.get("clusterIP")?.as_str()?.to_owned()));
-            let address = address.unwrap_or_else(|| self.service_address());
-            self.store.edit(key, |service| set_defaults(key, service, || address));
-        }
-        Ok(applied)
+        // Defaults go into what was written, so that applying the same file twice changes nothing.
+        let live = self.store.get(key).and_then(|live| Some(live.pointer("/spec/clusterIP")?.as_str()?.to_owned()));
+        let address = live.unwrap_or_else(|| self.service_address());
+        set_defaults(key, &mut written, || address);
+        Ok(self.store.apply(key, &written))
     }
 
     /// A pod's spec is fixed when it is created; later only labels and annotations change.

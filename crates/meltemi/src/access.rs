@@ -1,0 +1,124 @@
+//! The way from the commands to a mesh in a lab.
+
+use futures_util::future::BoxFuture;
+use http::{Method as HttpMethod, StatusCode};
+use meltemi_api::istio::MeshConfig;
+use meltemi_api::parse_message;
+use meltemi_cli::{Access, AccessError, Method, Pod, Response};
+use meltemi_core::names;
+use meltemi_inject::InjectionSettings;
+use meltemi_lab::client::{ClientError, LabClient};
+use serde_json::Value;
+
+/// The environment variable that names the lab, as `--name` of `meltemi lab` does.
+const LAB_NAME: &str = "MELTEMI_LAB";
+
+pub(crate) struct Lab(LabClient);
+
+impl Lab {
+    pub(crate) fn from_env() -> Self {
+        let name = std::env::var(LAB_NAME).ok().filter(|name| !name.is_empty());
+        Self(LabClient::new(name.as_deref().unwrap_or("default")))
+    }
+}
+
+impl Lab {
+    /// What this lab injects pods with: its mesh configuration, and the socket mark where it has a single uid.
+    async fn settings(&self) -> Option<InjectionSettings> {
+        let rootless = self.0.status().await.ok()?.rootless;
+        let maps = self.0.objects("ConfigMap", Some(names::ISTIO_SYSTEM)).await.ok()?;
+        let mesh = maps.iter().find(|map| map["metadata"]["name"] == "istio");
+        let mesh = mesh.and_then(|map| map["data"]["mesh"].as_str()).unwrap_or_default();
+        let (mesh, _) = parse_message::<MeshConfig>("ConfigMap istio-system/istio", mesh);
+        let settings = InjectionSettings::of_mesh(&mesh.unwrap_or_default());
+        Some(InjectionSettings { proxy_mark: rootless.then_some(names::PROXY_MARK), ..settings })
+    }
+}
+
+impl Access for Lab {
+    fn pods(&self) -> BoxFuture<'_, Result<Vec<Pod>, AccessError>> {
+        Box::pin(async {
+            let pods = self.0.objects("Pod", None).await.map_err(failure)?;
+            Ok(pods.iter().map(pod).collect())
+        })
+    }
+
+    fn pod_http<'a>(
+        &'a self,
+        pod: &'a str,
+        namespace: &'a str,
+        port: u16,
+        method: Method,
+        path: &'a str,
+    ) -> BoxFuture<'a, Result<Response, AccessError>> {
+        Box::pin(async move { answer(self.0.pod_http(namespace, pod, port, http_method(method), path).await) })
+    }
+
+    fn istiod_http<'a>(&'a self, method: Method, path: &'a str) -> BoxFuture<'a, Result<Response, AccessError>> {
+        Box::pin(async move { answer(self.0.istiod_http(http_method(method), path).await) })
+    }
+
+    fn injection_settings(&self) -> BoxFuture<'_, Option<InjectionSettings>> {
+        Box::pin(self.settings())
+    }
+}
+
+fn http_method(method: Method) -> HttpMethod {
+    match method {
+        Method::Get => HttpMethod::GET,
+        Method::Post => HttpMethod::POST,
+    }
+}
+
+fn answer(answer: Result<(StatusCode, bytes::Bytes), ClientError>) -> Result<Response, AccessError> {
+    let (status, body) = answer.map_err(failure)?;
+    Ok(Response { status: status.as_u16(), body: body.to_vec() })
+}
+
+fn failure(error: ClientError) -> AccessError {
+    match error {
+        ClientError::NotUp(name) => AccessError::Unreachable {
+            message: format!("no lab \"{name}\" runs on this machine"),
+            hint: "start one with `meltemi lab up`, or name another with MELTEMI_LAB".to_owned(),
+        },
+        error => AccessError::Failed { message: error.to_string() },
+    }
+}
+
+/// What the commands need of a pod's JSON.
+fn pod(pod: &Value) -> Pod {
+    let text = |path: &str| pod.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let list = |path: &str| pod.pointer(path).and_then(Value::as_array).into_iter().flatten();
+    let sidecars = list("/spec/initContainers").filter(|container| container["restartPolicy"] == "Always");
+    let name = |container: &Value| container["name"].as_str().unwrap_or_default().to_owned();
+    let labels = pod.pointer("/metadata/labels").and_then(Value::as_object).into_iter().flatten();
+    Pod {
+        name: text("/metadata/name"),
+        namespace: text("/metadata/namespace"),
+        labels: labels.map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned())).collect(),
+        address: text("/status/podIP"),
+        containers: list("/spec/containers").chain(sidecars).map(name).collect(),
+        ready: list("/status/conditions").any(|condition| condition["type"] == "Ready" && condition["status"] == "True"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn sidecars_count_as_containers() {
+        let found = pod(&json!({
+            "metadata": {"name": "a", "namespace": "b", "labels": {"app": "a"}},
+            "spec": {
+                "containers": [{"name": "a"}],
+                "initContainers": [{"name": "istio-init"}, {"name": "istio-proxy", "restartPolicy": "Always"}],
+            },
+            "status": {"podIP": "10.244.0.2", "conditions": [{"type": "Ready", "status": "True"}]},
+        }));
+        assert_eq!(found.containers, ["a", "istio-proxy"]);
+        assert_eq!((found.ready, found.address.as_str(), found.labels["app"].as_str()), (true, "10.244.0.2", "a"));
+    }
+}

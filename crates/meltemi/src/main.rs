@@ -1,0 +1,130 @@
+//! The `meltemi` program: command line, lab and control plane in one.
+//!
+//! Called as `istioctl` or `kubectl-meltemi` (argv[0]) it is the same program; only its help speaks of the other name.
+
+mod access;
+mod demo;
+
+use std::io::IsTerminal;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use meltemi_cli::{Io, exit};
+use meltemi_process::logging::{self, LogOptions};
+use meltemi_process::shutdown;
+
+/// A service mesh that speaks Istio: the commands that watch and explain it, the lab, and the control plane.
+#[derive(Debug, Parser)]
+#[command(name = "meltemi", version, max_term_width = 110, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Brings a mesh up and proves every claim about it
+    Demo(demo::Options),
+    /// A mesh on this machine, without Kubernetes
+    Lab(meltemi_lab::cli::Lab),
+    /// Runs the control plane
+    #[command(after_help = "Examples:\n  meltemi control-plane --config-dir manifests/ --state-dir /var/lib/meltemi")]
+    ControlPlane(Box<ControlPlane>),
+    #[command(flatten)]
+    Mesh(meltemi_cli::Command),
+}
+
+#[derive(Debug, clap::Args)]
+struct ControlPlane {
+    #[command(flatten)]
+    options: meltemi_control::Options,
+    /// Log levels, [scope:]level separated by commas
+    #[arg(long = "log_output_level", default_value = "default:info")]
+    log_output_level: String,
+    /// Write logs as JSON
+    #[arg(long = "log_as_json")]
+    log_as_json: bool,
+}
+
+fn main() -> ExitCode {
+    if let Some(code) = meltemi_lab::launch::intercept() {
+        return code;
+    }
+    let called = called();
+    let parsed = program(&called).try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    run(cli.command, called).unwrap_or_else(|error| {
+        anstream::eprintln!("Error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// The name to speak of in help texts: as kubectl shows its plugins, else the file name.
+fn called() -> String {
+    let path = std::env::args_os().next().unwrap_or_default();
+    match Path::new(&path).file_name().and_then(|name| name.to_str()) {
+        Some("kubectl-meltemi") => "kubectl meltemi".to_owned(),
+        Some("istioctl") => "istioctl".to_owned(),
+        _ => "meltemi".to_owned(),
+    }
+}
+
+fn program(called: &str) -> clap::Command {
+    Cli::command().name(called.to_owned()).bin_name(called.to_owned())
+}
+
+/// Prints help to stdout with status 0, and a usage error to stderr with istioctl's status for it.
+fn usage(error: &clap::Error) -> ExitCode {
+    if error.print().is_err() {
+        return ExitCode::FAILURE;
+    }
+    if error.use_stderr() { ExitCode::from(exit::USAGE) } else { ExitCode::SUCCESS }
+}
+
+fn run(command: Command, called: String) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Demo(options) => demo::run(&options),
+        Command::Lab(lab) => client_runtime()?.block_on(meltemi_lab::cli::run(&lab)),
+        Command::ControlPlane(control_plane) => run_control_plane(*control_plane),
+        Command::Mesh(command) => {
+            let status = client_runtime()?.block_on(mesh(command, called));
+            Ok(ExitCode::from(status))
+        }
+    }
+}
+
+fn run_control_plane(command: ControlPlane) -> anyhow::Result<ExitCode> {
+    let log = LogOptions { levels: command.log_output_level, json: command.log_as_json };
+    let _levels = logging::init(&log).context("cannot start the log")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.context("cannot start the runtime")?.block_on(async {
+        let shutdown = shutdown::on_signal().context("cannot wait for signals")?;
+        meltemi_control::run(command.options, shutdown).await.context("the control plane ended")
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn mesh(command: meltemi_cli::Command, called: String) -> u8 {
+    let access = access::Lab::from_env();
+    let color = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let (mut stdin, mut stdout, mut stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let mut io = Io {
+        stdin: &mut stdin,
+        stdout: &mut stdout,
+        stderr: &mut stderr,
+        color,
+        program: program(&called),
+        called,
+        now: jiff::Timestamp::now(),
+    };
+    meltemi_cli::run(command, &access, &mut io).await
+}
+
+fn client_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
+}
