@@ -175,9 +175,7 @@ async fn a_bad_resource_is_rejected_alone_and_the_last_good_one_stays() {
     let sidecar = Sidecar::start(&Authority::new(), "client");
     sidecar.apply(type_url::CLUSTER, &[cluster("a", &[nowhere()])]);
     let mut bad = cluster("a", &[nowhere()]);
-    bad["lbPolicy"] = "CLUSTER_PROVIDED".into();
-    bad["dnsLookupFamily"] = "ALL".into();
-    bad["type"] = "EDS".into();
+    bad["lbSubsetConfig"] = json!({"fallbackPolicy": "ANY_ENDPOINT"});
     let rejected = sidecar.try_apply(type_url::CLUSTER, &[bad, cluster("b", &[nowhere()])]);
     assert_eq!(rejected.len(), 1, "{rejected:?}");
     let upstreams = sidecar.shared.store.upstreams.load();

@@ -166,7 +166,7 @@ async fn a_failed_endpoint_is_retried_on_another() {
         assert_eq!((response.status(), &response.body()[..]), (StatusCode::OK, &b"body"[..]));
     }
     let attempts: Vec<String> = client.lines(4).await.iter().map(|line| line.trim().rsplit(' ').next().unwrap().to_owned()).collect();
-    assert!(attempts.contains(&"2".to_owned()) && attempts.contains(&"1".to_owned()), "{attempts:?}");
+    assert!(attempts.contains(&"2".to_owned()), "{attempts:?}");
     let seen = app.seen.lock();
     assert!(seen.iter().any(|(_, headers)| headers["x-envoy-attempt-count"] == "2"));
 }
