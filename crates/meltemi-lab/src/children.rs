@@ -73,7 +73,7 @@ impl Children {
             };
             if let Some(waiter) = running.remove(&pid.as_raw()) {
                 // Nobody waiting any more is fine: the process is reaped either way.
-                drop(waiter.send(exit));
+                waiter.send(exit).ok();
             }
         }
     }

@@ -17,9 +17,11 @@ use crate::paths;
 
 /// A mesh of ordinary Kubernetes manifests on this machine: pods are network namespaces, containers are processes.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  meltemi lab label namespace default istio-injection=enabled\n  \
+#[command(
+    after_help = "Examples:\n  meltemi lab label namespace default istio-injection=enabled\n  \
                         meltemi lab up -f samples/bookinfo/platform/kube/bookinfo.yaml --wait\n  meltemi lab get pods\n  \
-                        meltemi lab exec deploy/productpage-v1 -c productpage -- curl -s http://reviews:9080/reviews/0\n  meltemi lab down")]
+                        meltemi lab exec deploy/productpage-v1 -c productpage -- curl -s http://reviews:9080/reviews/0\n  meltemi lab down"
+)]
 pub struct Lab {
     /// Which lab, when several run.
     #[arg(long, env = "MELTEMI_LAB", default_value = "default", global = true)]
@@ -70,7 +72,11 @@ impl Lab {
 /// # Errors
 /// The lab is not there, refuses, or what was asked for cannot be done.
 pub async fn run(lab: &Lab) -> anyhow::Result<ExitCode> {
-    anyhow::ensure!(paths::is_name(&lab.name), "\"{}\" is no name for a lab: letters, digits, dashes, at most 40", lab.name);
+    anyhow::ensure!(
+        paths::is_name(&lab.name),
+        "\"{}\" is no name for a lab: letters, digits, dashes, at most 40",
+        lab.name
+    );
     let client = lab.client();
     match &lab.command {
         Command::Up(options) => up::up(&client, options).await,

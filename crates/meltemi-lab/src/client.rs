@@ -17,7 +17,9 @@ use serde_json::Value;
 use tokio::net::UnixStream;
 
 use crate::paths;
-use crate::wire::{Failure, Handover, Kill, Label, Outcome, Progress, Report, Restart, Status, Watch};
+use crate::wire::{
+    Failure, Handover, Kill, Label, Outcome, Progress, Report, Restart, Status, Watch,
+};
 
 /// The largest answer read whole; logs and captures are streamed instead.
 const ANSWER_LIMIT_BYTES: usize = 256 << 20;
@@ -47,11 +49,19 @@ pub enum ClientError {
 
 impl LabClient {
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), run_dir: paths::run_dir(name) }
+        Self {
+            name: name.to_owned(),
+            run_dir: paths::run_dir(name),
+        }
     }
 
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The folder of the lab's sockets and files; it exists as long as the lab.
+    pub fn run_dir(&self) -> &std::path::Path {
+        &self.run_dir
     }
 
     pub async fn is_up(&self) -> bool {
@@ -69,25 +79,53 @@ impl LabClient {
     }
 
     /// Applies the documents of one file; `file` names it in diagnostics.
-    pub async fn apply(&self, namespace: &str, file: &str, text: String) -> Result<Report, ClientError> {
+    pub async fn apply(
+        &self,
+        namespace: &str,
+        file: &str,
+        text: String,
+    ) -> Result<Report, ClientError> {
         let query = query(&[("namespace", namespace), ("file", file)]);
-        self.send(Method::POST, &format!("/apply?{query}"), text.into()).await
+        self.send(Method::POST, &format!("/apply?{query}"), text.into())
+            .await
     }
 
     /// Deletes the objects that the documents of one file name.
-    pub async fn delete(&self, namespace: &str, file: &str, text: String) -> Result<Report, ClientError> {
+    pub async fn delete(
+        &self,
+        namespace: &str,
+        file: &str,
+        text: String,
+    ) -> Result<Report, ClientError> {
         let query = query(&[("namespace", namespace), ("file", file)]);
-        self.send(Method::POST, &format!("/delete?{query}"), text.into()).await
+        self.send(Method::POST, &format!("/delete?{query}"), text.into())
+            .await
     }
 
-    pub async fn delete_object(&self, kind: &str, namespace: &str, name: &str) -> Result<Report, ClientError> {
+    pub async fn delete_object(
+        &self,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Report, ClientError> {
         let query = query(&[("namespace", namespace)]);
-        self.send(Method::DELETE, &format!("/objects/{kind}/{name}?{query}"), Bytes::new()).await
+        self.send(
+            Method::DELETE,
+            &format!("/objects/{kind}/{name}?{query}"),
+            Bytes::new(),
+        )
+        .await
     }
 
     /// Objects of one kind (its Kubernetes name, such as `VirtualService`), in one namespace or in all.
-    pub async fn objects(&self, kind: &str, namespace: Option<&str>) -> Result<Vec<Value>, ClientError> {
-        let query = namespace.map_or_else(String::new, |namespace| format!("?{}", query(&[("namespace", namespace)])));
+    pub async fn objects(
+        &self,
+        kind: &str,
+        namespace: Option<&str>,
+    ) -> Result<Vec<Value>, ClientError> {
+        let query = namespace.map_or_else(String::new, |namespace| {
+            format!("?{}", query(&[("namespace", namespace)]))
+        });
         let list: Value = self.get(&format!("/objects/{kind}{query}")).await?;
         Ok(list["items"].as_array().cloned().unwrap_or_default())
     }
@@ -123,12 +161,21 @@ impl LabClient {
         path: &str,
     ) -> Result<(StatusCode, Bytes), ClientError> {
         let path = path.trim_start_matches('/');
-        self.whole(method, &format!("/pods/{namespace}/{pod}/proxy/{port}/{path}")).await
+        self.whole(
+            method,
+            &format!("/pods/{namespace}/{pod}/proxy/{port}/{path}"),
+        )
+        .await
     }
 
     /// The monitoring port of the control plane.
-    pub async fn istiod_http(&self, method: Method, path: &str) -> Result<(StatusCode, Bytes), ClientError> {
-        self.whole(method, &format!("/istiod/{}", path.trim_start_matches('/'))).await
+    pub async fn istiod_http(
+        &self,
+        method: Method,
+        path: &str,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
+        self.whole(method, &format!("/istiod/{}", path.trim_start_matches('/')))
+            .await
     }
 
     /// A container's log or a capture, to be read as it comes.
@@ -141,21 +188,36 @@ impl LabClient {
     }
 
     /// Hands descriptors over and waits for the outcome. Blocks: call it from a thread that may.
-    pub fn hand_over(&self, handover: &Handover, descriptors: &[BorrowedFd<'_>]) -> Result<Outcome, ClientError> {
-        let stream = BlockingStream::connect(self.run_dir.join("fds.sock")).map_err(|error| self.socket_error(error))?;
+    pub fn hand_over(
+        &self,
+        handover: &Handover,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<Outcome, ClientError> {
+        let stream = BlockingStream::connect(self.run_dir.join("fds.sock"))
+            .map_err(|error| self.socket_error(error))?;
         let mut line = serde_json::to_vec(handover).map_err(ClientError::Unreadable)?;
         line.push(b'\n');
         let raw: Vec<_> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
         let rights = [ControlMessage::ScmRights(&raw)];
-        let sent = sendmsg::<()>(stream.as_raw_fd(), &[IoSlice::new(&line)], &rights, MsgFlags::empty(), None);
+        let sent = sendmsg::<()>(
+            stream.as_raw_fd(),
+            &[IoSlice::new(&line)],
+            &rights,
+            MsgFlags::empty(),
+            None,
+        );
         let sent = sent.map_err(|error| ClientError::Socket(error.into()))?;
         if let Some(rest) = line.get(sent..).filter(|rest| !rest.is_empty()) {
             io::Write::write_all(&mut &stream, rest).map_err(ClientError::Socket)?;
         }
         let mut answer = String::new();
-        BufReader::new(stream).read_line(&mut answer).map_err(ClientError::Socket)?;
+        BufReader::new(stream)
+            .read_line(&mut answer)
+            .map_err(ClientError::Socket)?;
         if answer.is_empty() {
-            return Err(ClientError::Refused("the lab ended before the command did".to_owned()));
+            return Err(ClientError::Refused(
+                "the lab ended before the command did".to_owned(),
+            ));
         }
         serde_json::from_str(&answer).map_err(ClientError::Unreadable)
     }
@@ -164,12 +226,21 @@ impl LabClient {
         self.send(Method::GET, path, Bytes::new()).await
     }
 
-    async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
+    async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
         let body = serde_json::to_vec(body).map_err(ClientError::Unreadable)?;
         self.send(Method::POST, path, body.into()).await
     }
 
-    async fn send<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, ClientError> {
+    async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<T, ClientError> {
         let response = self.request(method, path, body).await?;
         if !response.status().is_success() {
             return Err(refusal(response).await);
@@ -182,19 +253,35 @@ impl LabClient {
         Ok((response.status(), read(response.into_body()).await?))
     }
 
-    async fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, ClientError> {
+    async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, ClientError> {
         let broken = |error: hyper::Error| ClientError::Broken(Box::new(error));
-        let stream = UnixStream::connect(self.run_dir.join("lab.sock")).await.map_err(|error| self.socket_error(error))?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        let stream = UnixStream::connect(self.run_dir.join("lab.sock"))
+            .await
+            .map_err(|error| self.socket_error(error))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(broken)?;
         tokio::spawn(connection);
-        let request = Request::builder().method(method).uri(path).header("host", "lab").header("content-type", "application/json").body(Full::new(body));
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "lab")
+            .header("content-type", "application/json")
+            .body(Full::new(body));
         let request = request.map_err(|error| ClientError::Broken(Box::new(error)))?;
         sender.send_request(request).await.map_err(broken)
     }
 
     fn socket_error(&self, error: io::Error) -> ClientError {
         match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NotUp(self.name.clone()),
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                ClientError::NotUp(self.name.clone())
+            }
             io::ErrorKind::PermissionDenied => ClientError::Forbidden,
             _ => ClientError::Socket(error),
         }
@@ -202,7 +289,10 @@ impl LabClient {
 }
 
 async fn read(body: Incoming) -> Result<Bytes, ClientError> {
-    let collected = Limited::new(body, ANSWER_LIMIT_BYTES).collect().await.map_err(ClientError::Broken)?;
+    let collected = Limited::new(body, ANSWER_LIMIT_BYTES)
+        .collect()
+        .await
+        .map_err(ClientError::Broken)?;
     Ok(collected.to_bytes())
 }
 
@@ -212,7 +302,9 @@ async fn refusal(response: Response<Incoming>) -> ClientError {
     match read(response.into_body()).await {
         Ok(body) => match serde_json::from_slice::<Failure>(&body) {
             Ok(failure) => ClientError::Refused(failure.error),
-            Err(_not_json) => ClientError::Refused(format!("{status}: {}", String::from_utf8_lossy(&body))),
+            Err(_not_json) => {
+                ClientError::Refused(format!("{status}: {}", String::from_utf8_lossy(&body)))
+            }
         },
         Err(error) => error,
     }
@@ -222,9 +314,22 @@ async fn refusal(response: Response<Incoming>) -> ClientError {
 pub(crate) fn query(pairs: &[(&str, &str)]) -> String {
     let encode = |value: &str| {
         let plain = |c: u8| c.is_ascii_alphanumeric() || b"-._~/".contains(&c);
-        value.bytes().map(|c| if plain(c) { char::from(c).to_string() } else { format!("%{c:02X}") }).collect::<String>()
+        value
+            .bytes()
+            .map(|c| {
+                if plain(c) {
+                    char::from(c).to_string()
+                } else {
+                    format!("%{c:02X}")
+                }
+            })
+            .collect::<String>()
     };
-    pairs.iter().map(|(key, value)| format!("{key}={}", encode(value))).collect::<Vec<_>>().join("&")
+    pairs
+        .iter()
+        .map(|(key, value)| format!("{key}={}", encode(value)))
+        .collect::<Vec<_>>()
+        .join("&")
 }
 
 #[cfg(test)]
@@ -233,6 +338,9 @@ mod tests {
 
     #[test]
     fn queries_are_encoded() {
-        assert_eq!(query(&[("file", "a b&c.yaml"), ("tail", "5")]), "file=a%20b%26c.yaml&tail=5");
+        assert_eq!(
+            query(&[("file", "a b&c.yaml"), ("tail", "5")]),
+            "file=a%20b%26c.yaml&tail=5"
+        );
     }
 }

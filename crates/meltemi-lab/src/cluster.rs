@@ -91,7 +91,11 @@ impl Handle {
 
 impl Cluster {
     /// Starts the cluster's task.
-    pub(crate) fn start(machine: Arc<Machine>, settings: Settings, zone: Arc<ArcSwap<Zone>>) -> Handle {
+    pub(crate) fn start(
+        machine: Arc<Machine>,
+        settings: Settings,
+        zone: Arc<ArcSwap<Zone>>,
+    ) -> Handle {
         let (changed, changes) = mpsc::channel(QUEUE);
         let (sender, work) = mpsc::channel(QUEUE);
         let mirror = Mirror::new(settings.config_dir.clone());
@@ -118,19 +122,28 @@ impl Cluster {
         self.reconcile().await;
         loop {
             let mut completions: Vec<Completion> = Vec::new();
+            let before = self.store.revision();
+            let mut pods_changed = false;
             tokio::select! {
                 Some(work) = work.recv() => completions.push(work(&mut self)),
-                Some(key) = changes.recv() => self.pod_changed(&key),
+                Some(key) = changes.recv() => {
+                    self.pod_changed(&key);
+                    pods_changed = true;
+                }
                 else => return,
             }
             // What has come meanwhile shares one reconciliation.
             while let Ok(key) = changes.try_recv() {
                 self.pod_changed(&key);
+                pods_changed = true;
             }
             while let Ok(more) = work.try_recv() {
                 completions.push(more(&mut self));
             }
-            self.reconcile().await;
+            // Questions change nothing and wait for nobody.
+            if pods_changed || self.store.revision() != before {
+                self.reconcile().await;
+            }
             completions.into_iter().for_each(|complete| complete());
         }
     }
@@ -161,7 +174,11 @@ impl Cluster {
             Self::orphans,
         ];
         self.read_mesh_config();
-        rounds.iter().fold(false, |changed, round| round(self) || changed)
+        let mut changed = false;
+        for round in rounds {
+            changed |= round(self);
+        }
+        changed
     }
 
     /// What every cluster has, and the control plane.
@@ -172,10 +189,19 @@ impl Cluster {
         }
         let mesh = ObjectKey::new(Kind::ConfigMap, ISTIO_SYSTEM, "istio");
         let text = self.settings.mesh_config.clone();
-        self.store.put(&mesh, &json!({"metadata": {}, "data": {"mesh": text, "meshNetworks": "networks: {}"}}));
+        self.store.put(
+            &mesh,
+            &json!({"metadata": {}, "data": {"mesh": text, "meshNetworks": "networks: {}"}}),
+        );
         let account = ObjectKey::new(Kind::ServiceAccount, ISTIO_SYSTEM, ISTIOD);
-        self.store.put(&account, &json!({"metadata": {"labels": {"app": ISTIOD}}}));
-        let ports = [("grpc-xds", 15010, 15010), ("https-dns", 15012, 15012), ("https-webhook", 443, 15017), ("http-monitoring", 15014, 15014)];
+        self.store
+            .put(&account, &json!({"metadata": {"labels": {"app": ISTIOD}}}));
+        let ports = [
+            ("grpc-xds", 15010, 15010),
+            ("https-dns", 15012, 15012),
+            ("https-webhook", 443, 15017),
+            ("http-monitoring", 15014, 15014),
+        ];
         let ports: Vec<_> = ports
             .iter()
             .map(|(name, port, target)| json!({"name": name, "port": port, "targetPort": target, "protocol": "TCP"}))
@@ -207,7 +233,9 @@ impl Cluster {
     fn read_mesh_config(&mut self) {
         let key = ObjectKey::new(Kind::ConfigMap, ISTIO_SYSTEM, "istio");
         let map: Option<ConfigMap> = self.store.typed(&key);
-        let text = map.and_then(|map| map.data?.remove("mesh")).unwrap_or_default();
+        let text = map
+            .and_then(|map| map.data?.remove("mesh"))
+            .unwrap_or_default();
         if text == self.mesh_text && self.injection.native_sidecars {
             return;
         }
@@ -224,16 +252,25 @@ impl Cluster {
         };
         self.injection = InjectionSettings::of_mesh(&mesh);
         self.injection.native_sidecars = true;
-        self.injection.proxy_mark = self.machine.single_id.then_some(meltemi_core::names::PROXY_MARK);
+        self.injection.proxy_mark = self
+            .machine
+            .single_id
+            .then_some(meltemi_core::names::PROXY_MARK);
         if let Some(ttl) = &self.settings.workload_cert_ttl {
-            self.injection.proxy_env.insert("SECRET_TTL".to_owned(), ttl.clone());
+            self.injection
+                .proxy_env
+                .insert("SECRET_TTL".to_owned(), ttl.clone());
         }
     }
 
     /// Every namespace has a service account and the mesh's root certificate.
     fn namespaces(&mut self) -> bool {
         let root = fs::read_to_string(self.settings.state_dir.join("root-cert.pem")).ok();
-        let names: Vec<String> = self.store.of_kind(Kind::Namespace).map(|(key, _)| key.name.clone()).collect();
+        let names: Vec<String> = self
+            .store
+            .of_kind(Kind::Namespace)
+            .map(|(key, _)| key.name.clone())
+            .collect();
         let mut changed = false;
         for namespace in names {
             let account = ObjectKey::new(Kind::ServiceAccount, &namespace, "default");
@@ -256,9 +293,15 @@ impl Cluster {
         for (key, pod) in pods {
             let name = pod_key(&key);
             let deleted = pod.metadata.deletion_timestamp.is_some();
-            let grace = pod.metadata.deletion_grace_period_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+            let grace = pod
+                .metadata
+                .deletion_grace_period_seconds
+                .and_then(|seconds| u64::try_from(seconds).ok());
             let inputs = Inputs {
-                pod: Pod { status: None, ..pod },
+                pod: Pod {
+                    status: None,
+                    ..pod
+                },
                 references: references.get(&key.namespace).cloned().unwrap_or_default(),
             };
             match self.pods.get(&name) {
@@ -281,11 +324,19 @@ impl Cluster {
     fn start_pod(&mut self, key: &ObjectKey, name: String, inputs: Inputs) {
         let labels = inputs.pod.metadata.labels.as_ref();
         let is_control_plane = key.namespace == ISTIO_SYSTEM
-            && labels.and_then(|labels| labels.get("app")).is_some_and(|app| app == ISTIOD);
+            && labels
+                .and_then(|labels| labels.get("app"))
+                .is_some_and(|app| app == ISTIOD);
         let extra = if is_control_plane {
             vec![
-                (PathBuf::from(CONTROL_PLANE_CONFIG), self.settings.config_dir.clone()),
-                (PathBuf::from(CONTROL_PLANE_STATE), self.settings.state_dir.clone()),
+                (
+                    PathBuf::from(CONTROL_PLANE_CONFIG),
+                    self.settings.config_dir.clone(),
+                ),
+                (
+                    PathBuf::from(CONTROL_PLANE_STATE),
+                    self.settings.state_dir.clone(),
+                ),
             ]
         } else {
             Vec::new()
@@ -304,18 +355,28 @@ impl Cluster {
     fn references(&self) -> BTreeMap<String, References> {
         let mut all: BTreeMap<String, References> = BTreeMap::new();
         for (key, map) in self.store.list::<ConfigMap>(Kind::ConfigMap) {
-            all.entry(key.namespace).or_default().config_maps.insert(key.name, map);
+            all.entry(key.namespace)
+                .or_default()
+                .config_maps
+                .insert(key.name, map);
         }
         for (key, secret) in self.store.list::<Secret>(Kind::Secret) {
-            all.entry(key.namespace).or_default().secrets.insert(key.name, secret);
+            all.entry(key.namespace)
+                .or_default()
+                .secrets
+                .insert(key.name, secret);
         }
         all
     }
 
     fn pod_changed(&mut self, name: &str) {
-        let Some(handle) = self.pods.get(name) else { return };
+        let Some(handle) = self.pods.get(name) else {
+            return;
+        };
         let status = handle.runtime.borrow().status();
-        let Ok(status) = serde_json::to_value(status) else { return };
+        let Ok(status) = serde_json::to_value(status) else {
+            return;
+        };
         self.store.edit(&object_key(name), |pod| {
             if let Some(pod) = pod.as_object_mut() {
                 pod.insert("status".to_owned(), status);
@@ -350,8 +411,13 @@ impl Cluster {
 
     pub(crate) fn mark_deleted(&mut self, key: &ObjectKey) -> bool {
         self.store.edit(key, |object| {
-            if let Some(metadata) = object.get_mut("metadata").and_then(serde_json::Value::as_object_mut) {
-                metadata.entry("deletionTimestamp").or_insert_with(|| now().into());
+            if let Some(metadata) = object
+                .get_mut("metadata")
+                .and_then(serde_json::Value::as_object_mut)
+            {
+                metadata
+                    .entry("deletionTimestamp")
+                    .or_insert_with(|| now().into());
             }
         })
     }
@@ -360,7 +426,9 @@ impl Cluster {
         let taken: Vec<String> = self
             .store
             .of_kind(Kind::Service)
-            .filter_map(|(_, service)| Some(service.pointer("/spec/clusterIP")?.as_str()?.to_owned()))
+            .filter_map(|(_, service)| {
+                Some(service.pointer("/spec/clusterIP")?.as_str()?.to_owned())
+            })
             .collect();
         self.addresses.service(&taken).to_string()
     }
@@ -394,7 +462,11 @@ struct Addresses {
 impl Addresses {
     fn pod(&mut self) -> Ipv4Addr {
         // 10.244.0.0 and .1 are the network and the node; wraps after 65,000 pods, long after the first has gone.
-        self.pods = if self.pods >= u16::MAX - 1 { 2 } else { self.pods.max(1) + 1 };
+        self.pods = if self.pods >= u16::MAX - 1 {
+            2
+        } else {
+            self.pods.max(1) + 1
+        };
         let [high, low] = self.pods.to_be_bytes();
         Ipv4Addr::new(10, 244, high, low)
     }
@@ -402,7 +474,11 @@ impl Addresses {
     fn service(&mut self, taken: &[String]) -> Ipv4Addr {
         loop {
             // Above the range that Kubernetes keeps for fixed addresses, such as that of DNS.
-            self.services = if self.services >= u16::MAX - 1 { 256 } else { self.services.max(255) + 1 };
+            self.services = if self.services >= u16::MAX - 1 {
+                256
+            } else {
+                self.services.max(255) + 1
+            };
             let [high, low] = self.services.to_be_bytes();
             let address = Ipv4Addr::new(10, 96, high, low);
             if !taken.contains(&address.to_string()) {

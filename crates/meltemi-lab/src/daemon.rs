@@ -70,7 +70,10 @@ pub(crate) fn serve(daemon: Arc<Daemon>, run_dir: &std::path::Path) -> anyhow::R
         .route("/watch", post(watch_files))
         .route("/logs", get(pipes::logs))
         .route("/capture", get(capture::capture))
-        .route("/pods/{namespace}/{pod}/proxy/{port}/{*path}", any(pod_proxy))
+        .route(
+            "/pods/{namespace}/{pod}/proxy/{port}/{*path}",
+            any(pod_proxy),
+        )
         .route("/istiod/{*path}", any(istiod))
         .route("/down", post(down))
         .layer(DefaultBodyLimit::max(BODY_LIMIT_BYTES))
@@ -112,13 +115,28 @@ impl From<anyhow::Error> for Refusal {
 type Answer<T> = Result<T, Refusal>;
 
 impl Daemon {
-    async fn call<T: Send + 'static>(&self, work: impl FnOnce(&mut Cluster) -> T + Send + 'static) -> Answer<T> {
-        let ending = || Refusal(StatusCode::SERVICE_UNAVAILABLE, "the lab is ending".to_owned());
+    async fn call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Cluster) -> T + Send + 'static,
+    ) -> Answer<T> {
+        let ending = || {
+            Refusal(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the lab is ending".to_owned(),
+            )
+        };
         self.cluster.call(work).await.ok_or_else(ending)
     }
 
-    async fn target(&self, namespace: String, target: String, container: Option<String>) -> Answer<commands::Target> {
-        Ok(self.call(move |cluster| cluster.target(&namespace, &target, container.as_deref())).await??)
+    async fn target(
+        &self,
+        namespace: String,
+        target: String,
+        container: Option<String>,
+    ) -> Answer<commands::Target> {
+        Ok(self
+            .call(move |cluster| cluster.target(&namespace, &target, container.as_deref()))
+            .await??)
     }
 }
 
@@ -140,9 +158,16 @@ async fn status(State(daemon): Shared) -> Answer<Json<Status>> {
             let control_plane = cluster.control_plane().map(|(_, handle)| {
                 let runtime = handle.runtime.borrow();
                 let container = runtime.containers.first();
-                (container.and_then(|container| container.pid), runtime.is_ready(), container.map_or(0, |c| c.restarts))
+                (
+                    container.and_then(|container| container.pid),
+                    runtime.is_ready(),
+                    container.map_or(0, |c| c.restarts),
+                )
             });
-            (cluster.progress(), control_plane.unwrap_or((None, false, 0)))
+            (
+                cluster.progress(),
+                control_plane.unwrap_or((None, false, 0)),
+            )
         })
         .await?;
     let (pid, ready, restarts) = control_plane;
@@ -166,12 +191,28 @@ async fn progress(State(daemon): Shared) -> Answer<Json<Progress>> {
     Ok(Json(daemon.call(|cluster| cluster.progress()).await?))
 }
 
-async fn apply(State(daemon): Shared, Query(query): Query<File>, text: String) -> Answer<Json<Report>> {
-    Ok(Json(daemon.call(move |cluster| cluster.apply(&query.namespace, &query.file, &text)).await?))
+async fn apply(
+    State(daemon): Shared,
+    Query(query): Query<File>,
+    text: String,
+) -> Answer<Json<Report>> {
+    Ok(Json(
+        daemon
+            .call(move |cluster| cluster.apply(&query.namespace, &query.file, &text))
+            .await?,
+    ))
 }
 
-async fn delete_file(State(daemon): Shared, Query(query): Query<File>, text: String) -> Answer<Json<Report>> {
-    Ok(Json(daemon.call(move |cluster| cluster.delete(&query.namespace, &query.file, &text)).await?))
+async fn delete_file(
+    State(daemon): Shared,
+    Query(query): Query<File>,
+    text: String,
+) -> Answer<Json<Report>> {
+    Ok(Json(
+        daemon
+            .call(move |cluster| cluster.delete(&query.namespace, &query.file, &text))
+            .await?,
+    ))
 }
 
 async fn delete_object(
@@ -180,13 +221,22 @@ async fn delete_object(
     Query(query): Query<File>,
 ) -> Answer<Json<Report>> {
     let key = key_of(&kind, &query.namespace, &name)?;
-    let change = daemon.call(move |cluster| cluster.delete_one(&key)).await??;
-    Ok(Json(Report { results: vec![change], ..Report::default() }))
+    let change = daemon
+        .call(move |cluster| cluster.delete_one(&key))
+        .await??;
+    Ok(Json(Report {
+        results: vec![change],
+        ..Report::default()
+    }))
 }
 
 fn key_of(kind: &str, namespace: &str, name: &str) -> Result<ObjectKey, NotFound> {
     let kind: Kind = commands::kind(kind)?;
-    let namespace = if kind.scope() == Scope::Cluster { "" } else { namespace };
+    let namespace = if kind.scope() == Scope::Cluster {
+        ""
+    } else {
+        namespace
+    };
     Ok(ObjectKey::new(kind, namespace, name))
 }
 
@@ -201,19 +251,31 @@ async fn objects(
     Query(query): Query<InNamespace>,
 ) -> Answer<Json<Value>> {
     let kind = commands::kind(&kind)?;
-    let namespace = query.namespace.filter(|_| kind.scope() == Scope::Namespaced);
-    let items = daemon.call(move |cluster| cluster.objects(kind, namespace.as_deref())).await?;
-    Ok(Json(json!({"apiVersion": "v1", "kind": "List", "items": items})))
+    let namespace = query
+        .namespace
+        .filter(|_| kind.scope() == Scope::Namespaced);
+    let items = daemon
+        .call(move |cluster| cluster.objects(kind, namespace.as_deref()))
+        .await?;
+    Ok(Json(
+        json!({"apiVersion": "v1", "kind": "List", "items": items}),
+    ))
 }
 
 async fn label(State(daemon): Shared, body: Bytes) -> Answer<Json<Report>> {
     let label: Label = read(&body)?;
-    Ok(Json(daemon.call(move |cluster| cluster.label(&label)).await??))
+    Ok(Json(
+        daemon.call(move |cluster| cluster.label(&label)).await??,
+    ))
 }
 
 async fn restart(State(daemon): Shared, body: Bytes) -> Answer<Json<Report>> {
     let restart: Restart = read(&body)?;
-    Ok(Json(daemon.call(move |cluster| cluster.restart(&restart)).await??))
+    Ok(Json(
+        daemon
+            .call(move |cluster| cluster.restart(&restart))
+            .await??,
+    ))
 }
 
 async fn kill(State(daemon): Shared, body: Bytes) -> Answer<Json<Value>> {
@@ -230,7 +292,8 @@ async fn watch_files(State(daemon): Shared, body: Bytes) -> Answer<Json<Value>> 
 
 /// Reads a JSON body whatever its content type says.
 fn read<T: serde::de::DeserializeOwned>(body: &[u8]) -> Answer<T> {
-    serde_json::from_slice(body).map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.to_string()))
+    serde_json::from_slice(body)
+        .map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.to_string()))
 }
 
 async fn down(State(daemon): Shared) -> Json<Value> {
@@ -247,9 +310,17 @@ async fn pod_proxy(
     body: Bytes,
 ) -> Answer<Response> {
     let target = daemon.target(namespace, pod, None).await?;
-    let path = uri.path_and_query().map(|path| path.as_str()).unwrap_or_default().to_owned();
+    let path = uri
+        .path_and_query()
+        .map(|path| path.as_str())
+        .unwrap_or_default()
+        .to_owned();
     // `/pods/NS/POD/proxy/PORT/` comes before the path that is asked for.
-    let path = path.splitn(7, '/').nth(6).map(|path| format!("/{path}")).unwrap_or_default();
+    let path = path
+        .splitn(7, '/')
+        .nth(6)
+        .map(|path| format!("/{path}"))
+        .unwrap_or_default();
     forward(target.network, port, method, &path, &headers, body).await
 }
 
@@ -260,8 +331,17 @@ async fn istiod(
     headers: HeaderMap,
     body: Bytes,
 ) -> Answer<Response> {
-    let network = daemon.call(|cluster| cluster.control_plane().and_then(|(_, handle)| handle.network())).await?;
-    let path = uri.path_and_query().map(|path| path.as_str()).unwrap_or_default();
+    let network = daemon
+        .call(|cluster| {
+            cluster
+                .control_plane()
+                .and_then(|(_, handle)| handle.network())
+        })
+        .await?;
+    let path = uri
+        .path_and_query()
+        .map(|path| path.as_str())
+        .unwrap_or_default();
     let path = path.strip_prefix("/istiod").unwrap_or(path).to_owned();
     forward(network, MONITORING, method, &path, &headers, body).await
 }
@@ -277,19 +357,30 @@ async fn forward(
 ) -> Answer<Response> {
     let network = network.context("the pod has no network yet")?;
     let to = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port));
-    let stream = dial(network, to).await.with_context(|| format!("port {port} of the pod"))?;
+    let stream = dial(network, to)
+        .await
+        .with_context(|| format!("port {port} of the pod"))?;
     let stream = hyper_util::rt::TokioIo::new(stream);
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(stream).await.context("the pod speaks no HTTP there")?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(stream)
+        .await
+        .context("the pod speaks no HTTP there")?;
     tokio::spawn(connection);
-    let mut request = http::Request::builder().method(method).uri(path).header(http::header::HOST, to.to_string());
+    let mut request = http::Request::builder()
+        .method(method)
+        .uri(path)
+        .header(http::header::HOST, to.to_string());
     for name in [http::header::CONTENT_TYPE, http::header::ACCEPT] {
         if let Some(value) = headers.get(&name) {
             request = request.header(name, value);
         }
     }
-    let request = request.body(http_body_util::Full::new(body)).context("invalid request")?;
-    let response = sender.send_request(request).await.context("the pod gave no answer")?;
+    let request = request
+        .body(http_body_util::Full::new(body))
+        .context("invalid request")?;
+    let response = sender
+        .send_request(request)
+        .await
+        .context("the pod gave no answer")?;
     Ok(response.map(Body::new))
 }
 

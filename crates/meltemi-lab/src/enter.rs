@@ -117,7 +117,7 @@ fn become_entrance(file: &Path) -> Result<std::convert::Infallible> {
         fs::remove_file(file)?;
     }
     // Its own session, so that signals meant for the supervisor's terminal do not reach it. Fails if it has one already.
-    drop(setsid());
+    setsid().ok();
     let mut namespaces = Vec::new();
     for path in &entrance.namespaces {
         namespaces
@@ -259,9 +259,7 @@ fn become_user(entrance: &Entrance) -> Result<()> {
         .filter(|capability| !kept.contains(*capability))
     {
         // Unknown to older kernels: then there is nothing to drop.
-        drop(rustix::thread::remove_capability_from_bounding_set(
-            capability,
-        ));
+        rustix::thread::remove_capability_from_bounding_set(capability).ok();
     }
     if let Some(ids) = entrance.ids {
         rustix::thread::set_keep_capabilities(true)?;

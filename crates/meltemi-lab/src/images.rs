@@ -45,7 +45,9 @@ enum Program {
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ImagesError {
-    #[error("an image table is YAML: `NAME: PROGRAM` lines, or a list `images:` of `image`, `command`, `args`, `env`, `user`")]
+    #[error(
+        "an image table is YAML: `NAME: PROGRAM` lines, or a list `images:` of `image`, `command`, `args`, `env`, `user`"
+    )]
     Yaml(#[source] serde_saphyr::Error),
     #[error("image {0:?}: `command` is empty")]
     NoCommand(String),
@@ -151,7 +153,11 @@ fn simple((image, program): (String, Program)) -> Image {
         Program::One(program) => vec![program],
         Program::Command(command) => command,
     };
-    Image { image, command, ..Image::default() }
+    Image {
+        image,
+        command,
+        ..Image::default()
+    }
 }
 
 fn builtin(name: &str, command: &[&str], args: &[&str], env: &[(&str, &str)]) -> Image {

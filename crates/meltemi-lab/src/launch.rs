@@ -86,7 +86,8 @@ pub fn start(options: &Options) -> Result<(), LaunchError> {
     private_folder(&paths::labs_dir()).map_err(folder(&paths::labs_dir()))?;
     let lock_path = paths::labs_dir().join(format!("{}.lock", options.name));
     let lock = File::create(&lock_path).map_err(folder(&lock_path))?;
-    lock.try_lock().map_err(|_| LaunchError::Busy(options.name.clone()))?;
+    lock.try_lock()
+        .map_err(|_| LaunchError::Busy(options.name.clone()))?;
     let result = start_locked(options, &run_dir);
     // Whoever waits for the lock now finds the lab running; a leftover file would be a trace of it.
     drop(fs::remove_file(&lock_path));
@@ -97,12 +98,18 @@ fn start_locked(options: &Options, run_dir: &Path) -> Result<(), LaunchError> {
     if UnixStream::connect(run_dir.join("lab.sock")).is_ok() {
         return Ok(());
     }
-    let folder = |source| LaunchError::Folder { path: run_dir.to_owned(), source };
+    let folder = |source| LaunchError::Folder {
+        path: run_dir.to_owned(),
+        source,
+    };
     if run_dir.exists() {
         // Left by a lab that was killed together with its watcher.
         fs::remove_dir_all(run_dir).map_err(folder)?;
     }
-    DirBuilder::new().mode(0o700).create(run_dir).map_err(folder)?;
+    DirBuilder::new()
+        .mode(0o700)
+        .create(run_dir)
+        .map_err(folder)?;
     let supervise = Supervise {
         name: options.name.clone(),
         run_dir: run_dir.to_owned(),
@@ -114,12 +121,21 @@ fn start_locked(options: &Options, run_dir: &Path) -> Result<(), LaunchError> {
     };
     let log = File::create(run_dir.join("supervisor.log")).map_err(folder)?;
     let mut outer = Command::new("/proc/self/exe");
-    outer.arg0("meltemi").args([OUTER.to_owned(), text(&supervise)]).current_dir("/").process_group(0);
-    outer.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+    outer
+        .arg0("meltemi")
+        .args([OUTER.to_owned(), text(&supervise)])
+        .current_dir("/")
+        .process_group(0);
+    outer
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log);
     let mut child = outer.spawn().map_err(LaunchError::Spawn)?;
     let mut line = String::new();
     if let Some(stdout) = child.stdout.take() {
-        BufReader::new(stdout).read_line(&mut line).map_err(LaunchError::Spawn)?;
+        BufReader::new(stdout)
+            .read_line(&mut line)
+            .map_err(LaunchError::Spawn)?;
     }
     if line.trim() == "ready" {
         return Ok(());
@@ -128,8 +144,14 @@ fn start_locked(options: &Options, run_dir: &Path) -> Result<(), LaunchError> {
     // It has ended or is about to; the message matters more than its status.
     drop(child.wait());
     drop(fs::remove_dir_all(run_dir));
-    let said = if line.trim().is_empty() { log.trim().to_owned() } else { line.trim().to_owned() };
-    Err(LaunchError::Refused(said.trim_start_matches("error: ").to_owned()))
+    let said = if line.trim().is_empty() {
+        log.trim().to_owned()
+    } else {
+        line.trim().to_owned()
+    };
+    Err(LaunchError::Refused(
+        said.trim_start_matches("error: ").to_owned(),
+    ))
 }
 
 fn text(supervise: &Supervise) -> String {
@@ -142,7 +164,10 @@ fn private_folder(path: &Path) -> io::Result<()> {
     let metadata = fs::symlink_metadata(path)?;
     let own = metadata.uid() == rustix::process::geteuid().as_raw();
     if !metadata.is_dir() || !own || metadata.mode() & 0o077 != 0 {
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the folder must be yours alone (mode 0700)"));
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "the folder must be yours alone (mode 0700)",
+        ));
     }
     Ok(())
 }
@@ -188,18 +213,28 @@ fn parse(argument: OsString) -> Result<Supervise> {
 }
 
 fn logging() {
-    let level = tracing_subscriber::EnvFilter::try_from_env("MELTEMI_LOG").unwrap_or_else(|_| "info".into());
+    let level = tracing_subscriber::EnvFilter::try_from_env("MELTEMI_LOG")
+        .unwrap_or_else(|_| "info".into());
     // Only fails when it was set up before, which it was not.
-    drop(tracing_subscriber::fmt().with_env_filter(level).with_ansi(false).with_writer(io::stderr).try_init());
+    drop(
+        tracing_subscriber::fmt()
+            .with_env_filter(level)
+            .with_ansi(false)
+            .with_writer(io::stderr)
+            .try_init(),
+    );
 }
 
 /// Makes the namespaces, starts the supervisor in them, and cleans up after it however it ends.
 fn outer(mut options: Supervise) -> Result<()> {
     // Its own session: a terminal that closes does not take the lab along.
-    drop(nix::unistd::setsid());
+    nix::unistd::setsid().ok();
     options.single_id = make_namespaces()?;
     let mut inner = Command::new("/proc/self/exe");
-    inner.arg0("meltemi").args([INNER.to_owned(), text(&options)]).stdin(Stdio::piped());
+    inner
+        .arg0("meltemi")
+        .args([INNER.to_owned(), text(&options)])
+        .stdin(Stdio::piped());
     // The first child is PID 1 of the new pid namespace.
     let mut child = inner.spawn().context("cannot start the supervisor")?;
     let pipe = child.stdin.take();
@@ -223,8 +258,12 @@ fn make_namespaces() -> Result<bool> {
     if rustix::process::geteuid().is_root() && unshare(flags).is_ok() {
         return Ok(false);
     }
-    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    unshare(CloneFlags::CLONE_NEWUSER | flags).map_err(|errno| anyhow::anyhow!(no_namespaces(errno)))?;
+    let (uid, gid) = (
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw(),
+    );
+    unshare(CloneFlags::CLONE_NEWUSER | flags)
+        .map_err(|errno| anyhow::anyhow!(no_namespaces(errno)))?;
     fs::write("/proc/self/setgroups", "deny").context("cannot prepare the user namespace")?;
     fs::write("/proc/self/uid_map", format!("0 {uid} 1")).context("cannot map the user")?;
     fs::write("/proc/self/gid_map", format!("0 {gid} 1")).context("cannot map the group")?;

@@ -22,7 +22,9 @@ impl MachinePids {
     /// The supervisor's own.
     pub(crate) fn own(&self) -> u32 {
         let link = fs::read_link(self.path("self")).unwrap_or_default();
-        link.to_str().and_then(|pid| pid.parse().ok()).unwrap_or_default()
+        link.to_str()
+            .and_then(|pid| pid.parse().ok())
+            .unwrap_or_default()
     }
 
     /// The machine's id of a process of the lab's pid namespace.
@@ -32,9 +34,12 @@ impl MachinePids {
         entries.flatten().find_map(|entry| {
             let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
             let status = fs::read_to_string(entry.path().join("status")).ok()?;
-            let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+            let ids = status
+                .lines()
+                .find_map(|line| line.strip_prefix("NSpid:"))?;
             let innermost: i32 = ids.split_whitespace().next_back()?.parse().ok()?;
-            (innermost == inner && fs::read_link(entry.path().join("ns/pid")).ok()? == own).then_some(pid)
+            (innermost == inner && fs::read_link(entry.path().join("ns/pid")).ok()? == own)
+                .then_some(pid)
         })
     }
 }

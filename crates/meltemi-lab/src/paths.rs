@@ -13,7 +13,11 @@ pub fn labs_dir() -> PathBuf {
         return PathBuf::from(runtime).join("meltemi/lab");
     }
     let uid = rustix::process::getuid();
-    if uid.is_root() { PathBuf::from("/run/meltemi/lab") } else { PathBuf::from(format!("/tmp/meltemi-{}/lab", uid.as_raw())) }
+    if uid.is_root() {
+        PathBuf::from("/run/meltemi/lab")
+    } else {
+        PathBuf::from(format!("/tmp/meltemi-{}/lab", uid.as_raw()))
+    }
 }
 
 /// Whether a lab may have that name: it becomes a folder and a part of socket paths.

@@ -40,6 +40,11 @@ impl Applied {
 }
 
 impl Store {
+    /// Moves with every change.
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision
+    }
+
     pub(crate) fn get(&self, key: &ObjectKey) -> Option<&Value> {
         self.objects.get(key).map(|stored| &stored.object)
     }

@@ -15,61 +15,90 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::children::Children;
-use crate::cluster::{self, CONTROL_PLANE_CONFIG, CONTROL_PLANE_IMAGE, CONTROL_PLANE_STATE, Cluster};
+use crate::cluster::{
+    self, CONTROL_PLANE_CONFIG, CONTROL_PLANE_IMAGE, CONTROL_PLANE_STATE, Cluster,
+};
 use crate::daemon::{self, Daemon, Watcher};
 use crate::dns;
 use crate::images::{Images, Programs};
 use crate::launch::Supervise;
 use crate::machine_pids::MachinePids;
 use crate::network::{DNS_ADDRESS, Node};
-use crate::paths;
 use crate::pod::worker::Machine;
 use crate::tokens::{ISSUER, Tokens};
 
 /// The file under the state folder with the key that tokens are verified by.
 const TOKEN_KEYS: &str = "token-keys.json";
 
+/// How long the last answer may take to leave.
+const ANSWER: std::time::Duration = std::time::Duration::from_millis(50);
+
 /// Runs a lab in the namespaces that the caller made, until it is told to end. Standard input is a pipe whose other end
 /// the outer process holds: when that process is gone, so is the lab.
 pub(crate) fn run(options: &Supervise) -> Result<()> {
     let pids = MachinePids::open()?;
     own_proc()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     let result = runtime.block_on(supervise(options, pids));
+    runtime.shutdown_background();
+    if let Ok(End::Asked) = result {
+        // The outer process removes the folder when nothing of the lab is left.
+        return Ok(());
+    }
     if let Err(error) = fs::remove_dir_all(&options.run_dir) {
         tracing::debug!(%error, "cannot remove the lab's files");
     }
-    runtime.shutdown_background();
-    result
+    result.map(drop)
+}
+
+/// Why a lab ends.
+enum End {
+    Asked,
+    /// The outer process is gone.
+    Orphaned,
 }
 
 /// Makes mounts private and shows the processes of this pid namespace.
 fn own_proc() -> Result<()> {
     let none = None::<&str>;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).context("cannot make mounts private")?;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        .context("cannot make mounts private")?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("proc"), "/proc", Some("proc"), flags, none).context("cannot mount /proc for the lab's processes")
+    mount(Some("proc"), "/proc", Some("proc"), flags, none)
+        .context("cannot mount /proc for the lab's processes")
 }
 
-async fn supervise(options: &Supervise, pids: MachinePids) -> Result<()> {
+async fn supervise(options: &Supervise, pids: MachinePids) -> Result<End> {
     let directory = &options.run_dir;
     let (config_dir, state_dir) = (directory.join("config"), directory.join("state"));
     for folder in [&config_dir, &state_dir, &directory.join("pods")] {
         fs::create_dir_all(folder)?;
     }
     let children = Children::start()?;
-    let node = Node::set_up().await.context("cannot set up the lab's network")?;
+    let node = Node::set_up()
+        .await
+        .context("cannot set up the lab's network")?;
     let zone = Arc::new(ArcSwap::default());
-    dns::serve(SocketAddr::new(DNS_ADDRESS.into(), 53), Arc::clone(&zone)).await.context("cannot serve DNS")?;
+    dns::serve(SocketAddr::new(DNS_ADDRESS.into(), 53), Arc::clone(&zone))
+        .await
+        .context("cannot serve DNS")?;
     let machine = Machine {
         children,
         node,
         directory: directory.clone(),
-        hidden: paths::labs_dir(),
-        programs: Programs { beside: beside(&options.program) },
+        hidden: parent(directory),
+        programs: Programs {
+            beside: parent(&options.program),
+        },
         images: RwLock::new(images(options)?),
         single_id: options.single_id,
-        tokens: Tokens::load(&directory.join("token-key.pem"), &state_dir.join(TOKEN_KEYS))?,
+        tokens: Tokens::load(
+            &directory.join("token-key.pem"),
+            &state_dir.join(TOKEN_KEYS),
+        )?,
     };
     let settings = cluster::Settings {
         config_dir: config_dir.clone(),
@@ -95,20 +124,20 @@ async fn supervise(options: &Supervise, pids: MachinePids) -> Result<()> {
     announce("ready");
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
-        _ = terminate.recv() => {}
-        () = orphaned() => {}
+        _ = terminate.recv() => Ok(End::Asked),
+        () = orphaned() => Ok(End::Orphaned),
         _ = ending.wait_for(|down| *down) => {
             // The answer to the request that ends the lab leaves first.
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(ANSWER).await;
+            Ok(End::Asked)
         }
     }
-    Ok(())
 }
 
 /// Tells the process that waits for the start how it went.
 pub(crate) fn announce(line: &str) {
     // It may have given up waiting.
-    drop(writeln!(io::stdout(), "{line}"));
+    writeln!(io::stdout(), "{line}").ok();
 }
 
 /// Waits for the end of standard input.
@@ -117,8 +146,8 @@ async fn orphaned() {
     drop(ended.await);
 }
 
-fn beside(program: &Path) -> PathBuf {
-    program.parent().unwrap_or(Path::new("/")).to_owned()
+fn parent(path: &Path) -> PathBuf {
+    path.parent().unwrap_or_else(|| Path::new("/")).to_owned()
 }
 
 fn images(options: &Supervise) -> Result<Images> {
@@ -130,15 +159,19 @@ fn images(options: &Supervise) -> Result<Images> {
         ..crate::images::Image::default()
     });
     if let Some(file) = &options.images {
-        let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        images.extend(&text).with_context(|| file.display().to_string())?;
+        let text =
+            fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        images
+            .extend(&text)
+            .with_context(|| file.display().to_string())?;
     }
     Ok(images)
 }
 
 fn control_plane(options: &Supervise) -> Vec<String> {
     let keys = format!("{CONTROL_PLANE_STATE}/{TOKEN_KEYS}");
-    let names = "istiod.istio-system.svc,istiod.istio-system.svc.cluster.local,istiod.istio-system,istiod";
+    let names =
+        "istiod.istio-system.svc,istiod.istio-system.svc.cluster.local,istiod.istio-system,istiod";
     let mut arguments: Vec<String> = [
         "control-plane",
         "--config-dir",
@@ -162,7 +195,12 @@ fn control_plane(options: &Supervise) -> Vec<String> {
 
 fn mesh_config(file: Option<&Path>) -> Result<String> {
     match file {
-        Some(file) => fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display())),
-        None => Ok(format!("rootNamespace: {}\ntrustDomain: cluster.local\n", meltemi_core::names::ISTIO_SYSTEM)),
+        Some(file) => {
+            fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
+        }
+        None => Ok(format!(
+            "rootNamespace: {}\ntrustDomain: cluster.local\n",
+            meltemi_core::names::ISTIO_SYSTEM
+        )),
     }
 }

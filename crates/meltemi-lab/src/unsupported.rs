@@ -9,9 +9,15 @@ const POD: &[(&str, &str)] = &[
     ("hostNetwork", "the pod gets a network of its own"),
     ("hostPID", "the pod sees the lab's processes only"),
     ("dnsConfig", "the cluster's DNS is used"),
-    ("runtimeClassName", "containers are processes of this machine"),
+    (
+        "runtimeClassName",
+        "containers are processes of this machine",
+    ),
     ("activeDeadlineSeconds", "the pod runs without a deadline"),
-    ("shareProcessNamespace", "containers of one lab see each other's processes, but do not share signals"),
+    (
+        "shareProcessNamespace",
+        "containers of one lab see each other's processes, but do not share signals",
+    ),
     ("ephemeralContainers", "they are not started"),
 ];
 const CONTAINER: &[(&str, &str)] = &[
@@ -20,7 +26,14 @@ const CONTAINER: &[(&str, &str)] = &[
     ("tty", "the container has no terminal"),
 ];
 /// What a volume may be.
-const VOLUMES: &[&str] = &["name", "configMap", "secret", "emptyDir", "projected", "downwardAPI"];
+const VOLUMES: &[&str] = &[
+    "name",
+    "configMap",
+    "secret",
+    "emptyDir",
+    "projected",
+    "downwardAPI",
+];
 const SERVICE: &[(&str, &str)] = &[
     ("externalIPs", "they are not reachable"),
     ("sessionAffinity", "connections are spread at random"),
@@ -40,7 +53,9 @@ pub(crate) fn check(key: &ObjectKey, object: &Value) -> Vec<Diagnostic> {
     let at = |path: &str| object.pointer(path).unwrap_or(&Value::Null);
     match key.kind {
         Kind::Pod => pod(at("/spec"), &spec, &mut found),
-        Kind::Deployment | Kind::ReplicaSet | Kind::StatefulSet => pod(at("/spec/template/spec"), &template, &mut found),
+        Kind::Deployment | Kind::ReplicaSet | Kind::StatefulSet => {
+            pod(at("/spec/template/spec"), &template, &mut found)
+        }
         Kind::Job => {
             fields(at("/spec"), &spec, JOB, &mut found);
             pod(at("/spec/template/spec"), &template, &mut found);
@@ -49,9 +64,15 @@ pub(crate) fn check(key: &ObjectKey, object: &Value) -> Vec<Diagnostic> {
         _ => {}
     }
     if key.kind == Kind::StatefulSet && !at("/spec/volumeClaimTemplates").is_null() {
-        found.push(warning(&spec.field("volumeClaimTemplates"), "the lab has no storage; use emptyDir"));
+        found.push(warning(
+            &spec.field("volumeClaimTemplates"),
+            "the lab has no storage; use emptyDir",
+        ));
     }
-    found.into_iter().map(|diagnostic| diagnostic.object(key.reference())).collect()
+    found
+        .into_iter()
+        .map(|diagnostic| diagnostic.object(key.reference()))
+        .collect()
 }
 
 fn pod(spec: &Value, path: &FieldPath, found: &mut Vec<Diagnostic>) {
@@ -73,10 +94,18 @@ fn pod(spec: &Value, path: &FieldPath, found: &mut Vec<Diagnostic>) {
         }
     }
     for (index, volume) in spec["volumes"].as_array().into_iter().flatten().enumerate() {
-        for kind in volume.as_object().into_iter().flatten().map(|(field, _)| field) {
+        for kind in volume
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(field, _)| field)
+        {
             if !VOLUMES.contains(&kind.as_str()) {
                 let path = path.field("volumes").index(index).field(kind);
-                found.push(warning(&path, "the volume is an empty directory, read-only for the container"));
+                found.push(warning(
+                    &path,
+                    "the volume is an empty directory, read-only for the container",
+                ));
             }
         }
     }
@@ -85,18 +114,34 @@ fn pod(spec: &Value, path: &FieldPath, found: &mut Vec<Diagnostic>) {
 fn service(spec: &Value, path: &FieldPath, found: &mut Vec<Diagnostic>) {
     fields(spec, path, SERVICE, found);
     if let Some(kind @ ("NodePort" | "LoadBalancer")) = spec["type"].as_str() {
-        let consequence = format!("{kind}: the Service has its address inside the lab only; use `meltemi lab forward`");
+        let consequence = format!(
+            "{kind}: the Service has its address inside the lab only; use `meltemi lab forward`"
+        );
         found.push(warning(&path.field("type"), &consequence));
     }
 }
 
 fn fields(object: &Value, path: &FieldPath, table: &[(&str, &str)], found: &mut Vec<Diagnostic>) {
-    let set = |field: &str| !matches!(object.get(field), None | Some(Value::Null | Value::Bool(false))) && object[field] != "None";
-    found.extend(table.iter().filter(|(field, _)| set(field)).map(|(field, what)| warning(&path.field(field), what)));
+    let set = |field: &str| {
+        !matches!(
+            object.get(field),
+            None | Some(Value::Null | Value::Bool(false))
+        ) && object[field] != "None"
+    };
+    found.extend(
+        table
+            .iter()
+            .filter(|(field, _)| set(field))
+            .map(|(field, what)| warning(&path.field(field), what)),
+    );
 }
 
 fn warning(field: &FieldPath, consequence: &str) -> Diagnostic {
-    Diagnostic::warning("MEL0510", format!("not available in the lab: {consequence}")).field(field.clone())
+    Diagnostic::warning(
+        "MEL0510",
+        format!("not available in the lab: {consequence}"),
+    )
+    .field(field.clone())
 }
 
 #[cfg(test)]
@@ -107,7 +152,13 @@ mod tests {
 
     fn check_fields(kind: Kind, object: &Value, expected: &[&str]) {
         let found = check(&ObjectKey::new(kind, "default", "x"), object);
-        assert_eq!(found.iter().map(|diagnostic| diagnostic.field.as_str()).collect::<Vec<_>>(), expected);
+        assert_eq!(
+            found
+                .iter()
+                .map(|diagnostic| diagnostic.field.as_str())
+                .collect::<Vec<_>>(),
+            expected
+        );
     }
 
     #[test]
@@ -117,12 +168,27 @@ mod tests {
             "containers": [{"name": "c", "tty": true, "securityContext": {"privileged": true}}],
             "volumes": [{"name": "a", "emptyDir": {}}, {"name": "b", "hostPath": {"path": "/x"}}]
         });
-        let fields =
-            ["hostNetwork", "containers[0].tty", "containers[0].securityContext.privileged", "volumes[1].hostPath"];
-        let expected: Vec<String> = fields.iter().map(|field| format!("spec.template.spec.{field}")).collect();
+        let fields = [
+            "hostNetwork",
+            "containers[0].tty",
+            "containers[0].securityContext.privileged",
+            "volumes[1].hostPath",
+        ];
+        let expected: Vec<String> = fields
+            .iter()
+            .map(|field| format!("spec.template.spec.{field}"))
+            .collect();
         let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
-        check_fields(Kind::Deployment, &json!({"spec": {"template": {"spec": spec}}}), &expected);
-        check_fields(Kind::Service, &json!({"spec": {"type": "NodePort", "sessionAffinity": "None"}}), &["spec.type"]);
+        check_fields(
+            Kind::Deployment,
+            &json!({"spec": {"template": {"spec": spec}}}),
+            &expected,
+        );
+        check_fields(
+            Kind::Service,
+            &json!({"spec": {"type": "NodePort", "sessionAffinity": "None"}}),
+            &["spec.type"],
+        );
         check_fields(Kind::Service, &json!({"spec": {"type": "ClusterIP"}}), &[]);
     }
 }

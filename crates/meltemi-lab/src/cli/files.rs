@@ -19,8 +19,13 @@ pub(super) fn read_all(paths: &[PathBuf]) -> anyhow::Result<Vec<Input>> {
     for path in paths {
         if path == Path::new("-") {
             let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
-            inputs.push(Input { name: "<stdin>".to_owned(), text });
+            std::io::stdin()
+                .read_to_string(&mut text)
+                .context("cannot read standard input")?;
+            inputs.push(Input {
+                name: "<stdin>".to_owned(),
+                text,
+            });
         } else if path.is_dir() {
             for file in files_of(path)? {
                 inputs.push(read(&file)?);
@@ -33,15 +38,31 @@ pub(super) fn read_all(paths: &[PathBuf]) -> anyhow::Result<Vec<Input>> {
 }
 
 fn read(path: &Path) -> anyhow::Result<Input> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(Input { name: path.display().to_string(), text })
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(Input {
+        name: path.display().to_string(),
+        text,
+    })
 }
 
 fn files_of(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read the folder {}", folder.display()))?;
-    let is_manifest = |path: &PathBuf| path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending == *known));
-    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(is_manifest).collect();
+    let entries = std::fs::read_dir(folder)
+        .with_context(|| format!("cannot read the folder {}", folder.display()))?;
+    let is_manifest = |path: &PathBuf| {
+        path.extension()
+            .is_some_and(|ending| ENDINGS.iter().any(|known| ending == *known))
+    };
+    let mut files: Vec<PathBuf> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(is_manifest)
+        .collect();
     files.sort();
-    anyhow::ensure!(!files.is_empty(), "the folder {} holds no .yaml, .yml or .json file", folder.display());
+    anyhow::ensure!(
+        !files.is_empty(),
+        "the folder {} holds no .yaml, .yml or .json file",
+        folder.display()
+    );
     Ok(files)
 }

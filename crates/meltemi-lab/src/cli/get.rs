@@ -12,8 +12,10 @@ use super::table::{Table, age};
 use crate::client::LabClient;
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  meltemi lab get pods\n  meltemi lab get pods -A -o wide\n  meltemi lab get deploy -o yaml\n  \
-                        meltemi lab get vs,dr\n  meltemi lab get svc/reviews -o json")]
+#[command(
+    after_help = "Examples:\n  meltemi lab get pods\n  meltemi lab get pods -A -o wide\n  meltemi lab get deploy -o yaml\n  \
+                        meltemi lab get vs,dr\n  meltemi lab get svc/reviews -o json"
+)]
 pub(super) struct Options {
     /// KIND[,KIND...] [NAME...] or KIND/NAME...
     #[arg(required = true)]
@@ -64,49 +66,93 @@ pub(super) async fn get(client: &LabClient, options: &Options) -> anyhow::Result
                 }
             }
         }
-        Output::Json => writeln!(out, "{}", serde_json::to_string_pretty(&document(options, found))?)?,
-        Output::Yaml => write!(out, "{}", serde_saphyr::to_string(&document(options, found))?)?,
+        Output::Json => writeln!(
+            out,
+            "{}",
+            serde_json::to_string_pretty(&document(options, found))?
+        )?,
+        Output::Yaml => write!(
+            out,
+            "{}",
+            serde_saphyr::to_string(&document(options, found))?
+        )?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Kinds, each with the names asked for; none stands for all.
 fn wanted(words: &[String]) -> anyhow::Result<Vec<(&'static Kind, Vec<String>)>> {
-    let Some((first, names)) = words.split_first() else { return Ok(Vec::new()) };
+    let Some((first, names)) = words.split_first() else {
+        return Ok(Vec::new());
+    };
     if first.contains('/') {
         let pair = |word: &String| {
-            let (kind, name) = word.split_once('/').ok_or_else(|| anyhow::anyhow!("\"{word}\" is not KIND/NAME"))?;
+            let (kind, name) = word
+                .split_once('/')
+                .ok_or_else(|| anyhow::anyhow!("\"{word}\" is not KIND/NAME"))?;
             Ok((kinds::find(kind)?, vec![name.to_owned()]))
         };
         return words.iter().map(pair).collect();
     }
     if first == "all" {
-        return kinds::ALL.iter().map(|kind| Ok((kinds::find(kind)?, names.to_vec()))).collect();
+        return kinds::ALL
+            .iter()
+            .map(|kind| Ok((kinds::find(kind)?, names.to_vec())))
+            .collect();
     }
-    first.split(',').map(|kind| Ok((kinds::find(kind)?, names.to_vec()))).collect()
+    first
+        .split(',')
+        .map(|kind| Ok((kinds::find(kind)?, names.to_vec())))
+        .collect()
 }
 
-async fn find(client: &LabClient, options: &Options, kind: &'static Kind, names: &[String]) -> anyhow::Result<Found> {
-    let namespace = (kind.namespaced && !options.all_namespaces).then_some(options.namespace.as_str());
+async fn find(
+    client: &LabClient,
+    options: &Options,
+    kind: &'static Kind,
+    names: &[String],
+) -> anyhow::Result<Found> {
+    let namespace =
+        (kind.namespaced && !options.all_namespaces).then_some(options.namespace.as_str());
     let mut objects = client.objects(kind.kind, namespace).await?;
     if let Some(selector) = &options.selector {
-        let pairs: Vec<(&str, &str)> = selector.split(',').filter_map(|pair| pair.split_once('=')).collect();
-        objects.retain(|object| pairs.iter().all(|(key, value)| object["metadata"]["labels"][*key] == *value));
+        let pairs: Vec<(&str, &str)> = selector
+            .split(',')
+            .filter_map(|pair| pair.split_once('='))
+            .collect();
+        objects.retain(|object| {
+            pairs
+                .iter()
+                .all(|(key, value)| object["metadata"]["labels"][*key] == *value)
+        });
     }
     for name in names {
-        let there = objects.iter().any(|object| object["metadata"]["name"] == *name);
-        anyhow::ensure!(there, "{} \"{name}\" not found in namespace \"{}\"", kind.resource, options.namespace);
+        let there = objects
+            .iter()
+            .any(|object| object["metadata"]["name"] == *name);
+        anyhow::ensure!(
+            there,
+            "{} \"{name}\" not found in namespace \"{}\"",
+            kind.resource,
+            options.namespace
+        );
     }
     if !names.is_empty() {
         objects.retain(|object| names.iter().any(|name| object["metadata"]["name"] == *name));
     }
-    objects.sort_by_key(|object| (text(object, "/metadata/namespace"), text(object, "/metadata/name")));
+    objects.sort_by_key(|object| {
+        (
+            text(object, "/metadata/namespace"),
+            text(object, "/metadata/name"),
+        )
+    });
     Ok(Found { kind, objects })
 }
 
 /// One object by itself when one was named, else a List as kubectl writes it.
 fn document(options: &Options, found: Vec<Found>) -> Value {
-    let by_name = options.words.len() > 1 || options.words.first().is_some_and(|word| word.contains('/'));
+    let by_name =
+        options.words.len() > 1 || options.words.first().is_some_and(|word| word.contains('/'));
     let mut items: Vec<Value> = found.into_iter().flat_map(|found| found.objects).collect();
     if by_name && items.len() == 1 {
         return items.remove(0);
@@ -127,7 +173,11 @@ fn tables(out: &mut impl Write, options: &Options, found: &[Found]) -> anyhow::R
         let mut buffer = Vec::new();
         table(kind, objects, options, found.len() > 1).print(&mut buffer)?;
         let text = String::from_utf8_lossy(&buffer);
-        let shown = if options.no_headers { text.split_once('\n').map_or("", |(_, rest)| rest) } else { &text };
+        let shown = if options.no_headers {
+            text.split_once('\n').map_or("", |(_, rest)| rest)
+        } else {
+            &text
+        };
         write!(out, "{shown}")?;
     }
     if is_first {
@@ -142,15 +192,30 @@ fn tables(out: &mut impl Write, options: &Options, found: &[Found]) -> anyhow::R
 fn table(kind: &Kind, objects: &[Value], options: &Options, with_kind: bool) -> Table {
     let columns = columns(kind.kind);
     let wide = options.output == Output::Wide;
-    let shown: Vec<&Column> = columns.iter().filter(|column| wide || !column.wide).collect();
+    let shown: Vec<&Column> = columns
+        .iter()
+        .filter(|column| wide || !column.wide)
+        .collect();
     let namespaced = options.all_namespaces && kind.namespaced;
-    let mut header: Vec<&str> = if namespaced { vec!["NAMESPACE", "NAME"] } else { vec!["NAME"] };
+    let mut header: Vec<&str> = if namespaced {
+        vec!["NAMESPACE", "NAME"]
+    } else {
+        vec!["NAME"]
+    };
     header.extend(shown.iter().map(|column| column.title));
     let mut table = Table::new(&header);
     for object in objects {
         let name = text(object, "/metadata/name");
-        let name = if with_kind { format!("{}/{name}", kind.resource) } else { name };
-        let mut row = if namespaced { vec![text(object, "/metadata/namespace"), name] } else { vec![name] };
+        let name = if with_kind {
+            format!("{}/{name}", kind.resource)
+        } else {
+            name
+        };
+        let mut row = if namespaced {
+            vec![text(object, "/metadata/namespace"), name]
+        } else {
+            vec![name]
+        };
         row.extend(shown.iter().map(|column| (column.cell)(object)));
         table.row(row);
     }
@@ -165,82 +230,180 @@ struct Column {
 }
 
 const fn column(title: &'static str, cell: fn(&Value) -> String) -> Column {
-    Column { title, wide: false, cell }
+    Column {
+        title,
+        wide: false,
+        cell,
+    }
 }
 
 const fn wide(title: &'static str, cell: fn(&Value) -> String) -> Column {
-    Column { title, wide: true, cell }
+    Column {
+        title,
+        wide: true,
+        cell,
+    }
 }
 
 const AGE: Column = column("AGE", object_age);
 
 fn columns(kind: &str) -> &'static [Column] {
     match kind {
-        "Pod" => const {
-            &[
-                column("READY", pod_ready),
-                column("STATUS", pod_status),
-                column("RESTARTS", pod_restarts),
-                AGE,
-                wide("IP", |pod| or_none(text(pod, "/status/podIP"))),
-                wide("NODE", |pod| or_none(text(pod, "/spec/nodeName"))),
-            ]
-        },
-        "Service" => const {
-            &[
-                column("TYPE", |service| or(text(service, "/spec/type"), "ClusterIP")),
-                column("CLUSTER-IP", |service| or_none(text(service, "/spec/clusterIP"))),
-                column("EXTERNAL-IP", |_| "<none>".to_owned()),
-                column("PORT(S)", service_ports),
-                AGE,
-                wide("SELECTOR", |service| labels(&service["spec"]["selector"])),
-            ]
-        },
-        "Deployment" => const {
-            &[
-                column("READY", |deployment| ratio(deployment, "/status/readyReplicas", "/spec/replicas")),
-                column("UP-TO-DATE", |deployment| number(deployment, "/status/updatedReplicas").to_string()),
-                column("AVAILABLE", |deployment| number(deployment, "/status/availableReplicas").to_string()),
-                AGE,
-                wide("CONTAINERS", |deployment| containers(deployment, "name")),
-                wide("IMAGES", |deployment| containers(deployment, "image")),
-                wide("SELECTOR", |deployment| labels(&deployment["spec"]["selector"]["matchLabels"])),
-            ]
-        },
-        "ReplicaSet" => const {
-            &[
-                column("DESIRED", |set| number(set, "/spec/replicas").to_string()),
-                column("CURRENT", |set| number(set, "/status/replicas").to_string()),
-                column("READY", |set| number(set, "/status/readyReplicas").to_string()),
-                AGE,
-            ]
-        },
-        "StatefulSet" => const { &[column("READY", |set| ratio(set, "/status/readyReplicas", "/spec/replicas")), AGE] },
-        "Job" => const { &[column("COMPLETIONS", |job| ratio(job, "/status/succeeded", "/spec/completions")), AGE] },
-        "Namespace" => const { &[column("STATUS", |namespace| or(text(namespace, "/status/phase"), "Active")), AGE] },
-        "ServiceAccount" => const { &[column("SECRETS", |account| account["secrets"].as_array().map_or(0, Vec::len).to_string()), AGE] },
+        "Pod" => {
+            const {
+                &[
+                    column("READY", pod_ready),
+                    column("STATUS", pod_status),
+                    column("RESTARTS", pod_restarts),
+                    AGE,
+                    wide("IP", |pod| or_none(text(pod, "/status/podIP"))),
+                    wide("NODE", |pod| or_none(text(pod, "/spec/nodeName"))),
+                ]
+            }
+        }
+        "Service" => {
+            const {
+                &[
+                    column("TYPE", |service| {
+                        or(text(service, "/spec/type"), "ClusterIP")
+                    }),
+                    column("CLUSTER-IP", |service| {
+                        or_none(text(service, "/spec/clusterIP"))
+                    }),
+                    column("EXTERNAL-IP", |_| "<none>".to_owned()),
+                    column("PORT(S)", service_ports),
+                    AGE,
+                    wide("SELECTOR", |service| labels(&service["spec"]["selector"])),
+                ]
+            }
+        }
+        "Deployment" => {
+            const {
+                &[
+                    column("READY", |deployment| {
+                        ratio(deployment, "/status/readyReplicas", "/spec/replicas")
+                    }),
+                    column("UP-TO-DATE", |deployment| {
+                        number(deployment, "/status/updatedReplicas").to_string()
+                    }),
+                    column("AVAILABLE", |deployment| {
+                        number(deployment, "/status/availableReplicas").to_string()
+                    }),
+                    AGE,
+                    wide("CONTAINERS", |deployment| containers(deployment, "name")),
+                    wide("IMAGES", |deployment| containers(deployment, "image")),
+                    wide("SELECTOR", |deployment| {
+                        labels(&deployment["spec"]["selector"]["matchLabels"])
+                    }),
+                ]
+            }
+        }
+        "ReplicaSet" => {
+            const {
+                &[
+                    column("DESIRED", |set| number(set, "/spec/replicas").to_string()),
+                    column("CURRENT", |set| number(set, "/status/replicas").to_string()),
+                    column("READY", |set| {
+                        number(set, "/status/readyReplicas").to_string()
+                    }),
+                    AGE,
+                ]
+            }
+        }
+        "StatefulSet" => {
+            const {
+                &[
+                    column("READY", |set| {
+                        ratio(set, "/status/readyReplicas", "/spec/replicas")
+                    }),
+                    AGE,
+                ]
+            }
+        }
+        "Job" => {
+            const {
+                &[
+                    column("COMPLETIONS", |job| {
+                        ratio(job, "/status/succeeded", "/spec/completions")
+                    }),
+                    AGE,
+                ]
+            }
+        }
+        "Namespace" => {
+            const {
+                &[
+                    column("STATUS", |namespace| {
+                        or(text(namespace, "/status/phase"), "Active")
+                    }),
+                    AGE,
+                ]
+            }
+        }
+        "ServiceAccount" => {
+            const {
+                &[
+                    column("SECRETS", |account| {
+                        account["secrets"]
+                            .as_array()
+                            .map_or(0, Vec::len)
+                            .to_string()
+                    }),
+                    AGE,
+                ]
+            }
+        }
         "ConfigMap" => const { &[column("DATA", |map| entries(&map["data"])), AGE] },
-        "Secret" => const { &[column("TYPE", |secret| or(text(secret, "/type"), "Opaque")), column("DATA", |secret| entries(&secret["data"])), AGE] },
-        "EndpointSlice" => const {
-            &[
-                column("ADDRESSTYPE", |slice| text(slice, "/addressType")),
-                column("PORTS", slice_ports),
-                column("ENDPOINTS", slice_endpoints),
-                AGE,
-            ]
-        },
-        "VirtualService" => const { &[column("GATEWAYS", |service| list(&service["spec"]["gateways"])), column("HOSTS", |service| list(&service["spec"]["hosts"])), AGE] },
+        "Secret" => {
+            const {
+                &[
+                    column("TYPE", |secret| or(text(secret, "/type"), "Opaque")),
+                    column("DATA", |secret| entries(&secret["data"])),
+                    AGE,
+                ]
+            }
+        }
+        "EndpointSlice" => {
+            const {
+                &[
+                    column("ADDRESSTYPE", |slice| text(slice, "/addressType")),
+                    column("PORTS", slice_ports),
+                    column("ENDPOINTS", slice_endpoints),
+                    AGE,
+                ]
+            }
+        }
+        "VirtualService" => {
+            const {
+                &[
+                    column("GATEWAYS", |service| list(&service["spec"]["gateways"])),
+                    column("HOSTS", |service| list(&service["spec"]["hosts"])),
+                    AGE,
+                ]
+            }
+        }
         "DestinationRule" => const { &[column("HOST", |rule| text(rule, "/spec/host")), AGE] },
-        "ServiceEntry" => const {
-            &[
-                column("HOSTS", |entry| list(&entry["spec"]["hosts"])),
-                column("LOCATION", |entry| text(entry, "/spec/location")),
-                column("RESOLUTION", |entry| text(entry, "/spec/resolution")),
-                AGE,
-            ]
-        },
-        "WorkloadEntry" => const { &[AGE, column("ADDRESS", |entry| text(entry, "/spec/address"))] },
-        "PeerAuthentication" => const { &[column("MODE", |policy| text(policy, "/spec/mtls/mode")), AGE] },
+        "ServiceEntry" => {
+            const {
+                &[
+                    column("HOSTS", |entry| list(&entry["spec"]["hosts"])),
+                    column("LOCATION", |entry| text(entry, "/spec/location")),
+                    column("RESOLUTION", |entry| text(entry, "/spec/resolution")),
+                    AGE,
+                ]
+            }
+        }
+        "WorkloadEntry" => {
+            const { &[AGE, column("ADDRESS", |entry| text(entry, "/spec/address"))] }
+        }
+        "PeerAuthentication" => {
+            const {
+                &[
+                    column("MODE", |policy| text(policy, "/spec/mtls/mode")),
+                    AGE,
+                ]
+            }
+        }
         _ => const { &[AGE] },
     }
 }
@@ -258,7 +421,11 @@ fn number(object: &Value, path: &str) -> u64 {
 }
 
 fn or(text: String, default: &str) -> String {
-    if text.is_empty() { default.to_owned() } else { text }
+    if text.is_empty() {
+        default.to_owned()
+    } else {
+        text
+    }
 }
 
 fn or_none(text: String) -> String {
@@ -271,12 +438,18 @@ fn ratio(object: &Value, part: &str, whole: &str) -> String {
 }
 
 fn list(values: &Value) -> String {
-    values.as_array().filter(|values| !values.is_empty()).map_or_else(String::new, |values| Value::from(values.clone()).to_string())
+    values
+        .as_array()
+        .filter(|values| !values.is_empty())
+        .map_or_else(String::new, |values| {
+            Value::from(values.clone()).to_string()
+        })
 }
 
 fn labels(map: &Value) -> String {
     let pairs = map.as_object().into_iter().flatten();
-    let text = |(key, value): (&String, &Value)| format!("{key}={}", value.as_str().unwrap_or_default());
+    let text =
+        |(key, value): (&String, &Value)| format!("{key}={}", value.as_str().unwrap_or_default());
     or_none(pairs.map(text).collect::<Vec<_>>().join(","))
 }
 
@@ -285,24 +458,45 @@ fn entries(map: &Value) -> String {
 }
 
 fn containers(workload: &Value, field: &str) -> String {
-    let containers = workload["spec"]["template"]["spec"]["containers"].as_array().into_iter().flatten();
-    containers.filter_map(|container| container[field].as_str()).collect::<Vec<_>>().join(",")
+    let containers = workload["spec"]["template"]["spec"]["containers"]
+        .as_array()
+        .into_iter()
+        .flatten();
+    containers
+        .filter_map(|container| container[field].as_str())
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 fn object_age(object: &Value) -> String {
     let created: Option<Timestamp> = text(object, "/metadata/creationTimestamp").parse().ok();
-    created.map_or_else(|| "<unknown>".to_owned(), |created| age(Timestamp::now().as_second() - created.as_second()))
+    created.map_or_else(
+        || "<unknown>".to_owned(),
+        |created| age(Timestamp::now().as_second() - created.as_second()),
+    )
 }
 
 fn service_ports(service: &Value) -> String {
     let ports = service["spec"]["ports"].as_array().into_iter().flatten();
-    let port = |port: &Value| format!("{}/{}", port["port"], port["protocol"].as_str().unwrap_or("TCP"));
+    let port = |port: &Value| {
+        format!(
+            "{}/{}",
+            port["port"],
+            port["protocol"].as_str().unwrap_or("TCP")
+        )
+    };
     ports.map(port).collect::<Vec<_>>().join(",")
 }
 
 fn slice_ports(slice: &Value) -> String {
     let ports = slice["ports"].as_array().into_iter().flatten();
-    or(ports.map(|port| port["port"].to_string()).collect::<Vec<_>>().join(","), "<unset>")
+    or(
+        ports
+            .map(|port| port["port"].to_string())
+            .collect::<Vec<_>>()
+            .join(","),
+        "<unset>",
+    )
 }
 
 fn slice_endpoints(slice: &Value) -> String {
@@ -317,24 +511,40 @@ fn statuses<'a>(pod: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> 
 
 /// Init containers that stay beside the containers (restartPolicy Always).
 fn is_sidecar(pod: &Value, name: &Value) -> bool {
-    let init = pod["spec"]["initContainers"].as_array().into_iter().flatten();
-    init.into_iter().any(|container| container["name"] == *name && container["restartPolicy"] == "Always")
+    let init = pod["spec"]["initContainers"]
+        .as_array()
+        .into_iter()
+        .flatten();
+    init.into_iter()
+        .any(|container| container["name"] == *name && container["restartPolicy"] == "Always")
 }
 
 /// kubectl counts containers and sidecars.
 fn pod_ready(pod: &Value) -> String {
-    let sidecars = statuses(pod, "initContainerStatuses").filter(|status| is_sidecar(pod, &status["name"]));
-    let ready = statuses(pod, "containerStatuses").chain(sidecars).filter(|status| status["ready"] == true).count();
-    let init = pod["spec"]["initContainers"].as_array().into_iter().flatten();
-    let sidecars = init.filter(|container| container["restartPolicy"] == "Always").count();
+    let sidecars =
+        statuses(pod, "initContainerStatuses").filter(|status| is_sidecar(pod, &status["name"]));
+    let ready = statuses(pod, "containerStatuses")
+        .chain(sidecars)
+        .filter(|status| status["ready"] == true)
+        .count();
+    let init = pod["spec"]["initContainers"]
+        .as_array()
+        .into_iter()
+        .flatten();
+    let sidecars = init
+        .filter(|container| container["restartPolicy"] == "Always")
+        .count();
     let total = pod["spec"]["containers"].as_array().map_or(0, Vec::len) + sidecars;
     format!("{ready}/{total}")
 }
 
 fn pod_restarts(pod: &Value) -> String {
-    let sidecars = statuses(pod, "initContainerStatuses").filter(|status| is_sidecar(pod, &status["name"]));
+    let sidecars =
+        statuses(pod, "initContainerStatuses").filter(|status| is_sidecar(pod, &status["name"]));
     let all = statuses(pod, "containerStatuses").chain(sidecars);
-    all.filter_map(|status| status["restartCount"].as_u64()).sum::<u64>().to_string()
+    all.filter_map(|status| status["restartCount"].as_u64())
+        .sum::<u64>()
+        .to_string()
 }
 
 /// kubectl's STATUS: Terminating, then the init container that is not done, then a container's reason, then the phase.
@@ -350,16 +560,31 @@ fn pod_status(pod: &Value) -> String {
             continue;
         }
         let reason = reason(status).filter(|reason| reason != "PodInitializing");
-        return reason.map_or_else(|| format!("Init:{done}/{init_total}"), |reason| format!("Init:{reason}"));
+        return reason.map_or_else(
+            || format!("Init:{done}/{init_total}"),
+            |reason| format!("Init:{reason}"),
+        );
     }
-    let reasons: Vec<String> = statuses(pod, "containerStatuses").filter_map(reason).collect();
-    let serious = reasons.iter().find(|reason| *reason != "Completed").or_else(|| reasons.first());
-    serious.cloned().unwrap_or_else(|| or(text(pod, "/status/phase"), "Pending"))
+    let reasons: Vec<String> = statuses(pod, "containerStatuses")
+        .filter_map(reason)
+        .collect();
+    let serious = reasons
+        .iter()
+        .find(|reason| *reason != "Completed")
+        .or_else(|| reasons.first());
+    serious
+        .cloned()
+        .unwrap_or_else(|| or(text(pod, "/status/phase"), "Pending"))
 }
 
 fn reason(status: &Value) -> Option<String> {
     let state = &status["state"];
-    let named = |value: &Value| value["reason"].as_str().filter(|reason| !reason.is_empty()).map(str::to_owned);
+    let named = |value: &Value| {
+        value["reason"]
+            .as_str()
+            .filter(|reason| !reason.is_empty())
+            .map(str::to_owned)
+    };
     named(&state["waiting"]).or_else(|| named(&state["terminated"]))
 }
 
@@ -382,13 +607,24 @@ mod tests {
     fn pods_show_what_kubectl_shows() {
         let done = json!({"name": "init", "ready": true, "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}});
         let sidecar = json!({"name": "istio-proxy", "ready": true, "started": true, "restartCount": 2, "state": {"running": {}}});
-        let app = json!({"name": "app", "ready": true, "restartCount": 1, "state": {"running": {}}});
+        let app =
+            json!({"name": "app", "ready": true, "restartCount": 1, "state": {"running": {}}});
         let running = pod(json!([done, sidecar]), app);
-        assert_eq!((pod_ready(&running), pod_status(&running), pod_restarts(&running)), ("2/2".into(), "Running".into(), "3".into()));
+        assert_eq!(
+            (
+                pod_ready(&running),
+                pod_status(&running),
+                pod_restarts(&running)
+            ),
+            ("2/2".into(), "Running".into(), "3".into())
+        );
 
         let crashing = json!({"name": "app", "ready": false, "restartCount": 4, "state": {"waiting": {"reason": "CrashLoopBackOff"}}});
         let broken = pod(json!([done, sidecar]), crashing);
-        assert_eq!((pod_ready(&broken), pod_status(&broken)), ("1/2".into(), "CrashLoopBackOff".into()));
+        assert_eq!(
+            (pod_ready(&broken), pod_status(&broken)),
+            ("1/2".into(), "CrashLoopBackOff".into())
+        );
 
         let waiting = json!({"name": "app", "ready": false, "state": {"waiting": {"reason": "PodInitializing"}}});
         let starting = pod(json!([{"name": "init", "state": {"running": {}}}]), waiting);
@@ -399,7 +635,11 @@ mod tests {
     fn names_and_lists_of_kinds() {
         let kinds = |text: &str| {
             let words: Vec<String> = text.split(' ').map(str::to_owned).collect();
-            wanted(&words).unwrap().into_iter().map(|(kind, names)| format!("{}:{}", kind.kind, names.join(","))).collect::<Vec<_>>()
+            wanted(&words)
+                .unwrap()
+                .into_iter()
+                .map(|(kind, names)| format!("{}:{}", kind.kind, names.join(",")))
+                .collect::<Vec<_>>()
         };
         assert_eq!(kinds("po,svc"), ["Pod:", "Service:"]);
         assert_eq!(kinds("pod a b"), ["Pod:a,b"]);

@@ -17,8 +17,10 @@ use crate::client::{LabClient, query};
 use crate::wire::{self, Handover, Outcome};
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  meltemi lab exec deploy/productpage-v1 -c productpage -- curl -s http://reviews:9080/reviews/0\n  \
-                        meltemi lab exec -it ratings-v1-6f8b9c-x2k4p -- sh")]
+#[command(
+    after_help = "Examples:\n  meltemi lab exec deploy/productpage-v1 -c productpage -- curl -s http://reviews:9080/reviews/0\n  \
+                        meltemi lab exec -it ratings-v1-6f8b9c-x2k4p -- sh"
+)]
 pub(super) struct Exec {
     /// A pod's name, or TYPE/NAME of what owns it.
     target: String,
@@ -50,7 +52,11 @@ pub(super) async fn exec(client: &LabClient, options: &Exec) -> anyhow::Result<E
     let outcome = tokio::task::spawn_blocking(move || -> anyhow::Result<Outcome> {
         let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
         let nothing = std::fs::File::open("/dev/null").context("cannot open /dev/null")?;
-        let input = if with_stdin { stdin.as_fd() } else { nothing.as_fd() };
+        let input = if with_stdin {
+            stdin.as_fd()
+        } else {
+            nothing.as_fd()
+        };
         Ok(client.hand_over(&handover, &[input, stdout.as_fd(), stderr.as_fd()])?)
     });
     match outcome.await?? {
@@ -61,7 +67,9 @@ pub(super) async fn exec(client: &LabClient, options: &Exec) -> anyhow::Result<E
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  meltemi lab logs deploy/productpage-v1 -c istio-proxy --tail 20\n  meltemi lab logs -f curl-6b7f9-x2k4p")]
+#[command(
+    after_help = "Examples:\n  meltemi lab logs deploy/productpage-v1 -c istio-proxy --tail 20\n  meltemi lab logs -f curl-6b7f9-x2k4p"
+)]
 pub(super) struct Logs {
     /// A pod's name, or TYPE/NAME of what owns it.
     target: String,
@@ -83,8 +91,16 @@ pub(super) struct Logs {
 
 pub(super) async fn logs(client: &LabClient, options: &Logs) -> anyhow::Result<ExitCode> {
     let tail = options.tail.map(|tail| tail.to_string());
-    let mut pairs = vec![("namespace", options.namespace.namespace.as_str()), ("pod", &options.target)];
-    pairs.extend(options.container.as_deref().map(|container| ("container", container)));
+    let mut pairs = vec![
+        ("namespace", options.namespace.namespace.as_str()),
+        ("pod", &options.target),
+    ];
+    pairs.extend(
+        options
+            .container
+            .as_deref()
+            .map(|container| ("container", container)),
+    );
     pairs.extend(tail.as_deref().map(|tail| ("tail", tail)));
     pairs.extend(options.follow.then_some(("follow", "true")));
     pairs.extend(options.previous.then_some(("previous", "true")));
@@ -95,7 +111,9 @@ pub(super) async fn logs(client: &LabClient, options: &Logs) -> anyhow::Result<E
 async fn copy_out(mut body: Incoming) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout();
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.context("the lab's answer broke off")?.into_data() else { continue };
+        let Ok(data) = frame.context("the lab's answer broke off")?.into_data() else {
+            continue;
+        };
         if out.write_all(&data).and_then(|()| out.flush()).is_err() {
             break;
         }
@@ -104,7 +122,9 @@ async fn copy_out(mut body: Incoming) -> anyhow::Result<ExitCode> {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  meltemi lab forward 9080:productpage:9080\n  meltemi lab forward 0:svc/productpage:9080   # any free port")]
+#[command(
+    after_help = "Examples:\n  meltemi lab forward 9080:productpage:9080\n  meltemi lab forward 0:svc/productpage:9080   # any free port"
+)]
 pub(super) struct Forward {
     /// LOCAL:TARGET:PORT, where TARGET is a Service, `pod/NAME` or `deploy/NAME`, possibly NAME.NAMESPACE.
     #[arg(required = true)]
@@ -122,10 +142,26 @@ pub(super) async fn forward(client: &LabClient, options: &Forward) -> anyhow::Re
     for spec in &options.forwards {
         let (local, target, port) = parse_forward(spec)?;
         let listener = TcpListener::bind((options.address, local)).await;
-        let listener = listener.with_context(|| format!("cannot listen on {}:{local}", options.address))?;
-        println!("Forwarding from {} -> {target}:{port}", listener.local_addr()?);
-        let (client, namespace, target) = (client.clone(), options.namespace.namespace.clone(), target.to_owned());
-        tasks.spawn(accept(client, listener, Handover::Forward { namespace, target, port }));
+        let listener =
+            listener.with_context(|| format!("cannot listen on {}:{local}", options.address))?;
+        println!(
+            "Forwarding from {} -> {target}:{port}",
+            listener.local_addr()?
+        );
+        let (client, namespace, target) = (
+            client.clone(),
+            options.namespace.namespace.clone(),
+            target.to_owned(),
+        );
+        tasks.spawn(accept(
+            client,
+            listener,
+            Handover::Forward {
+                namespace,
+                target,
+                port,
+            },
+        ));
     }
     std::io::stdout().flush()?;
     while let Some(ended) = tasks.join_next().await {
@@ -136,28 +172,39 @@ pub(super) async fn forward(client: &LabClient, options: &Forward) -> anyhow::Re
 
 fn parse_forward(spec: &str) -> anyhow::Result<(u16, &str, u16)> {
     let parts: Vec<&str> = spec.split(':').collect();
-    let number = |text: &str| text.parse::<u16>().with_context(|| format!("\"{text}\" is no port"));
+    let number = |text: &str| {
+        text.parse::<u16>()
+            .with_context(|| format!("\"{text}\" is no port"))
+    };
     match parts[..] {
         [local, target, port] if !target.is_empty() => Ok((number(local)?, target, number(port)?)),
         _ => bail!("\"{spec}\" is not LOCAL:TARGET:PORT"),
     }
 }
 
-async fn accept(client: LabClient, listener: TcpListener, handover: Handover) -> anyhow::Result<()> {
+async fn accept(
+    client: LabClient,
+    listener: TcpListener,
+    handover: Handover,
+) -> anyhow::Result<()> {
     loop {
         let (stream, _source) = listener.accept().await?;
         let stream = stream.into_std()?;
         let (client, handover) = (client.clone(), handover.clone());
-        tokio::task::spawn_blocking(move || match client.hand_over(&handover, &[stream.as_fd()]) {
-            Ok(Outcome::Failed { error }) => eprintln!("forward: {error}"),
-            Ok(_connected) => {}
-            Err(error) => eprintln!("forward: {error}"),
-        });
+        tokio::task::spawn_blocking(
+            move || match client.hand_over(&handover, &[stream.as_fd()]) {
+                Ok(Outcome::Failed { error }) => eprintln!("forward: {error}"),
+                Ok(_connected) => {}
+                Err(error) => eprintln!("forward: {error}"),
+            },
+        );
     }
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  meltemi lab capture deploy/reviews-v1 --for 2s > reviews.pcap")]
+#[command(
+    after_help = "Examples:\n  meltemi lab capture deploy/reviews-v1 --for 2s > reviews.pcap"
+)]
 pub(super) struct Capture {
     /// A pod's name, or TYPE/NAME of what owns it.
     target: String,
@@ -170,7 +217,9 @@ pub(super) struct Capture {
 
 fn duration(text: &str) -> Result<Duration, String> {
     let error = || format!("\"{text}\" is not a duration such as 500ms, 20s or 2m");
-    let split = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(error)?;
+    let split = text
+        .find(|c: char| c.is_ascii_alphabetic())
+        .ok_or_else(error)?;
     let (number, unit) = text.split_at(split);
     let number: f64 = number.parse().map_err(|_| error())?;
     let seconds = match unit {
@@ -185,14 +234,25 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 pub(super) async fn capture(client: &LabClient, options: &Capture) -> anyhow::Result<ExitCode> {
     let millis = options.duration.as_millis().to_string();
-    let pairs = [("namespace", options.namespace.namespace.as_str()), ("pod", &options.target), ("millis", &millis)];
-    let body = client.stream(&format!("/capture?{}", query(&pairs))).await?;
-    eprintln!("capturing on the link of {} for {millis} ms", options.target);
+    let pairs = [
+        ("namespace", options.namespace.namespace.as_str()),
+        ("pod", &options.target),
+        ("millis", &millis),
+    ];
+    let body = client
+        .stream(&format!("/capture?{}", query(&pairs)))
+        .await?;
+    eprintln!(
+        "capturing on the link of {} for {millis} ms",
+        options.target
+    );
     copy_out(body).await
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  meltemi lab kill control-plane --for 60s\n  meltemi lab kill deploy/ratings-v1 -c istio-proxy")]
+#[command(
+    after_help = "Examples:\n  meltemi lab kill control-plane --for 60s\n  meltemi lab kill deploy/ratings-v1 -c istio-proxy"
+)]
 pub(super) struct Kill {
     /// `control-plane`, a pod's name, or TYPE/NAME of what owns it.
     target: String,
@@ -224,7 +284,10 @@ mod tests {
 
     #[test]
     fn forwards_have_three_parts() {
-        assert_eq!(parse_forward("0:svc/productpage:9080").unwrap(), (0, "svc/productpage", 9080));
+        assert_eq!(
+            parse_forward("0:svc/productpage:9080").unwrap(),
+            (0, "svc/productpage", 9080)
+        );
         assert!(parse_forward("9080:9080").is_err());
         assert!(parse_forward("x:a:1").is_err());
     }

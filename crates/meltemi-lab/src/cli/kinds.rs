@@ -16,26 +16,92 @@ const fn kind(
     short: &'static [&'static str],
     namespaced: bool,
 ) -> Kind {
-    Kind { kind, resource, plural, short, namespaced }
+    Kind {
+        kind,
+        resource,
+        plural,
+        short,
+        namespaced,
+    }
 }
 
 pub(super) const KINDS: &[Kind] = &[
     kind("Pod", "pod", "pods", &["po"], true),
     kind("Service", "service", "services", &["svc"], true),
-    kind("Deployment", "deployment.apps", "deployments", &["deploy"], true),
-    kind("ReplicaSet", "replicaset.apps", "replicasets", &["rs"], true),
-    kind("StatefulSet", "statefulset.apps", "statefulsets", &["sts"], true),
+    kind(
+        "Deployment",
+        "deployment.apps",
+        "deployments",
+        &["deploy"],
+        true,
+    ),
+    kind(
+        "ReplicaSet",
+        "replicaset.apps",
+        "replicasets",
+        &["rs"],
+        true,
+    ),
+    kind(
+        "StatefulSet",
+        "statefulset.apps",
+        "statefulsets",
+        &["sts"],
+        true,
+    ),
     kind("Job", "job.batch", "jobs", &[], true),
     kind("Namespace", "namespace", "namespaces", &["ns"], false),
-    kind("ServiceAccount", "serviceaccount", "serviceaccounts", &["sa"], true),
+    kind(
+        "ServiceAccount",
+        "serviceaccount",
+        "serviceaccounts",
+        &["sa"],
+        true,
+    ),
     kind("ConfigMap", "configmap", "configmaps", &["cm"], true),
     kind("Secret", "secret", "secrets", &[], true),
-    kind("EndpointSlice", "endpointslice.discovery.k8s.io", "endpointslices", &["endpoints", "ep"], true),
-    kind("VirtualService", "virtualservice.networking.istio.io", "virtualservices", &["vs"], true),
-    kind("DestinationRule", "destinationrule.networking.istio.io", "destinationrules", &["dr"], true),
-    kind("ServiceEntry", "serviceentry.networking.istio.io", "serviceentries", &["se"], true),
-    kind("WorkloadEntry", "workloadentry.networking.istio.io", "workloadentries", &["we"], true),
-    kind("PeerAuthentication", "peerauthentication.security.istio.io", "peerauthentications", &["pa"], true),
+    kind(
+        "EndpointSlice",
+        "endpointslice.discovery.k8s.io",
+        "endpointslices",
+        &["endpoints", "ep"],
+        true,
+    ),
+    kind(
+        "VirtualService",
+        "virtualservice.networking.istio.io",
+        "virtualservices",
+        &["vs"],
+        true,
+    ),
+    kind(
+        "DestinationRule",
+        "destinationrule.networking.istio.io",
+        "destinationrules",
+        &["dr"],
+        true,
+    ),
+    kind(
+        "ServiceEntry",
+        "serviceentry.networking.istio.io",
+        "serviceentries",
+        &["se"],
+        true,
+    ),
+    kind(
+        "WorkloadEntry",
+        "workloadentry.networking.istio.io",
+        "workloadentries",
+        &["we"],
+        true,
+    ),
+    kind(
+        "PeerAuthentication",
+        "peerauthentication.security.istio.io",
+        "peerauthentications",
+        &["pa"],
+        true,
+    ),
 ];
 
 /// What `get all` shows.
@@ -45,14 +111,23 @@ pub(super) const ALL: [&str; 5] = ["Pod", "Service", "Deployment", "StatefulSet"
 pub(super) fn find(name: &str) -> anyhow::Result<&'static Kind> {
     let name = name.to_ascii_lowercase();
     let is = |kind: &&Kind| {
-        let (resource, singular) = (kind.resource, kind.resource.split('.').next().unwrap_or_default());
+        let (resource, singular) = (
+            kind.resource,
+            kind.resource.split('.').next().unwrap_or_default(),
+        );
         let group = resource.split_once('.').map_or("", |(_, group)| group);
-        let with_group = |word: &str| name.strip_prefix(word).is_some_and(|rest| rest.is_empty() || rest.strip_prefix('.') == Some(group));
+        let with_group = |word: &str| {
+            name.strip_prefix(word)
+                .is_some_and(|rest| rest.is_empty() || rest.strip_prefix('.') == Some(group))
+        };
         with_group(singular) || with_group(kind.plural) || kind.short.contains(&name.as_str())
     };
     KINDS.iter().find(is).ok_or_else(|| {
         let known: Vec<&str> = KINDS.iter().map(|kind| kind.plural).collect();
-        anyhow::anyhow!("the lab has no resource type \"{name}\" (it has: {})", known.join(", "))
+        anyhow::anyhow!(
+            "the lab has no resource type \"{name}\" (it has: {})",
+            known.join(", ")
+        )
     })
 }
 
@@ -69,7 +144,10 @@ mod tests {
             ("deployments.apps", "Deployment"),
             ("vs", "VirtualService"),
             ("virtualservice.networking.istio.io", "VirtualService"),
-            ("peerauthentications.security.istio.io", "PeerAuthentication"),
+            (
+                "peerauthentications.security.istio.io",
+                "PeerAuthentication",
+            ),
             ("ns", "Namespace"),
         ] {
             assert_eq!(find(name).unwrap().kind, expected, "{name}");

@@ -13,7 +13,9 @@ use crate::client::LabClient;
 use crate::wire::{self, Report};
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  meltemi lab apply -f policy.yaml\n  cat policy.yaml | meltemi lab apply -f -")]
+#[command(
+    after_help = "Examples:\n  meltemi lab apply -f policy.yaml\n  cat policy.yaml | meltemi lab apply -f -"
+)]
 pub(super) struct Apply {
     /// A file, a folder, or `-` for standard input; may be given again.
     #[arg(short, long = "filename", required = true)]
@@ -29,14 +31,22 @@ pub(super) async fn apply(client: &LabClient, options: &Apply) -> anyhow::Result
 }
 
 /// Applies one input after the other; the exit status tells whether a document was refused.
-pub(super) async fn apply_inputs(client: &LabClient, namespace: &str, inputs: Vec<Input>) -> anyhow::Result<ExitCode> {
+pub(super) async fn apply_inputs(
+    client: &LabClient,
+    namespace: &str,
+    inputs: Vec<Input>,
+) -> anyhow::Result<ExitCode> {
     let mut rejected = 0;
     for input in inputs {
         let report = client.apply(namespace, &input.name, input.text).await?;
         rejected += report.rejected;
         print(&report);
     }
-    Ok(if rejected == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if rejected == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn print(report: &Report) {
@@ -49,8 +59,10 @@ fn print(report: &Report) {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  meltemi lab delete -f policy.yaml\n  meltemi lab delete virtualservice reviews\n  \
-                        meltemi lab delete pod/curl-6b7f9-x2k4p -n outside")]
+#[command(
+    after_help = "Examples:\n  meltemi lab delete -f policy.yaml\n  meltemi lab delete virtualservice reviews\n  \
+                        meltemi lab delete pod/curl-6b7f9-x2k4p -n outside"
+)]
 pub(super) struct Delete {
     /// A file, a folder, or `-` for standard input; may be given again.
     #[arg(short, long = "filename")]
@@ -82,7 +94,9 @@ pub(super) async fn delete(client: &LabClient, options: &Delete) -> anyhow::Resu
 
 /// Reads `KIND NAME...` or `KIND/NAME...`.
 fn targets(words: &[String]) -> anyhow::Result<Vec<(&'static kinds::Kind, String)>> {
-    let Some((first, rest)) = words.split_first() else { return Ok(Vec::new()) };
+    let Some((first, rest)) = words.split_first() else {
+        return Ok(Vec::new());
+    };
     if first.contains('/') {
         return words.iter().map(|word| target(word)).collect();
     }
@@ -92,13 +106,17 @@ fn targets(words: &[String]) -> anyhow::Result<Vec<(&'static kinds::Kind, String
 }
 
 fn target(word: &str) -> anyhow::Result<(&'static kinds::Kind, String)> {
-    let (kind, name) = word.split_once('/').ok_or_else(|| anyhow::anyhow!("\"{word}\" is not KIND/NAME"))?;
+    let (kind, name) = word
+        .split_once('/')
+        .ok_or_else(|| anyhow::anyhow!("\"{word}\" is not KIND/NAME"))?;
     Ok((kinds::find(kind)?, name.to_owned()))
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  meltemi lab label namespace default istio-injection=enabled\n  \
-                        meltemi lab label namespace default istio-injection-")]
+#[command(
+    after_help = "Examples:\n  meltemi lab label namespace default istio-injection=enabled\n  \
+                        meltemi lab label namespace default istio-injection-"
+)]
 pub(super) struct Label {
     /// KIND NAME or KIND/NAME, then K=V to set and K- to remove.
     #[arg(required = true, num_args = 2..)]
@@ -112,16 +130,29 @@ pub(super) struct Label {
 
 pub(super) async fn label(client: &LabClient, options: &Label) -> anyhow::Result<ExitCode> {
     let is_label = |word: &String| word.contains('=') || word.ends_with('-');
-    let split = options.words.iter().position(is_label).unwrap_or(options.words.len());
+    let split = options
+        .words
+        .iter()
+        .position(is_label)
+        .unwrap_or(options.words.len());
     let (objects, changes) = options.words.split_at(split);
     let labels = label_changes(changes)?;
     up::ensure_any(client).await?;
     for (kind, name) in targets(objects)? {
-        let namespace = if kind.namespaced { options.namespace.namespace.clone() } else { String::new() };
+        let namespace = if kind.namespaced {
+            options.namespace.namespace.clone()
+        } else {
+            String::new()
+        };
         if !options.overwrite {
             refuse_overwrite(client, kind, &namespace, &name, &labels).await?;
         }
-        let label = wire::Label { kind: kind.kind.to_owned(), name, namespace, labels: labels.clone() };
+        let label = wire::Label {
+            kind: kind.kind.to_owned(),
+            name,
+            namespace,
+            labels: labels.clone(),
+        };
         print(&client.label(&label).await?);
     }
     Ok(ExitCode::SUCCESS)
@@ -135,11 +166,24 @@ async fn refuse_overwrite(
     name: &str,
     labels: &BTreeMap<String, Option<String>>,
 ) -> anyhow::Result<()> {
-    let objects = client.objects(kind.kind, kind.namespaced.then_some(namespace)).await?;
-    let Some(object) = objects.iter().find(|object| object["metadata"]["name"] == name) else { return Ok(()) };
+    let objects = client
+        .objects(kind.kind, kind.namespaced.then_some(namespace))
+        .await?;
+    let Some(object) = objects
+        .iter()
+        .find(|object| object["metadata"]["name"] == name)
+    else {
+        return Ok(());
+    };
     for (key, value) in labels {
-        let (Some(wanted), Some(present)) = (value, object["metadata"]["labels"][key].as_str()) else { continue };
-        anyhow::ensure!(wanted == present, "'{key}' already has a value ({present}), and --overwrite is false");
+        let (Some(wanted), Some(present)) = (value, object["metadata"]["labels"][key].as_str())
+        else {
+            continue;
+        };
+        anyhow::ensure!(
+            wanted == present,
+            "'{key}' already has a value ({present}), and --overwrite is false"
+        );
     }
     Ok(())
 }
@@ -176,9 +220,16 @@ enum RolloutCommand {
 }
 
 pub(super) async fn rollout(client: &LabClient, options: &Rollout) -> anyhow::Result<ExitCode> {
-    let RolloutCommand::Restart { targets: words, namespace } = &options.command;
+    let RolloutCommand::Restart {
+        targets: words,
+        namespace,
+    } = &options.command;
     for (kind, name) in targets(words)? {
-        let restart = wire::Restart { kind: kind.kind.to_owned(), name, namespace: namespace.namespace.clone() };
+        let restart = wire::Restart {
+            kind: kind.kind.to_owned(),
+            name,
+            namespace: namespace.namespace.clone(),
+        };
         print(&client.restart(&restart).await?);
     }
     Ok(ExitCode::SUCCESS)
@@ -192,7 +243,11 @@ mod tests {
     fn objects_are_named_both_ways() {
         let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
         let names = |text: &str| {
-            targets(&words(text)).unwrap().into_iter().map(|(kind, name)| format!("{} {name}", kind.kind)).collect::<Vec<_>>()
+            targets(&words(text))
+                .unwrap()
+                .into_iter()
+                .map(|(kind, name)| format!("{} {name}", kind.kind))
+                .collect::<Vec<_>>()
         };
         assert_eq!(names("vs a b"), ["VirtualService a", "VirtualService b"]);
         assert_eq!(names("deploy/a pod/b"), ["Deployment a", "Pod b"]);

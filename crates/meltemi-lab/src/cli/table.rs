@@ -8,7 +8,9 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) fn new(header: &[&str]) -> Self {
-        Self { rows: vec![header.iter().map(|cell| (*cell).to_owned()).collect()] }
+        Self {
+            rows: vec![header.iter().map(|cell| (*cell).to_owned()).collect()],
+        }
     }
 
     pub(super) fn row(&mut self, cells: Vec<String>) {
@@ -21,8 +23,16 @@ impl Table {
 
     pub(super) fn print(&self, out: &mut impl Write) -> io::Result<()> {
         let columns = self.rows.first().map_or(0, Vec::len);
-        let width = |column: usize| self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
-        let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+        let width = |column: usize| {
+            self.rows
+                .iter()
+                .filter_map(|row| row.get(column))
+                .map(|cell| cell.chars().count())
+                .max()
+        };
+        let widths: Vec<usize> = (0..columns)
+            .map(|column| width(column).unwrap_or(0))
+            .collect();
         for row in &self.rows {
             let mut line = String::new();
             for (cell, width) in row.iter().zip(&widths) {
@@ -49,7 +59,11 @@ pub(super) fn age(seconds: i64) -> String {
 }
 
 fn with_rest(count: i64, unit: &str, rest: i64, rest_unit: &str) -> String {
-    if rest == 0 { format!("{count}{unit}") } else { format!("{count}{unit}{rest}{rest_unit}") }
+    if rest == 0 {
+        format!("{count}{unit}")
+    } else {
+        format!("{count}{unit}{rest}{rest_unit}")
+    }
 }
 
 #[cfg(test)]
@@ -62,12 +76,23 @@ mod tests {
         table.row(vec!["reviews-v1".into(), "5s".into()]);
         let mut out = Vec::new();
         table.print(&mut out).unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), "NAME         AGE\nreviews-v1   5s\n");
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "NAME         AGE\nreviews-v1   5s\n"
+        );
     }
 
     #[test]
     fn ages_as_kubectl_prints_them() {
-        let ages = [5, 119, 150, 180, 3599, 7200, 12_000, 100_000, 200_000, 900_000].map(age);
-        assert_eq!(ages, ["5s", "119s", "2m30s", "3m", "59m", "120m", "3h20m", "27h", "2d7h", "10d"]);
+        let ages = [
+            5, 119, 150, 180, 3599, 7200, 12_000, 100_000, 200_000, 900_000,
+        ]
+        .map(age);
+        assert_eq!(
+            ages,
+            [
+                "5s", "119s", "2m30s", "3m", "59m", "120m", "3h20m", "27h", "2d7h", "10d"
+            ]
+        );
     }
 }

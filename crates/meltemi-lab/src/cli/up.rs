@@ -21,8 +21,10 @@ const POLL: Duration = Duration::from_millis(50);
 const DOWN_LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  meltemi lab up\n  meltemi lab up -f samples/bookinfo/platform/kube/bookinfo.yaml --wait\n  \
-                        meltemi lab up --name second --workload-cert-ttl 20s -f manifests/")]
+#[command(
+    after_help = "Examples:\n  meltemi lab up\n  meltemi lab up -f samples/bookinfo/platform/kube/bookinfo.yaml --wait\n  \
+                        meltemi lab up --name second --workload-cert-ttl 20s -f manifests/"
+)]
 pub(super) struct Options {
     /// Manifests to apply: a file, a folder, or `-` for standard input; may be given again.
     #[arg(short, long = "filename", visible_alias = "file")]
@@ -50,8 +52,14 @@ pub(super) struct Options {
 pub(super) async fn up(client: &LabClient, options: &Options) -> anyhow::Result<ExitCode> {
     let inputs = files::read_all(&options.filename)?;
     let is_new = ensure_up(client, options).await?;
-    if !is_new && (options.images.is_some() || options.workload_cert_ttl.is_some() || options.mesh_config.is_some()) {
-        eprintln!("warning: --images, --workload-cert-ttl and --mesh-config count when a lab starts; this one runs already");
+    if !is_new
+        && (options.images.is_some()
+            || options.workload_cert_ttl.is_some()
+            || options.mesh_config.is_some())
+    {
+        eprintln!(
+            "warning: --images, --workload-cert-ttl and --mesh-config count when a lab starts; this one runs already"
+        );
     }
     let applied = objects::apply_inputs(client, &options.namespace.namespace, inputs).await?;
     watch(client, options).await?;
@@ -64,8 +72,13 @@ pub(super) async fn up(client: &LabClient, options: &Options) -> anyhow::Result<
 
 /// Has the files and folders of `-f` applied again when they change; standard input cannot.
 async fn watch(client: &LabClient, options: &Options) -> anyhow::Result<()> {
-    let files = options.filename.iter().filter(|path| path.as_os_str() != "-");
-    let paths = files.map(std::path::absolute).collect::<Result<Vec<_>, _>>()?;
+    let files = options
+        .filename
+        .iter()
+        .filter(|path| path.as_os_str() != "-");
+    let paths = files
+        .map(std::path::absolute)
+        .collect::<Result<Vec<_>, _>>()?;
     if !paths.is_empty() {
         let namespace = options.namespace.namespace.clone();
         client.watch(&Watch { namespace, paths }).await?;
@@ -90,7 +103,9 @@ async fn ensure_up(client: &LabClient, options: &Options) -> anyhow::Result<bool
 }
 
 async fn start(options: launch::Options) -> anyhow::Result<()> {
-    tokio::task::spawn_blocking(move || launch::start(&options)).await?.context("the lab does not start")
+    tokio::task::spawn_blocking(move || launch::start(&options))
+        .await?
+        .context("the lab does not start")
 }
 
 /// Starts an empty lab for a command that needs one.
@@ -99,7 +114,13 @@ pub(super) async fn ensure_any(client: &LabClient) -> anyhow::Result<()> {
         Ok(_) => Ok(()),
         Err(ClientError::NotUp(name)) => {
             eprintln!("starting the lab \"{name}\"");
-            start(launch::Options { name, images: None, workload_cert_ttl: None, mesh_config: None }).await
+            start(launch::Options {
+                name,
+                images: None,
+                workload_cert_ttl: None,
+                mesh_config: None,
+            })
+            .await
         }
         Err(error) => Err(error.into()),
     }
@@ -117,7 +138,11 @@ async fn until_ready(client: &LabClient, limit: Duration) -> anyhow::Result<()> 
         }
         if Instant::now() >= deadline {
             line.clear();
-            anyhow::bail!("not ready after {} s:\n  {}", limit.as_secs(), progress.waiting.join("\n  "));
+            anyhow::bail!(
+                "not ready after {} s:\n  {}",
+                limit.as_secs(),
+                progress.waiting.join("\n  ")
+            );
         }
         sleep(POLL).await;
     }
@@ -131,12 +156,18 @@ struct ProgressLine {
 
 impl ProgressLine {
     fn new() -> Self {
-        Self { is_terminal: std::io::stderr().is_terminal(), last: String::new() }
+        Self {
+            is_terminal: std::io::stderr().is_terminal(),
+            last: String::new(),
+        }
     }
 
     fn show(&mut self, progress: &Progress) {
         let first = progress.waiting.first().map_or("", String::as_str);
-        let text = format!("{}/{} pods ready  {first}", progress.pods_ready, progress.pods_total);
+        let text = format!(
+            "{}/{} pods ready  {first}",
+            progress.pods_ready, progress.pods_total
+        );
         if self.is_terminal && text != self.last {
             eprint!("\r\x1b[2K{text}");
             self.last = text;
@@ -152,7 +183,13 @@ impl ProgressLine {
 
 async fn summarise(client: &LabClient) -> anyhow::Result<()> {
     let status = client.status().await?;
-    eprintln!("lab \"{}\": control plane {}, {}/{} pods ready", status.name, readiness(status.control_plane_ready), status.pods_ready, status.pods_total);
+    eprintln!(
+        "lab \"{}\": control plane {}, {}/{} pods ready",
+        status.name,
+        readiness(status.control_plane_ready),
+        status.pods_ready,
+        status.pods_total
+    );
     Ok(())
 }
 
@@ -173,12 +210,33 @@ pub(super) async fn status(client: &LabClient, options: &Status) -> anyhow::Resu
         println!("{}", serde_json::to_string_pretty(&status)?);
         return Ok(ExitCode::SUCCESS);
     }
-    let pid = status.control_plane_pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
-    println!("Lab:            {} (up {}, process {})", status.name, age(i64::try_from(status.age_seconds)?), status.supervisor_pid);
-    println!("Control plane:  {} (process {pid}, {} restarts)", readiness(status.control_plane_ready), status.control_plane_restarts);
-    println!("Pods:           {}/{} ready", status.pods_ready, status.pods_total);
+    let pid = status
+        .control_plane_pid
+        .map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+    println!(
+        "Lab:            {} (up {}, process {})",
+        status.name,
+        age(i64::try_from(status.age_seconds)?),
+        status.supervisor_pid
+    );
+    println!(
+        "Control plane:  {} (process {pid}, {} restarts)",
+        readiness(status.control_plane_ready),
+        status.control_plane_restarts
+    );
+    println!(
+        "Pods:           {}/{} ready",
+        status.pods_ready, status.pods_total
+    );
     println!("Configuration:  {}", status.config_dir.display());
-    println!("User namespace: {}", if status.rootless { "yes: the proxy is exempt from redirection by socket mark" } else { "no: the proxy runs as uid 1337" });
+    println!(
+        "User namespace: {}",
+        if status.rootless {
+            "yes: the proxy is exempt from redirection by socket mark"
+        } else {
+            "no: the proxy runs as uid 1337"
+        }
+    );
     std::io::stdout().flush()?;
     Ok(ExitCode::SUCCESS)
 }
@@ -193,8 +251,13 @@ pub(super) async fn down(client: &LabClient) -> anyhow::Result<ExitCode> {
         Err(error) => return Err(error.into()),
     }
     let deadline = Instant::now() + DOWN_LIMIT;
-    while client.is_up().await {
-        anyhow::ensure!(Instant::now() < deadline, "the lab still runs after {} s", DOWN_LIMIT.as_secs());
+    // The folder goes when the last process has ended.
+    while client.is_up().await || client.run_dir().exists() {
+        anyhow::ensure!(
+            Instant::now() < deadline,
+            "the lab still runs after {} s",
+            DOWN_LIMIT.as_secs()
+        );
         sleep(POLL).await;
     }
     eprintln!("lab \"{}\" is down", client.name());

@@ -61,19 +61,32 @@ pub(crate) fn kind(name: &str) -> Result<Kind, NotFound> {
     };
     let matches = |kind: &&Kind| {
         let known = kind.as_str().to_ascii_lowercase();
-        known == short || format!("{known}s") == short || format!("{known}es") == short || known.replace('y', "ies") == short
+        known == short
+            || format!("{known}s") == short
+            || format!("{known}es") == short
+            || known.replace('y', "ies") == short
     };
-    Kind::ALL.iter().find(matches).copied().ok_or_else(|| NotFound::Kind(name.to_owned()))
+    Kind::ALL
+        .iter()
+        .find(matches)
+        .copied()
+        .ok_or_else(|| NotFound::Kind(name.to_owned()))
 }
 
 impl Cluster {
     /// Applies every document of one file, as far as each is sound.
     pub(crate) fn apply(&mut self, namespace: &str, file: &str, text: &str) -> Report {
         let parsed = meltemi_api::parse(file, text, namespace);
-        let mut report = Report { diagnostics: parsed.diagnostics, rejected: parsed.rejected.len(), ..Report::default() };
+        let mut report = Report {
+            diagnostics: parsed.diagnostics,
+            rejected: parsed.rejected.len(),
+            ..Report::default()
+        };
         for object in parsed.objects {
             let key = object.key();
-            let Some(written) = object.source.as_ref().map(|source| source.to_json()) else { continue };
+            let Some(written) = object.source.as_ref().map(|source| source.to_json()) else {
+                continue;
+            };
             let mut problems = unsupported::check(&key, &written);
             for problem in &mut problems {
                 problem.location = object.locate(&problem.field);
@@ -82,7 +95,9 @@ impl Cluster {
             match self.apply_object(&key, written) {
                 Ok(applied) => report.results.push(change(&key, applied.as_str())),
                 Err((field, message)) => {
-                    let mut error = Diagnostic::error("MEL0501", message).object(key.reference()).field(field.clone());
+                    let mut error = Diagnostic::error("MEL0501", message)
+                        .object(key.reference())
+                        .field(field.clone());
                     error.location = object.locate(&field);
                     report.diagnostics.push(error);
                     report.rejected += 1;
@@ -92,30 +107,49 @@ impl Cluster {
         report
     }
 
-    fn apply_object(&mut self, key: &ObjectKey, mut written: Value) -> Result<Applied, (FieldPath, String)> {
+    fn apply_object(
+        &mut self,
+        key: &ObjectKey,
+        mut written: Value,
+    ) -> Result<Applied, (FieldPath, String)> {
         let metadata = FieldPath::new("metadata");
         let namespace = ObjectKey::new(Kind::Namespace, "", &key.namespace);
         if key.kind.scope() == Scope::Namespaced && self.store.get(&namespace).is_none() {
-            return Err((metadata.field("namespace"), format!("namespaces {:?} not found", key.namespace)));
+            return Err((
+                metadata.field("namespace"),
+                format!("namespaces {:?} not found", key.namespace),
+            ));
         }
         if self.store.get(key).is_some_and(is_deleted) {
-            return Err((metadata.field("name"), "the object is being deleted".to_owned()));
+            return Err((
+                metadata.field("name"),
+                "the object is being deleted".to_owned(),
+            ));
         }
         if key.kind == Kind::Pod {
             return self.apply_pod(key, &written);
         }
         // Defaults go into what was written, so that applying the same file twice changes nothing.
-        let live = self.store.get(key).and_then(|live| Some(live.pointer("/spec/clusterIP")?.as_str()?.to_owned()));
+        let live = self
+            .store
+            .get(key)
+            .and_then(|live| Some(live.pointer("/spec/clusterIP")?.as_str()?.to_owned()));
         let address = live.unwrap_or_else(|| self.service_address());
         set_defaults(key, &mut written, || address);
         Ok(self.store.apply(key, &written))
     }
 
     /// A pod's spec is fixed when it is created; later only labels and annotations change.
-    fn apply_pod(&mut self, key: &ObjectKey, written: &Value) -> Result<Applied, (FieldPath, String)> {
+    fn apply_pod(
+        &mut self,
+        key: &ObjectKey,
+        written: &Value,
+    ) -> Result<Applied, (FieldPath, String)> {
         if self.store.get(key).is_none() {
-            let pod: Pod = serde_json::from_value(written.clone()).map_err(|error| (FieldPath::default(), error.to_string()))?;
-            self.create_pod(key, pod).map_err(|error| (FieldPath::new("spec"), error))?;
+            let pod: Pod = serde_json::from_value(written.clone())
+                .map_err(|error| (FieldPath::default(), error.to_string()))?;
+            self.create_pod(key, pod)
+                .map_err(|error| (FieldPath::new("spec"), error))?;
             return Ok(Applied::Created);
         }
         let changed = self.store.edit(key, |pod| {
@@ -125,19 +159,33 @@ impl Cluster {
                 }
             }
         });
-        Ok(if changed { Applied::Configured } else { Applied::Unchanged })
+        Ok(if changed {
+            Applied::Configured
+        } else {
+            Applied::Unchanged
+        })
     }
 
     /// Deletes what the documents of one file name.
     pub(crate) fn delete(&mut self, namespace: &str, file: &str, text: &str) -> Report {
         let parsed = meltemi_api::parse(file, text, namespace);
-        let mut report = Report { diagnostics: parsed.diagnostics, ..Report::default() };
-        let keys: Vec<ObjectKey> = parsed.objects.iter().map(|object| object.key()).chain(parsed.rejected).collect();
+        let mut report = Report {
+            diagnostics: parsed.diagnostics,
+            ..Report::default()
+        };
+        let keys: Vec<ObjectKey> = parsed
+            .objects
+            .iter()
+            .map(|object| object.key())
+            .chain(parsed.rejected)
+            .collect();
         for key in keys {
             match self.delete_one(&key) {
                 Ok(change) => report.results.push(change),
                 Err(error) => {
-                    report.diagnostics.push(Diagnostic::error("MEL0502", error.to_string()).object(key.reference()));
+                    report.diagnostics.push(
+                        Diagnostic::error("MEL0502", error.to_string()).object(key.reference()),
+                    );
                     report.rejected += 1;
                 }
             }
@@ -150,8 +198,12 @@ impl Cluster {
             return Err(NotFound::Object(display(key)));
         }
         if key.kind == Kind::Namespace {
-            let inside: Vec<ObjectKey> =
-                self.store.all().filter(|(other, _)| other.namespace == key.name).map(|(other, _)| other.clone()).collect();
+            let inside: Vec<ObjectKey> = self
+                .store
+                .all()
+                .filter(|(other, _)| other.namespace == key.name)
+                .map(|(other, _)| other.clone())
+                .collect();
             for object in inside {
                 self.delete_object(&object);
             }
@@ -162,7 +214,11 @@ impl Cluster {
 
     pub(crate) fn label(&mut self, label: &Label) -> Result<Report, NotFound> {
         let kind = kind(&label.kind)?;
-        let namespace = if kind.scope() == Scope::Cluster { "" } else { &label.namespace };
+        let namespace = if kind.scope() == Scope::Cluster {
+            ""
+        } else {
+            &label.namespace
+        };
         let key = ObjectKey::new(kind, namespace, &label.name);
         if self.store.get(&key).is_none() {
             return Err(NotFound::Object(display(&key)));
@@ -171,7 +227,11 @@ impl Cluster {
             for (name, value) in &label.labels {
                 match value {
                     Some(value) => object["metadata"]["labels"][name] = json!(value),
-                    None => drop(object["metadata"]["labels"].as_object_mut().and_then(|labels| labels.remove(name))),
+                    None => drop(
+                        object["metadata"]["labels"]
+                            .as_object_mut()
+                            .and_then(|labels| labels.remove(name)),
+                    ),
                 }
             }
         });
@@ -181,7 +241,10 @@ impl Cluster {
             (true, true) => "unlabeled",
             (true, false) => "labeled",
         };
-        Ok(Report { results: vec![change(&key, action)], ..Report::default() })
+        Ok(Report {
+            results: vec![change(&key, action)],
+            ..Report::default()
+        })
     }
 
     /// As `kubectl rollout restart`: an annotation of the template makes it another template.
@@ -189,7 +252,10 @@ impl Cluster {
         let kind = kind(&restart.kind)?;
         let key = ObjectKey::new(kind, &restart.namespace, &restart.name);
         if !matches!(kind, Kind::Deployment | Kind::StatefulSet) {
-            return Err(NotFound::Failed(format!("{} restarting is not supported", display(&key))));
+            return Err(NotFound::Failed(format!(
+                "{} restarting is not supported",
+                display(&key)
+            )));
         }
         let stamp = jiff::Timestamp::now().to_string();
         let changed = self.store.edit(&key, |object| {
@@ -198,18 +264,29 @@ impl Cluster {
         if !changed {
             return Err(NotFound::Object(display(&key)));
         }
-        Ok(Report { results: vec![change(&key, "restarted")], ..Report::default() })
+        Ok(Report {
+            results: vec![change(&key, "restarted")],
+            ..Report::default()
+        })
     }
 
     pub(crate) fn objects(&self, kind: Kind, namespace: Option<&str>) -> Vec<Value> {
-        let in_namespace = |key: &ObjectKey| namespace.is_none_or(|namespace| key.namespace == namespace);
-        self.store.of_kind(kind).filter(|(key, _)| in_namespace(key)).map(|(_, object)| object.clone()).collect()
+        let in_namespace =
+            |key: &ObjectKey| namespace.is_none_or(|namespace| key.namespace == namespace);
+        self.store
+            .of_kind(kind)
+            .filter(|(key, _)| in_namespace(key))
+            .map(|(_, object)| object.clone())
+            .collect()
     }
 
     pub(crate) fn progress(&self) -> Progress {
         let mut progress = Progress::default();
         for (key, pod) in self.store.list::<Pod>(Kind::Pod) {
-            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+            let phase = pod
+                .status
+                .as_ref()
+                .and_then(|status| status.phase.as_deref());
             if pod.metadata.deletion_timestamp.is_some() || phase == Some("Succeeded") {
                 continue;
             }
@@ -217,7 +294,9 @@ impl Cluster {
             if controller::is_ready(&pod) {
                 progress.pods_ready += 1;
             } else {
-                progress.waiting.push(format!("{}: {}", pod_key(&key), self.why_not_ready(&key)));
+                progress
+                    .waiting
+                    .push(format!("{}: {}", pod_key(&key), self.why_not_ready(&key)));
             }
         }
         for kind in [Kind::Deployment, Kind::StatefulSet] {
@@ -225,20 +304,32 @@ impl Cluster {
                 let number = |path: &str| object.pointer(path).and_then(Value::as_u64);
                 let desired = number("/spec/replicas").unwrap_or(1);
                 let updated = number("/status/updatedReplicas").unwrap_or(0);
-                let (all, ready) = (number("/status/replicas").unwrap_or(0), number("/status/readyReplicas").unwrap_or(0));
+                let (all, ready) = (
+                    number("/status/replicas").unwrap_or(0),
+                    number("/status/readyReplicas").unwrap_or(0),
+                );
                 if updated < desired || all != desired || ready < desired {
-                    progress.waiting.push(format!("{}/{}: {updated} of {desired} updated, {ready} ready", key.namespace, display(key)));
+                    progress.waiting.push(format!(
+                        "{}/{}: {updated} of {desired} updated, {ready} ready",
+                        key.namespace,
+                        display(key)
+                    ));
                 }
             }
         }
-        progress.waiting.extend(self.failures().map(|(key, error)| format!("{}/{}: {error}", key.namespace, display(key))));
+        progress.waiting.extend(
+            self.failures()
+                .map(|(key, error)| format!("{}/{}: {error}", key.namespace, display(key))),
+        );
         progress.ready = progress.waiting.is_empty();
         progress
     }
 
     fn why_not_ready(&self, key: &ObjectKey) -> String {
         use crate::pod::status::State;
-        let Some(handle) = self.pods.get(&pod_key(key)) else { return "Pending".to_owned() };
+        let Some(handle) = self.pods.get(&pod_key(key)) else {
+            return "Pending".to_owned();
+        };
         let runtime = handle.runtime.borrow();
         let Some(container) = runtime.containers.iter().find(|container| {
             !container.ready && !matches!(&container.state, State::Ended(ended) if ended.code == 0)
@@ -246,8 +337,12 @@ impl Cluster {
             return runtime.phase().to_owned();
         };
         match &container.state {
-            State::Waiting { reason, message } if message.is_empty() => format!("{}: {reason}", container.name),
-            State::Waiting { reason, message } => format!("{}: {reason}: {message}", container.name),
+            State::Waiting { reason, message } if message.is_empty() => {
+                format!("{}: {reason}", container.name)
+            }
+            State::Waiting { reason, message } => {
+                format!("{}: {reason}: {message}", container.name)
+            }
             State::Running { .. } => format!("{}: running, not ready", container.name),
             State::Ended(ended) => format!("{}: exited with {}", container.name, ended.code),
         }
@@ -255,20 +350,35 @@ impl Cluster {
 
     pub(crate) fn control_plane(&self) -> Option<(&String, &crate::pod::worker::PodHandle)> {
         let prefix = format!("{ISTIO_SYSTEM}/{ISTIOD}-");
-        self.pods.iter().find(|(name, handle)| name.starts_with(&prefix) && !handle.runtime.borrow().gone)
+        self.pods
+            .iter()
+            .find(|(name, handle)| name.starts_with(&prefix) && !handle.runtime.borrow().gone)
     }
 
     /// Finds the pod that `POD`, `pod/POD`, `deploy/NAME`, `svc/NAME` and so on mean, and a container of it.
-    pub(crate) fn target(&self, namespace: &str, target: &str, container: Option<&str>) -> Result<Target, NotFound> {
+    pub(crate) fn target(
+        &self,
+        namespace: &str,
+        target: &str,
+        container: Option<&str>,
+    ) -> Result<Target, NotFound> {
         let (kind_name, name) = target.split_once('/').unwrap_or(("pod", target));
         let kind = kind(kind_name)?;
         let key = ObjectKey::new(kind, namespace, name);
-        let object = self.store.get(&key).ok_or_else(|| NotFound::Object(display(&key)))?;
+        let object = self
+            .store
+            .get(&key)
+            .ok_or_else(|| NotFound::Object(display(&key)))?;
         let pod = match kind {
             Kind::Pod => key.clone(),
-            _ => self.pod_behind(&key, object).ok_or_else(|| NotFound::NoPod(display(&key)))?,
+            _ => self
+                .pod_behind(&key, object)
+                .ok_or_else(|| NotFound::NoPod(display(&key)))?,
         };
-        let handle = self.pods.get(&pod_key(&pod)).ok_or_else(|| NotFound::NoPod(display(&key)))?;
+        let handle = self
+            .pods
+            .get(&pod_key(&pod))
+            .ok_or_else(|| NotFound::NoPod(display(&key)))?;
         let object: Option<Pod> = self.store.typed(&pod);
         let pod = object.unwrap_or_default();
         let annotations = pod.metadata.annotations.unwrap_or_default();
@@ -276,15 +386,31 @@ impl Cluster {
         let chosen = container
             .map(str::to_owned)
             .or_else(|| annotations.get(annotation::DEFAULT_CONTAINER).cloned())
-            .or_else(|| spec.containers.first().map(|container| container.name.clone()))
+            .or_else(|| {
+                spec.containers
+                    .first()
+                    .map(|container| container.name.clone())
+            })
             .unwrap_or_default();
-        Ok(Target { shared: Arc::clone(&handle.shared), network: handle.network(), container: chosen })
+        Ok(Target {
+            shared: Arc::clone(&handle.shared),
+            network: handle.network(),
+            container: chosen,
+        })
     }
 
     /// A ready pod, else any, that an owner or Service stands for.
     fn pod_behind(&self, key: &ObjectKey, object: &Value) -> Option<ObjectKey> {
-        let selector = if key.kind == Kind::Service { "/spec/selector" } else { "/spec/selector/matchLabels" };
-        let mut labels = object.pointer(selector).and_then(Value::as_object).cloned().unwrap_or_default();
+        let selector = if key.kind == Kind::Service {
+            "/spec/selector"
+        } else {
+            "/spec/selector/matchLabels"
+        };
+        let mut labels = object
+            .pointer(selector)
+            .and_then(Value::as_object)
+            .cloned()
+            .unwrap_or_default();
         if key.kind == Kind::Job {
             labels.insert("job-name".to_owned(), json!(key.name));
         }
@@ -298,7 +424,9 @@ impl Cluster {
                 let own = pod.metadata.labels.clone().unwrap_or_default();
                 pod_key.namespace == key.namespace
                     && pod.metadata.deletion_timestamp.is_none()
-                    && labels.iter().all(|(name, value)| own.get(name).map(String::as_str) == value.as_str())
+                    && labels
+                        .iter()
+                        .all(|(name, value)| own.get(name).map(String::as_str) == value.as_str())
             })
             .collect();
         chosen.sort_by_key(|(_, pod)| !controller::is_ready(pod));
@@ -309,26 +437,45 @@ impl Cluster {
         let failed = |error: anyhow::Error| NotFound::Failed(format!("{error:#}"));
         let hold = Duration::from_millis(kill.down_millis);
         if kill.target == "control-plane" {
-            let (_, handle) = self.control_plane().ok_or_else(|| NotFound::NoPod("control-plane".to_owned()))?;
+            let (_, handle) = self
+                .control_plane()
+                .ok_or_else(|| NotFound::NoPod("control-plane".to_owned()))?;
             return handle.kill("discovery", hold).map_err(failed);
         }
         let target = self.target(&kill.namespace, &kill.target, kill.container.as_deref())?;
-        let handle = self.pods.values().find(|handle| Arc::ptr_eq(&handle.shared, &target.shared));
+        let handle = self
+            .pods
+            .values()
+            .find(|handle| Arc::ptr_eq(&handle.shared, &target.shared));
         let handle = handle.ok_or_else(|| NotFound::NoPod(kill.target.clone()))?;
         handle.kill(&target.container, hold).map_err(failed)
     }
 
     /// The address that a Service's or pod's port is reached at.
-    pub(crate) fn address_of(&self, namespace: &str, target: &str, port: u16) -> Result<std::net::SocketAddrV4, NotFound> {
+    pub(crate) fn address_of(
+        &self,
+        namespace: &str,
+        target: &str,
+        port: u16,
+    ) -> Result<std::net::SocketAddrV4, NotFound> {
         let (kind, name) = target.split_once('/').unwrap_or(("svc", target));
         let key = ObjectKey::new(Kind::Service, namespace, name);
-        let address = self.store.get(&key).and_then(|service| service.pointer("/spec/clusterIP")?.as_str()?.parse().ok());
+        let address = self
+            .store
+            .get(&key)
+            .and_then(|service| service.pointer("/spec/clusterIP")?.as_str()?.parse().ok());
         match address.filter(|_| kind.starts_with("svc") || kind.starts_with("service")) {
             Some(address) => Ok(std::net::SocketAddrV4::new(address, port)),
             None => {
-                let target = if target.contains('/') { target.to_owned() } else { format!("pod/{target}") };
+                let target = if target.contains('/') {
+                    target.to_owned()
+                } else {
+                    format!("pod/{target}")
+                };
                 let found = self.target(namespace, &target, None)?;
-                let network = found.network.ok_or_else(|| NotFound::NoPod(target.clone()))?;
+                let network = found
+                    .network
+                    .ok_or_else(|| NotFound::NoPod(target.clone()))?;
                 Ok(std::net::SocketAddrV4::new(network.address, port))
             }
         }
@@ -336,7 +483,11 @@ impl Cluster {
 }
 
 fn change(key: &ObjectKey, action: &str) -> Change {
-    Change { object: display(key), namespace: key.namespace.clone(), action: action.to_owned() }
+    Change {
+        object: display(key),
+        namespace: key.namespace.clone(),
+        action: action.to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -36,16 +36,26 @@ impl Cluster {
 
     /// Brings the EndpointSlices up to date, and answers where each Service leads.
     fn endpoints(&mut self) -> Vec<Routed> {
-        let pods: Vec<Pod> = self.store.list(Kind::Pod).into_iter().map(|(_, pod)| pod).collect();
+        let pods: Vec<Pod> = self
+            .store
+            .list(Kind::Pod)
+            .into_iter()
+            .map(|(_, pod)| pod)
+            .collect();
         let services: Vec<(ObjectKey, Service)> = self.store.list(Kind::Service);
         let mut routed = Vec::new();
         let mut slices = Vec::new();
         for (key, service) in services {
             let backends = match controller::backends(&service, &pods) {
                 Some(backends) => {
-                    let name = format!("{}-{}", key.name, template_hash(&key.name).get(..5).unwrap_or("slice"));
+                    let name = format!(
+                        "{}-{}",
+                        key.name,
+                        template_hash(&key.name).get(..5).unwrap_or("slice")
+                    );
                     let slice = ObjectKey::new(Kind::EndpointSlice, &key.namespace, &name);
-                    self.store.put(&slice, &endpoint_slice(&key, &service, &backends));
+                    self.store
+                        .put(&slice, &endpoint_slice(&key, &service, &backends));
                     slices.push(slice);
                     backends
                 }
@@ -57,7 +67,9 @@ impl Cluster {
             .store
             .of_kind(Kind::EndpointSlice)
             .filter(|(key, slice)| {
-                let managed = slice.pointer("/metadata/labels").and_then(|labels| labels.get(MANAGED_BY));
+                let managed = slice
+                    .pointer("/metadata/labels")
+                    .and_then(|labels| labels.get(MANAGED_BY));
                 managed == Some(&json!(CONTROLLER)) && !slices.contains(key)
             })
             .map(|(key, _)| key.clone())
@@ -75,29 +87,53 @@ impl Cluster {
             let labels = slice.metadata.labels.as_ref();
             labels.and_then(|labels| labels.get(label::SERVICE_NAME)) == Some(&key.name)
         };
-        let slices = slices.into_iter().filter(|(slice, _)| slice.namespace == key.namespace);
+        let slices = slices
+            .into_iter()
+            .filter(|(slice, _)| slice.namespace == key.namespace);
         let slices = slices.map(|(_, slice)| slice).filter(of_service);
-        slices.flat_map(|slice| slice_backends(&slice, service)).collect()
+        slices
+            .flat_map(|slice| slice_backends(&slice, service))
+            .collect()
     }
 }
 
 fn slice_backends(slice: &EndpointSlice, service: &Service) -> Vec<Backend> {
-    let wanted: Vec<_> = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten()).collect();
+    let wanted: Vec<_> = service
+        .spec
+        .iter()
+        .flat_map(|spec| spec.ports.iter().flatten())
+        .collect();
     let ports: Vec<Option<u16>> = wanted
         .iter()
         .map(|port| {
             let given = slice.ports.iter().flatten();
-            let found = given.into_iter().find(|given| given.name.as_deref().unwrap_or_default() == port.name.as_deref().unwrap_or_default());
-            found.and_then(|found| found.port).and_then(|port| u16::try_from(port).ok())
+            let found = given.into_iter().find(|given| {
+                given.name.as_deref().unwrap_or_default()
+                    == port.name.as_deref().unwrap_or_default()
+            });
+            found
+                .and_then(|found| found.port)
+                .and_then(|port| u16::try_from(port).ok())
         })
         .collect();
     let endpoints = slice.endpoints.iter().flatten().flat_map(|endpoint| {
-        let ready = endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true);
+        let ready = endpoint
+            .conditions
+            .as_ref()
+            .and_then(|conditions| conditions.ready)
+            .unwrap_or(true);
         let (ports, hostname) = (ports.clone(), endpoint.hostname.clone());
         endpoint.addresses.iter().filter_map(move |address| {
             let (ports, hostname) = (ports.clone(), hostname.clone());
             let pod = String::new();
-            Some(Backend { pod, address: address.parse().ok()?, ready, terminating: false, hostname, ports })
+            Some(Backend {
+                pod,
+                address: address.parse().ok()?,
+                ready,
+                terminating: false,
+                hostname,
+                ports,
+            })
         })
     });
     endpoints.collect()
@@ -111,7 +147,9 @@ fn endpoint_slice(key: &ObjectKey, service: &Service, backends: &[Backend]) -> V
         .flat_map(|spec| spec.ports.iter().flatten())
         .enumerate()
         .filter_map(|(index, port)| {
-            let number = backends.iter().find_map(|backend| backend.ports.get(index).copied().flatten())?;
+            let number = backends
+                .iter()
+                .find_map(|backend| backend.ports.get(index).copied().flatten())?;
             let mut entry = json!({
                 "name": port.name.clone().unwrap_or_default(),
                 "port": number,
@@ -162,8 +200,14 @@ async fn nft(children: &Children, rules: &str) -> anyhow::Result<()> {
     let (reader, mut writer) = std::io::pipe()?;
     let (errors, error_writer) = std::io::pipe()?;
     let mut command = Command::new("nft");
-    command.args(["-f", "-"]).stdin(reader).stdout(Stdio::null()).stderr(error_writer);
-    let child = children.spawn(&mut command).context("cannot run nft: is the package nftables installed?")?;
+    command
+        .args(["-f", "-"])
+        .stdin(reader)
+        .stdout(Stdio::null())
+        .stderr(error_writer);
+    let child = children
+        .spawn(&mut command)
+        .context("cannot run nft: is the package nftables installed?")?;
     drop(command);
     let rules = rules.to_owned();
     let said = tokio::task::spawn_blocking(move || {
@@ -171,7 +215,10 @@ async fn nft(children: &Children, rules: &str) -> anyhow::Result<()> {
         let written = writer.write_all(rules.as_bytes());
         drop(writer);
         let mut said = String::new();
-        { errors }.read_to_string(&mut said).and(written).map(|()| said)
+        { errors }
+            .read_to_string(&mut said)
+            .and(written)
+            .map(|()| said)
     });
     let said = said.await??;
     let exit = child.exit.await?;

@@ -20,21 +20,39 @@ const BACKOFF_LIMIT: i32 = 6;
 impl Cluster {
     pub(super) fn deployments(&mut self) -> bool {
         let deployments: Vec<(ObjectKey, Deployment)> = self.store.list(Kind::Deployment);
-        deployments.iter().fold(false, |changed, (key, deployment)| self.deployment(key, deployment) || changed)
+        deployments
+            .iter()
+            .fold(false, |changed, (key, deployment)| {
+                self.deployment(key, deployment) || changed
+            })
     }
 
     fn deployment(&mut self, key: &ObjectKey, deployment: &Deployment) -> bool {
-        let Some(spec) = &deployment.spec else { return false };
+        let Some(spec) = &deployment.spec else {
+            return false;
+        };
         let desired = count(spec.replicas);
         let hash = template_hash(&spec.template);
-        let current = ObjectKey::new(Kind::ReplicaSet, &key.namespace, &format!("{}-{hash}", key.name));
+        let current = ObjectKey::new(
+            Kind::ReplicaSet,
+            &key.namespace,
+            &format!("{}-{hash}", key.name),
+        );
         let uid = deployment.metadata.uid.as_deref().unwrap_or_default();
         let mut changed = false;
         if self.store.get(&current).is_none() {
             let mut template = spec.template.clone();
-            template.metadata.get_or_insert_default().labels.get_or_insert_default().insert(POD_TEMPLATE_HASH.to_owned(), hash.clone());
+            template
+                .metadata
+                .get_or_insert_default()
+                .labels
+                .get_or_insert_default()
+                .insert(POD_TEMPLATE_HASH.to_owned(), hash.clone());
             let mut selector = spec.selector.clone();
-            selector.match_labels.get_or_insert_default().insert(POD_TEMPLATE_HASH.to_owned(), hash.clone());
+            selector
+                .match_labels
+                .get_or_insert_default()
+                .insert(POD_TEMPLATE_HASH.to_owned(), hash.clone());
             let set = json!({
                 "metadata": {"labels": template.metadata.as_ref().and_then(|meta| meta.labels.clone()),
                              "ownerReferences": [owner(key, uid)]},
@@ -42,21 +60,44 @@ impl Cluster {
             });
             changed |= self.store.put(&current, &set);
         }
-        let sets: Vec<(ObjectKey, ReplicaSet)> = self.owned(Kind::ReplicaSet, uid, |set: &ReplicaSet| &set.metadata);
+        let sets: Vec<(ObjectKey, ReplicaSet)> =
+            self.owned(Kind::ReplicaSet, uid, |set: &ReplicaSet| &set.metadata);
         let mut members: Vec<(ObjectKey, bool, Pod)> = Vec::new();
         for (set_key, set) in &sets {
             let uid = set.metadata.uid.as_deref().unwrap_or_default();
             let pods: Vec<(ObjectKey, Pod)> = self.owned(Kind::Pod, uid, |pod: &Pod| &pod.metadata);
-            members.extend(pods.into_iter().map(|(pod_key, pod)| (pod_key, *set_key == current, pod)));
+            members.extend(
+                pods.into_iter()
+                    .map(|(pod_key, pod)| (pod_key, *set_key == current, pod)),
+            );
         }
-        let active: Vec<&(ObjectKey, bool, Pod)> = members.iter().filter(|(_, _, pod)| is_active(pod)).collect();
-        let replicas: Vec<Replica> =
-            active.iter().map(|(_, current, pod)| Replica { current: *current, ready: controller::is_ready(pod) }).collect();
+        let active: Vec<&(ObjectKey, bool, Pod)> = members
+            .iter()
+            .filter(|(_, _, pod)| is_active(pod))
+            .collect();
+        let replicas: Vec<Replica> = active
+            .iter()
+            .map(|(_, current, pod)| Replica {
+                current: *current,
+                ready: controller::is_ready(pod),
+            })
+            .collect();
         let plan = rollout(desired, strategy(deployment, desired), &replicas);
-        changed |= self.follow(key, &current, plan, &active.iter().map(|(key, ..)| key.clone()).collect::<Vec<_>>());
+        changed |= self.follow(
+            key,
+            &current,
+            plan,
+            &active
+                .iter()
+                .map(|(key, ..)| key.clone())
+                .collect::<Vec<_>>(),
+        );
         for (set_key, _) in sets.iter().filter(|(set_key, set)| {
             let uid = set.metadata.uid.as_deref().unwrap_or_default();
-            *set_key != current && !members.iter().any(|(_, _, pod)| is_owned(&pod.metadata, uid))
+            *set_key != current
+                && !members
+                    .iter()
+                    .any(|(_, _, pod)| is_owned(&pod.metadata, uid))
         }) {
             self.store.remove(set_key);
             changed = true;
@@ -76,16 +117,30 @@ impl Cluster {
     }
 
     /// Carries a step of a rollout out: deletes pods, and creates them from the template of `set`.
-    fn follow(&mut self, key: &ObjectKey, set: &ObjectKey, plan: Rollout, active: &[ObjectKey]) -> bool {
+    fn follow(
+        &mut self,
+        key: &ObjectKey,
+        set: &ObjectKey,
+        plan: Rollout,
+        active: &[ObjectKey],
+    ) -> bool {
         let mut changed = false;
         for pod in plan.delete.iter().filter_map(|index| active.get(*index)) {
             changed |= self.mark_deleted(pod);
         }
-        let Some(replica_set) = self.store.typed::<ReplicaSet>(set) else { return changed };
-        let Some(template) = replica_set.spec.and_then(|spec| spec.template) else { return changed };
+        let Some(replica_set) = self.store.typed::<ReplicaSet>(set) else {
+            return changed;
+        };
+        let Some(template) = replica_set.spec.and_then(|spec| spec.template) else {
+            return changed;
+        };
         let uid = replica_set.metadata.uid.unwrap_or_default();
         for _ in 0..plan.create {
-            let pod = ObjectKey::new(Kind::Pod, &set.namespace, &format!("{}-{}", set.name, suffix()));
+            let pod = ObjectKey::new(
+                Kind::Pod,
+                &set.namespace,
+                &format!("{}-{}", set.name, suffix()),
+            );
             changed |= self.create_for(key, &pod, pod_of(&template, owner(set, &uid), &[]));
         }
         changed
@@ -115,18 +170,45 @@ impl Cluster {
         for (key, set) in sets {
             let uid = set.metadata.uid.as_deref().unwrap_or_default();
             let pods: Vec<(ObjectKey, Pod)> = self.owned(Kind::Pod, uid, |pod: &Pod| &pod.metadata);
-            let active: Vec<&(ObjectKey, Pod)> = pods.iter().filter(|(_, pod)| is_active(pod)).collect();
-            let ready = active.iter().filter(|(_, pod)| controller::is_ready(pod)).count();
-            if set.metadata.owner_references.as_ref().is_none_or(Vec::is_empty) {
-                let replicas: Vec<Replica> =
-                    active.iter().map(|(_, pod)| Replica { current: true, ready: controller::is_ready(pod) }).collect();
+            let active: Vec<&(ObjectKey, Pod)> =
+                pods.iter().filter(|(_, pod)| is_active(pod)).collect();
+            let ready = active
+                .iter()
+                .filter(|(_, pod)| controller::is_ready(pod))
+                .count();
+            if set
+                .metadata
+                .owner_references
+                .as_ref()
+                .is_none_or(Vec::is_empty)
+            {
+                let replicas: Vec<Replica> = active
+                    .iter()
+                    .map(|(_, pod)| Replica {
+                        current: true,
+                        ready: controller::is_ready(pod),
+                    })
+                    .collect();
                 let desired = count(set.spec.as_ref().and_then(|spec| spec.replicas));
                 let plan = rollout(desired, Strategy::Recreate, &replicas);
-                let plan = Rollout { create: desired.saturating_sub(active.len()), ..plan };
-                changed |= self.follow(&key, &key, plan, &active.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>());
+                let plan = Rollout {
+                    create: desired.saturating_sub(active.len()),
+                    ..plan
+                };
+                changed |= self.follow(
+                    &key,
+                    &key,
+                    plan,
+                    &active
+                        .iter()
+                        .map(|(key, _)| key.clone())
+                        .collect::<Vec<_>>(),
+                );
             } else {
                 let size = active.len();
-                changed |= self.store.edit(&key, |set| set["spec"]["replicas"] = json!(size));
+                changed |= self
+                    .store
+                    .edit(&key, |set| set["spec"]["replicas"] = json!(size));
             }
             changed |= self.set_status(&key, json!({"replicas": active.len(), "readyReplicas": ready, "availableReplicas": ready}));
         }
@@ -136,7 +218,9 @@ impl Cluster {
     /// Ordinals in order, each ready before the next; updates from the highest down, one at a time.
     pub(super) fn stateful_sets(&mut self) -> bool {
         let sets: Vec<(ObjectKey, StatefulSet)> = self.store.list(Kind::StatefulSet);
-        sets.iter().fold(false, |changed, (key, set)| self.stateful_set(key, set) || changed)
+        sets.iter().fold(false, |changed, (key, set)| {
+            self.stateful_set(key, set) || changed
+        })
     }
 
     fn stateful_set(&mut self, key: &ObjectKey, set: &StatefulSet) -> bool {
@@ -167,16 +251,34 @@ impl Cluster {
                     let pod_spec = pod.spec.get_or_insert_default();
                     pod_spec.hostname = Some(name.clone());
                     pod_spec.subdomain.clone_from(&spec.service_name);
-                    changed |= self.create_for(key, &ObjectKey::new(Kind::Pod, &key.namespace, &name), pod);
+                    changed |= self.create_for(
+                        key,
+                        &ObjectKey::new(Kind::Pod, &key.namespace, &name),
+                        pod,
+                    );
                     all_ready = false;
                 }
                 None => all_ready = false,
             }
         }
-        let ordinal_of = |pod: &ObjectKey| pod.name.rsplit('-').next().and_then(|text| text.parse::<usize>().ok());
-        let is_old = |pod: &Pod| pod.metadata.labels.as_ref().and_then(|labels| labels.get(REVISION_HASH)) != Some(&hash);
+        let ordinal_of = |pod: &ObjectKey| {
+            pod.name
+                .rsplit('-')
+                .next()
+                .and_then(|text| text.parse::<usize>().ok())
+        };
+        let is_old = |pod: &Pod| {
+            pod.metadata
+                .labels
+                .as_ref()
+                .and_then(|labels| labels.get(REVISION_HASH))
+                != Some(&hash)
+        };
         let ending = pods.iter().any(|(_, pod)| !is_active(pod));
-        for (pod_key, _) in pods.iter().filter(|(pod, _)| ordinal_of(pod).is_none_or(|ordinal| ordinal >= desired)) {
+        for (pod_key, _) in pods
+            .iter()
+            .filter(|(pod, _)| ordinal_of(pod).is_none_or(|ordinal| ordinal >= desired))
+        {
             changed |= self.mark_deleted(pod_key);
         }
         let mut old: Vec<&(ObjectKey, Pod)> = pods.iter().filter(|(_, pod)| is_old(pod)).collect();
@@ -188,7 +290,10 @@ impl Cluster {
             changed |= self.mark_deleted(pod_key);
         }
         let active = pods.iter().filter(|(_, pod)| is_active(pod));
-        let ready = active.clone().filter(|(_, pod)| controller::is_ready(pod)).count();
+        let ready = active
+            .clone()
+            .filter(|(_, pod)| controller::is_ready(pod))
+            .count();
         let updated = active.clone().filter(|(_, pod)| !is_old(pod)).count();
         let status = json!({
             "observedGeneration": set.metadata.generation, "replicas": active.count(), "readyReplicas": ready,
@@ -199,18 +304,28 @@ impl Cluster {
 
     pub(super) fn jobs(&mut self) -> bool {
         let jobs: Vec<(ObjectKey, Job)> = self.store.list(Kind::Job);
-        jobs.iter().fold(false, |changed, (key, job)| self.job(key, job) || changed)
+        jobs.iter()
+            .fold(false, |changed, (key, job)| self.job(key, job) || changed)
     }
 
     fn job(&mut self, key: &ObjectKey, job: &Job) -> bool {
         let Some(spec) = &job.spec else { return false };
         let status = job.status.clone().unwrap_or_default();
-        if status.conditions.iter().flatten().any(|condition| condition.status == "True") {
+        if status
+            .conditions
+            .iter()
+            .flatten()
+            .any(|condition| condition.status == "True")
+        {
             return false;
         }
         let uid = job.metadata.uid.as_deref().unwrap_or_default();
         let pods: Vec<(ObjectKey, Pod)> = self.owned(Kind::Pod, uid, |pod: &Pod| &pod.metadata);
-        let in_phase = |phase: &str| pods.iter().filter(|(_, pod)| phase_of(pod) == Some(phase)).count();
+        let in_phase = |phase: &str| {
+            pods.iter()
+                .filter(|(_, pod)| phase_of(pod) == Some(phase))
+                .count()
+        };
         let (succeeded, failed) = (in_phase("Succeeded"), in_phase("Failed"));
         let active = pods.iter().filter(|(_, pod)| is_active(pod)).count();
         let completions = count(spec.completions);
@@ -225,7 +340,9 @@ impl Cluster {
             let message = "Job has reached the specified backoff limit";
             conditions.push(json!({"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": message}));
         } else {
-            let room = count(spec.parallelism).min(completions - succeeded).saturating_sub(active);
+            let room = count(spec.parallelism)
+                .min(completions - succeeded)
+                .saturating_sub(active);
             for _ in 0..room {
                 let labels = [
                     ("job-name", key.name.as_str()),
@@ -234,10 +351,13 @@ impl Cluster {
                 ];
                 let name = format!("{}-{}", key.name, suffix());
                 let pod = pod_of(&spec.template, owner(key, uid), &labels);
-                changed |= self.create_for(key, &ObjectKey::new(Kind::Pod, &key.namespace, &name), pod);
+                changed |=
+                    self.create_for(key, &ObjectKey::new(Kind::Pod, &key.namespace, &name), pod);
             }
         }
-        let started = status.start_time.map_or_else(|| json!(now()), |time| json!(time));
+        let started = status
+            .start_time
+            .map_or_else(|| json!(now()), |time| json!(time));
         let status = json!({
             "active": active, "succeeded": succeeded, "failed": failed,
             "startTime": started, "completionTime": completed, "conditions": conditions,
@@ -247,14 +367,23 @@ impl Cluster {
 
     /// What a controller made goes with the object it was made for.
     pub(super) fn orphans(&mut self) -> bool {
-        let uids: std::collections::BTreeSet<&str> =
-            self.store.all().filter_map(|(_, object)| object.pointer("/metadata/uid")?.as_str()).collect();
+        let uids: std::collections::BTreeSet<&str> = self
+            .store
+            .all()
+            .filter_map(|(_, object)| object.pointer("/metadata/uid")?.as_str())
+            .collect();
         let orphans: Vec<ObjectKey> = self
             .store
             .all()
             .filter(|(_, object)| {
-                let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
-                let mut owners = owners.into_iter().flatten().filter_map(|owner| owner.get("uid")?.as_str()).peekable();
+                let owners = object
+                    .pointer("/metadata/ownerReferences")
+                    .and_then(Value::as_array);
+                let mut owners = owners
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|owner| owner.get("uid")?.as_str())
+                    .peekable();
                 owners.peek().is_some() && owners.all(|uid| !uids.contains(uid))
             })
             .map(|(key, _)| key.clone())
@@ -285,7 +414,11 @@ impl Cluster {
         uid: &str,
         metadata: fn(&T) -> &ObjectMeta,
     ) -> Vec<(ObjectKey, T)> {
-        self.store.list::<T>(kind).into_iter().filter(|(_, object)| is_owned(metadata(object), uid)).collect()
+        self.store
+            .list::<T>(kind)
+            .into_iter()
+            .filter(|(_, object)| is_owned(metadata(object), uid))
+            .collect()
     }
 
     fn set_status(&mut self, key: &ObjectKey, status: Value) -> bool {
@@ -298,15 +431,31 @@ impl Cluster {
 }
 
 fn strategy(deployment: &Deployment, desired: usize) -> Strategy {
-    let given = deployment.spec.as_ref().and_then(|spec| spec.strategy.as_ref());
+    let given = deployment
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.strategy.as_ref());
     if given.and_then(|strategy| strategy.type_.as_deref()) == Some("Recreate") {
         return Strategy::Recreate;
     }
     let rolling = given.and_then(|strategy| strategy.rolling_update.as_ref());
-    let surge = share(rolling.and_then(|rolling| rolling.max_surge.as_ref()), 25, desired, true);
-    let unavailable = share(rolling.and_then(|rolling| rolling.max_unavailable.as_ref()), 25, desired, false);
+    let surge = share(
+        rolling.and_then(|rolling| rolling.max_surge.as_ref()),
+        25,
+        desired,
+        true,
+    );
+    let unavailable = share(
+        rolling.and_then(|rolling| rolling.max_unavailable.as_ref()),
+        25,
+        desired,
+        false,
+    );
     // Both at zero would never move.
-    Strategy::Rolling { surge: if surge + unavailable == 0 { 1 } else { surge }, unavailable }
+    Strategy::Rolling {
+        surge: if surge + unavailable == 0 { 1 } else { surge },
+        unavailable,
+    }
 }
 
 fn count(value: Option<i32>) -> usize {
@@ -314,7 +463,11 @@ fn count(value: Option<i32>) -> usize {
 }
 
 fn is_owned(metadata: &ObjectMeta, uid: &str) -> bool {
-    metadata.owner_references.iter().flatten().any(|owner| owner.uid == uid)
+    metadata
+        .owner_references
+        .iter()
+        .flatten()
+        .any(|owner| owner.uid == uid)
 }
 
 fn phase_of(pod: &Pod) -> Option<&str> {
@@ -323,5 +476,6 @@ fn phase_of(pod: &Pod) -> Option<&str> {
 
 /// Neither ending nor ended.
 fn is_active(pod: &Pod) -> bool {
-    pod.metadata.deletion_timestamp.is_none() && !matches!(phase_of(pod), Some("Succeeded" | "Failed"))
+    pod.metadata.deletion_timestamp.is_none()
+        && !matches!(phase_of(pod), Some("Succeeded" | "Failed"))
 }

@@ -1,8 +1,8 @@
 //! Frames on a pod's link, as a pcap file.
 
+use std::convert::Infallible;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -12,15 +12,22 @@ use bytes::{BufMut as _, BytesMut};
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use jiff::Timestamp;
+use rustix::io::Errno;
+use rustix::net::sockopt::Timeout;
 use serde::Deserialize;
-use tokio::io::unix::AsyncFd;
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
 
 use super::{Answer, Shared, default_namespace};
 
 /// Offloading joins segments, so that a frame may be as long as IP allows.
 const FRAME_LIMIT: usize = 65_536 + 64;
 const CAPTURE_LIMIT_BYTES: usize = 64 * 1024 * 1024;
+/// Frames read and not yet sent on.
+const QUEUE: usize = 1024;
+/// How soon a capture without traffic notices its end.
+const STEP: Duration = Duration::from_millis(20);
 const LONGEST: Duration = Duration::from_secs(600);
 
 #[derive(Debug, Deserialize)]
@@ -35,35 +42,40 @@ pub(super) async fn capture(State(daemon): Shared, Query(query): Query<Capture>)
     let target = daemon.target(query.namespace, query.pod, None).await?;
     let network = target.network.context("the pod has no network yet")?;
     let socket = network.packets().context("cannot open a packet socket")?;
-    rustix::io::ioctl_fionbio(&socket, true).context("cannot make the socket non-blocking")?;
-    let socket = Arc::new(AsyncFd::new(socket).context("cannot watch the socket")?);
     let deadline = Instant::now() + Duration::from_millis(query.millis).min(LONGEST);
-    let head = stream::once(async { Ok::<_, io::Error>(header()) });
-    let frames = stream::unfold(0, move |sent| {
-        let socket = Arc::clone(&socket);
-        async move {
-            if sent > CAPTURE_LIMIT_BYTES {
-                return None;
-            }
-            let frame = timeout_at(deadline, read_frame(&socket)).await.ok()?;
-            let record = frame.map(|frame| record(&frame, Timestamp::now()));
-            let length = record.as_ref().map_or(CAPTURE_LIMIT_BYTES, Bytes::len);
-            Some((record, sent + length))
+    let (sender, records) = mpsc::channel(QUEUE);
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = read_frames(&socket, deadline, &sender) {
+            tracing::warn!(%error, "a capture ended early");
         }
     });
+    let head = stream::once(async { Ok::<_, Infallible>(header()) });
+    let frames = ReceiverStream::new(records).map(Ok);
     Ok(Body::from_stream(head.chain(frames)))
 }
 
-async fn read_frame(socket: &AsyncFd<OwnedFd>) -> io::Result<Vec<u8>> {
-    loop {
-        let mut ready = socket.readable().await?;
-        let mut frame = vec![0; FRAME_LIMIT];
-        let read = ready.try_io(|socket| Ok(rustix::io::read(socket.get_ref().as_fd(), &mut frame)?));
-        if let Ok(length) = read {
-            frame.truncate(length?);
-            return Ok(frame);
+/// Reads until the deadline, the limit, or nobody listens. When the reader is slow the kernel drops frames, not we.
+fn read_frames(
+    socket: &OwnedFd,
+    deadline: Instant,
+    records: &mpsc::Sender<Bytes>,
+) -> io::Result<()> {
+    rustix::net::sockopt::set_socket_timeout(socket, Timeout::Recv, Some(STEP))?;
+    let mut frame = vec![0; FRAME_LIMIT];
+    let mut sent = 0;
+    while Instant::now() < deadline && sent < CAPTURE_LIMIT_BYTES {
+        let length = match rustix::io::read(socket, &mut frame) {
+            Ok(length) => length,
+            Err(Errno::AGAIN | Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let record = record(frame.get(..length).unwrap_or_default(), Timestamp::now());
+        sent += record.len();
+        if records.blocking_send(record).is_err() {
+            break;
         }
     }
+    Ok(())
 }
 
 /// The head of a pcap file (draft-ietf-opsawg-pcap), of Ethernet frames.
@@ -97,6 +109,11 @@ mod tests {
     fn writes_pcap() {
         assert_eq!(header().len(), 24);
         let record = record(b"frame", Timestamp::new(5, 7000).unwrap());
-        assert_eq!(record[..], [0, 0, 0, 5, 0, 0, 0, 7, 0, 0, 0, 5, 0, 0, 0, 5, b'f', b'r', b'a', b'm', b'e']);
+        assert_eq!(
+            record[..],
+            [
+                0, 0, 0, 5, 0, 0, 0, 7, 0, 0, 0, 5, 0, 0, 0, 5, b'f', b'r', b'a', b'm', b'e'
+            ]
+        );
     }
 }

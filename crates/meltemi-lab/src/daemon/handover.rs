@@ -27,8 +27,12 @@ const LIMIT: usize = 512;
 pub(super) async fn serve(listener: UnixListener, daemon: Arc<Daemon>) {
     let permits = Arc::new(Semaphore::new(LIMIT));
     loop {
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else { continue };
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
+            return;
+        };
+        let Ok((stream, _)) = listener.accept().await else {
+            continue;
+        };
         let daemon = Arc::clone(&daemon);
         tokio::spawn(async move {
             if let Err(error) = answer(stream, &daemon).await {
@@ -42,14 +46,32 @@ pub(super) async fn serve(listener: UnixListener, daemon: Arc<Daemon>) {
 async fn answer(mut stream: UnixStream, daemon: &Daemon) -> Result<()> {
     let (line, descriptors) = receive(&stream).await?;
     let outcome = match serde_json::from_slice(&line).context("unreadable request") {
-        Ok(Handover::Exec { namespace, target, container, command, tty }) => {
-            let request = Exec { namespace, target, container, command, tty };
+        Ok(Handover::Exec {
+            namespace,
+            target,
+            container,
+            command,
+            tty,
+        }) => {
+            let request = Exec {
+                namespace,
+                target,
+                container,
+                command,
+                tty,
+            };
             exec(daemon, request, descriptors, &mut stream).await
         }
-        Ok(Handover::Forward { namespace, target, port }) => forward(daemon, namespace, target, port, descriptors).await,
+        Ok(Handover::Forward {
+            namespace,
+            target,
+            port,
+        }) => forward(daemon, namespace, target, port, descriptors).await,
         Err(error) => Err(error),
     };
-    let outcome = outcome.unwrap_or_else(|error| Outcome::Failed { error: format!("{error:#}") });
+    let outcome = outcome.unwrap_or_else(|error| Outcome::Failed {
+        error: format!("{error:#}"),
+    });
     let mut line = serde_json::to_vec(&outcome)?;
     line.push(b'\n');
     Ok(stream.write_all(&line).await?)
@@ -60,7 +82,9 @@ async fn receive(stream: &UnixStream) -> Result<(Vec<u8>, Vec<OwnedFd>)> {
     let (mut line, mut descriptors) = (Vec::new(), Vec::new());
     while line.last() != Some(&b'\n') {
         anyhow::ensure!(line.len() < REQUEST_LIMIT_BYTES, "the request is too long");
-        let (bytes, more) = stream.async_io(Interest::READABLE, || receive_some(stream)).await?;
+        let (bytes, more) = stream
+            .async_io(Interest::READABLE, || receive_some(stream))
+            .await?;
         anyhow::ensure!(!bytes.is_empty(), "the connection ended within a request");
         line.extend(bytes);
         descriptors.extend(more);
@@ -73,7 +97,12 @@ fn receive_some(stream: &UnixStream) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-    let received = recvmsg(stream.as_fd(), &mut [IoSliceMut::new(&mut buffer)], &mut control, flags)?;
+    let received = recvmsg(
+        stream.as_fd(),
+        &mut [IoSliceMut::new(&mut buffer)],
+        &mut control,
+        flags,
+    )?;
     buffer.truncate(received.bytes);
     let descriptors = control
         .drain()
@@ -94,18 +123,43 @@ struct Exec {
 }
 
 /// Runs a command in a container with the caller's descriptors; it ends when the caller goes away.
-async fn exec(daemon: &Daemon, request: Exec, descriptors: Vec<OwnedFd>, caller: &mut UnixStream) -> Result<Outcome> {
-    let Exec { namespace, target, container, command, tty } = request;
-    let target = daemon.target(namespace, target, container).await.map_err(refused)?;
+async fn exec(
+    daemon: &Daemon,
+    request: Exec,
+    descriptors: Vec<OwnedFd>,
+    caller: &mut UnixStream,
+) -> Result<Outcome> {
+    let Exec {
+        namespace,
+        target,
+        container,
+        command,
+        tty,
+    } = request;
+    let target = daemon
+        .target(namespace, target, container)
+        .await
+        .map_err(refused)?;
     let pid = target.shared.running(&target.container)?;
     // The caller's terminal is passed on; what it can do is what the caller's environment said.
-    let env = if tty { vec![("TERM".to_owned(), "xterm-256color".to_owned())] } else { Vec::new() };
-    let entrance = target.shared.exec_entrance(&target.container, pid, command, env)?;
+    let env = if tty {
+        vec![("TERM".to_owned(), "xterm-256color".to_owned())]
+    } else {
+        Vec::new()
+    };
+    let entrance = target
+        .shared
+        .exec_entrance(&target.container, pid, command, env)?;
     let [stdin, stdout, stderr] = <[OwnedFd; 3]>::try_from(descriptors)
         .map_err(|given| anyhow::anyhow!("exec needs three descriptors and got {}", given.len()))?;
     let mut process = enter::exec_command(&target.shared.directory, &entrance)?;
     process.stdin(stdin).stdout(stdout).stderr(stderr);
-    let child = target.shared.machine.children.spawn(&mut process).context("cannot start a process")?;
+    let child = target
+        .shared
+        .machine
+        .children
+        .spawn(&mut process)
+        .context("cannot start a process")?;
     // Closes this side's copies: a reader of the command's output must see its end.
     drop(process);
     let mut exit = child.exit;
@@ -113,12 +167,14 @@ async fn exec(daemon: &Daemon, request: Exec, descriptors: Vec<OwnedFd>, caller:
         ended = &mut exit => ended,
         () = hung_up(caller) => {
             // It may have ended by itself a moment ago.
-            drop(kill(Pid::from_raw(child.pid), Signal::SIGHUP));
-            drop(kill(Pid::from_raw(child.pid), Signal::SIGKILL));
+            kill(Pid::from_raw(child.pid), Signal::SIGHUP).ok();
+            kill(Pid::from_raw(child.pid), Signal::SIGKILL).ok();
             exit.await
         }
     };
-    Ok(Outcome::Exited { status: ended?.code })
+    Ok(Outcome::Exited {
+        status: ended?.code,
+    })
 }
 
 async fn hung_up(caller: &UnixStream) {
@@ -142,16 +198,25 @@ async fn forward(
     port: u16,
     descriptors: Vec<OwnedFd>,
 ) -> Result<Outcome> {
-    let address = daemon.call(move |cluster| cluster.address_of(&namespace, &target, port)).await.map_err(refused)??;
-    let caller = descriptors.into_iter().next().context("forward needs a descriptor")?;
+    let address = daemon
+        .call(move |cluster| cluster.address_of(&namespace, &target, port))
+        .await
+        .map_err(refused)??;
+    let caller = descriptors
+        .into_iter()
+        .next()
+        .context("forward needs a descriptor")?;
     // Any stream socket can be read and written; only its kind of name differs.
     let caller = StdStream::from(caller);
     caller.set_nonblocking(true)?;
     let mut caller = UnixStream::from_std(caller)?;
-    let mut upstream = tokio::time::timeout(super::DIAL_TIMEOUT, TcpStream::connect(SocketAddr::V4(address)))
-        .await
-        .with_context(|| format!("{address} does not answer"))?
-        .with_context(|| format!("cannot connect to {address}"))?;
+    let mut upstream = tokio::time::timeout(
+        super::DIAL_TIMEOUT,
+        TcpStream::connect(SocketAddr::V4(address)),
+    )
+    .await
+    .with_context(|| format!("{address} does not answer"))?
+    .with_context(|| format!("cannot connect to {address}"))?;
     tokio::spawn(async move {
         if let Err(error) = tokio::io::copy_bidirectional(&mut caller, &mut upstream).await {
             tracing::debug!(%error, "a forwarded connection ended");

@@ -23,11 +23,27 @@ pub(super) struct Logs {
 }
 
 pub(super) async fn logs(State(daemon): Shared, Query(query): Query<Logs>) -> Answer<Body> {
-    let target = daemon.target(query.namespace, query.pod, query.container).await?;
+    let target = daemon
+        .target(query.namespace, query.pod, query.container)
+        .await?;
     let container = target.container;
-    let log = target.shared.logs.lock().find(&container, query.previous).cloned();
-    let what = if query.previous { "previous run" } else { "output yet" };
-    let log = log.ok_or_else(|| Refusal(http::StatusCode::NOT_FOUND, format!("container {container} has no {what}")))?;
+    let log = target
+        .shared
+        .logs
+        .lock()
+        .find(&container, query.previous)
+        .cloned();
+    let what = if query.previous {
+        "previous run"
+    } else {
+        "output yet"
+    };
+    let log = log.ok_or_else(|| {
+        Refusal(
+            http::StatusCode::NOT_FOUND,
+            format!("container {container} has no {what}"),
+        )
+    })?;
     let (text, end) = log.read();
     let shown = Bytes::copy_from_slice(query.tail.map_or(&text[..], |lines| tail(&text, lines)));
     let first = stream::once(async move { Ok::<_, std::convert::Infallible>(shown) });
@@ -46,6 +62,8 @@ async fn next(log: &RunLog, sent: u64) -> Option<(Bytes, u64)> {
     let mut written = log.written.clone();
     drop(written.wait_for(|total| *total > sent).await.ok()?);
     let (text, end) = log.read();
-    let fresh = usize::try_from(end - sent).unwrap_or(usize::MAX).min(text.len());
+    let fresh = usize::try_from(end - sent)
+        .unwrap_or(usize::MAX)
+        .min(text.len());
     Some((Bytes::copy_from_slice(text.get(text.len() - fresh..)?), end))
 }

@@ -38,11 +38,17 @@ impl Watcher {
             let Ok(event) = event else { return };
             if is_complete(event.kind) {
                 // Full: a note is pending, and all changed files are read then.
-                event.paths.into_iter().for_each(|path| drop(sender.try_send(path)));
+                event
+                    .paths
+                    .into_iter()
+                    .for_each(|path| drop(sender.try_send(path)));
             }
         });
         let watcher = watcher.context("cannot watch files")?;
-        let watched = Self(Arc::new(Mutex::new(Watched { watcher, paths: BTreeMap::new() })));
+        let watched = Self(Arc::new(Mutex::new(Watched {
+            watcher,
+            paths: BTreeMap::new(),
+        })));
         tokio::spawn(follow(watched.clone(), changes, cluster));
         Ok(watched)
     }
@@ -51,7 +57,11 @@ impl Watcher {
         let mut watched = self.0.lock();
         for path in &watch.paths {
             // A file is replaced by rename, so its folder is what must be watched.
-            let folder = if path.is_dir() { path } else { path.parent().unwrap_or(path) };
+            let folder = if path.is_dir() {
+                path
+            } else {
+                path.parent().unwrap_or(path)
+            };
             watched
                 .watcher
                 .watch(folder, RecursiveMode::NonRecursive)
@@ -69,7 +79,13 @@ impl Watcher {
     fn namespace(&self, file: &Path) -> Option<String> {
         let watched = self.0.lock();
         let exact = watched.paths.get(file);
-        exact.or_else(|| file.parent().and_then(|folder| watched.paths.get(folder)).filter(|_| is_manifest(file))).cloned()
+        exact
+            .or_else(|| {
+                file.parent()
+                    .and_then(|folder| watched.paths.get(folder))
+                    .filter(|_| is_manifest(file))
+            })
+            .cloned()
     }
 }
 
@@ -82,8 +98,13 @@ fn is_complete(kind: EventKind) -> bool {
 }
 
 fn is_manifest(file: &Path) -> bool {
-    let hidden = file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-    !hidden && file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml" || extension == "json")
+    let hidden = file
+        .file_name()
+        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    !hidden
+        && file.extension().is_some_and(|extension| {
+            extension == "yaml" || extension == "yml" || extension == "json"
+        })
 }
 
 async fn follow(watcher: Watcher, mut changes: mpsc::Receiver<PathBuf>, cluster: Handle) {
@@ -94,12 +115,22 @@ async fn follow(watcher: Watcher, mut changes: mpsc::Receiver<PathBuf>, cluster:
             files.insert(more);
         }
         for file in files {
-            let Some(namespace) = watcher.namespace(&file) else { continue };
-            let Ok(text) = fs::read_to_string(&file) else { continue };
+            let Some(namespace) = watcher.namespace(&file) else {
+                continue;
+            };
+            let Ok(text) = fs::read_to_string(&file) else {
+                continue;
+            };
             let name = file.display().to_string();
-            let report = cluster.call(move |cluster| cluster.apply(&namespace, &name, &text)).await;
+            let report = cluster
+                .call(move |cluster| cluster.apply(&namespace, &name, &text))
+                .await;
             let Some(report) = report else { return };
-            for change in report.results.iter().filter(|change| change.action != "unchanged") {
+            for change in report
+                .results
+                .iter()
+                .filter(|change| change.action != "unchanged")
+            {
                 tracing::info!("{}: {} {}", file.display(), change.object, change.action);
             }
             for diagnostic in report.diagnostics {

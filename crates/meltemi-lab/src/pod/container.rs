@@ -263,11 +263,16 @@ fn mounts(
             read_only: false,
         });
     }
-    put(Mount {
-        target: around.hidden.to_owned(),
-        source: Source::Tmpfs { mode: 0o700 },
-        read_only: true,
-    });
+    if !PRIVATE
+        .iter()
+        .any(|(path, _)| around.hidden.starts_with(path))
+    {
+        put(Mount {
+            target: around.hidden.to_owned(),
+            source: Source::Tmpfs { mode: 0o700 },
+            read_only: true,
+        });
+    }
     ["resolv.conf", "hosts", "hostname"]
         .map(file)
         .into_iter()
@@ -310,20 +315,6 @@ fn mounts(
         });
     }
     Ok(mounts.into_values().collect())
-}
-
-/// Capabilities by the names that manifests use.
-trait Named: Sized {
-    fn from_name(name: &str) -> Option<Self>;
-}
-
-impl Named for CapabilitySet {
-    fn from_name(name: &str) -> Option<Self> {
-        Self::all()
-            .iter_names()
-            .find(|(known, _)| *known == name)
-            .map(|(_, set)| set)
-    }
 }
 
 #[cfg(test)]

@@ -250,7 +250,10 @@ mod tests {
 
     use super::*;
 
-    fn check(volume: serde_json::Value, expected: Result<Option<&[(&str, &str, u32)]>, &str>) {
+    /// Path, text, mode.
+    type Expected<'a> = &'a [(&'a str, &'a str, u32)];
+
+    fn check(volume: serde_json::Value, expected: Result<Option<Expected<'_>>, &str>) {
         let mut volume = volume;
         volume["name"] = json!("v");
         let volume = serde_json::from_value(volume).unwrap();
@@ -274,7 +277,7 @@ mod tests {
             };
             files.map(|files| files.into_iter().map(show).collect::<Vec<_>>())
         });
-        let owned = |list: &[(&str, &str, u32)]| {
+        let owned = |list: Expected<'_>| {
             list.iter()
                 .map(|(path, text, mode)| (path.to_string(), text.to_string(), *mode))
                 .collect::<Vec<_>>()

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +27,8 @@ use crate::pod::status::{ContainerRuntime, Ended, Role, State};
 
 /// How long a restart waits after a start that failed.
 const RETRY: Duration = Duration::from_secs(2);
+/// How often a container that is not ready yet is asked. A kubelet waits for the probe's period; but a lab is waited for.
+const EAGER: Duration = Duration::from_millis(200);
 
 pub(super) struct ContainerTask {
     pub(super) pod: Arc<Shared>,
@@ -40,8 +42,7 @@ pub(super) struct ContainerTask {
 /// A started process of the container.
 struct Run {
     child: Child,
-    /// Names the container's mount namespace; what is in it belongs to the container.
-    mounts: PathBuf,
+    mounts: MountNamespace,
     since: Instant,
     began: Timestamp,
 }
@@ -60,12 +61,9 @@ impl ContainerTask {
                 Err((reason, error)) => {
                     self.waiting(reason, &format!("{error:#}"));
                     // A container that cannot start does not hold up the next one (Kubernetes).
-                    drop(
-                        started
-                            .take()
-                            .filter(|_| self.role == Role::Main)
-                            .map(|sender| sender.send(())),
-                    );
+                    if self.role == Role::Main {
+                        announce(&mut started);
+                    }
                     if !self.pause(RETRY).await {
                         return false;
                     }
@@ -157,7 +155,7 @@ impl ContainerTask {
             drop(child.exit.await);
             return Err(("RunContainerError", anyhow::anyhow!(failure)));
         }
-        let mounts = fs::read_link(format!("/proc/{pid}/ns/mnt")).unwrap_or_default();
+        let mounts = MountNamespace::of(pid);
         self.update(|container| {
             container.state = State::Running { since: began };
             container.pid = Some(pid);
@@ -254,7 +252,7 @@ impl ContainerTask {
             }
         };
         // As the end of a container's first process ends its pid namespace.
-        kill_all_in(&mounts, pid);
+        mounts.kill_all_but(pid);
         (
             exit.unwrap_or(Exit {
                 code: 137,
@@ -274,7 +272,7 @@ impl ContainerTask {
             return;
         }
         // A sidecar lets the next container start once its startup probe passed; others at once.
-        let mut announce = || drop(started.take().map(|sender| sender.send(())));
+        let mut announce = || announce(started);
         if self.role != Role::Sidecar {
             announce();
         }
@@ -301,19 +299,18 @@ impl ContainerTask {
             return true;
         };
         sleep(check.delay).await;
-        let mut failures = 0;
+        let deadline = Instant::now() + check.period * check.failures;
         loop {
             match self.probe(&check, pid).await {
                 Ok(()) => return true,
                 Err(error) => {
-                    failures += 1;
-                    tracing::debug!(container = %self.container.name, failures, "startup probe failed: {error}");
+                    tracing::debug!(container = %self.container.name, "startup probe failed: {error}");
                 }
             }
-            if failures >= check.failures {
+            if Instant::now() >= deadline {
                 return false;
             }
-            sleep(check.period).await;
+            sleep(check.period.min(EAGER)).await;
         }
     }
 
@@ -361,13 +358,12 @@ impl ContainerTask {
             if ready != was {
                 self.update(|container| container.ready = ready);
             }
-            // Until the first success a kubelet asks again soon; here ten times as often, for a lab is waited for.
-            let period = if ready {
+            sleep(if ready {
                 check.period
             } else {
-                check.period / 10
-            };
-            sleep(period).await;
+                check.period.min(EAGER)
+            })
+            .await;
         }
     }
 
@@ -518,6 +514,14 @@ impl Drop for KillOnDrop {
     }
 }
 
+/// Lets the next container start, once.
+fn announce(started: &mut Option<oneshot::Sender<()>>) {
+    if let Some(sender) = started.take() {
+        // Whoever waited has gone when the pod is stopping.
+        sender.send(()).ok();
+    }
+}
+
 fn ended(exit: Exit, reason: &str, from: Timestamp) -> Ended {
     let reason = if exit.code == 0 { "Completed" } else { reason };
     let (code, signal) = (exit.code, exit.signal);
@@ -533,27 +537,37 @@ fn ended(exit: Exit, reason: &str, from: Timestamp) -> Ended {
 
 fn send(pid: i32, signal: Signal) {
     // It may have ended by itself a moment ago.
-    drop(kill(Pid::from_raw(pid), signal));
+    kill(Pid::from_raw(pid), signal).ok();
 }
 
-/// Kills every process in a mount namespace but the supervisor's own.
-fn kill_all_in(mounts: &std::path::Path, leader: i32) {
-    let own = fs::read_link("/proc/self/ns/mnt").unwrap_or_default();
-    if mounts.as_os_str().is_empty() || mounts == own {
-        return;
+/// A container's mount namespace; every process in it belongs to the container. Held open, so that its number is not
+/// given to another container's meanwhile.
+struct MountNamespace(Option<File>);
+
+impl MountNamespace {
+    fn of(pid: i32) -> Self {
+        // A program that has ended already has nothing left to be found.
+        Self(File::open(format!("/proc/{pid}/ns/mnt")).ok())
     }
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<i32>().ok())
-        else {
-            continue;
+
+    /// Kills what the container's first process left behind.
+    fn kill_all_but(&self, leader: i32) {
+        let number =
+            |metadata: io::Result<fs::Metadata>| metadata.ok().map(|metadata| metadata.ino());
+        let Some(held) = self.0.as_ref().and_then(|file| number(file.metadata())) else {
+            return;
         };
-        if pid != leader
-            && fs::read_link(entry.path().join("ns/mnt")).is_ok_and(|link| link == mounts)
-        {
-            send(pid, Signal::SIGKILL);
+        if number(fs::metadata("/proc/self/ns/mnt")).is_none_or(|own| own == held) {
+            return;
+        }
+        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else {
+                continue;
+            };
+            if pid != leader && number(fs::metadata(entry.path().join("ns/mnt"))) == Some(held) {
+                send(pid, Signal::SIGKILL);
+            }
         }
     }
 }

@@ -1,0 +1,353 @@
+//! A lab in real namespaces: two pods behind a Service, a pod that asks, and what is left afterwards.
+//!
+//! Runs as whoever runs it: as root with real uids, otherwise in a user namespace. As root it runs a second time as
+//! `nobody`. Says so when the machine allows no namespaces.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a failure here is the test's result"
+)]
+
+use std::fs::File;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use http::Method;
+use meltemi_lab::client::LabClient;
+use meltemi_lab::launch::{self, LaunchError, Options};
+use meltemi_lab::wire::{Handover, Label, Outcome, Restart};
+use tokio::time::{Instant, sleep};
+
+const MANIFEST: &str = r#"
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: page}
+data: {index: "hello from $(POD)"}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  selector: {app: web}
+  ports: [{name: http, port: 80, targetPort: http}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: nobody}
+spec:
+  selector: {app: none}
+  ports: [{name: http, port: 80}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      initContainers:
+      - {name: prepare, image: busybox, command: [sh, -c, "echo $POD >/data/who"], env: [{name: POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}], volumeMounts: [{name: data, mountPath: /data}]}
+      containers:
+      - name: web
+        image: nginx
+        command: [sh, -c, 'cd /data && cp /page/index index && exec python3 -m http.server $PORT']
+        env: [{name: PORT, value: "8080"}]
+        ports: [{name: http, containerPort: 8080}]
+        readinessProbe: {httpGet: {path: /who, port: http}, periodSeconds: 1}
+        volumeMounts: [{name: data, mountPath: /data}, {name: page, mountPath: /page}]
+      volumes:
+      - {name: data, emptyDir: {}}
+      - {name: page, configMap: {name: page}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client}
+spec:
+  containers:
+  - {name: main, image: busybox, command: [sleep, infinity]}
+"#;
+
+fn main() -> ExitCode {
+    if let Some(code) = launch::intercept() {
+        return code;
+    }
+    if std::env::args().any(|argument| argument == "--list") {
+        println!("namespaced: test");
+        return ExitCode::SUCCESS;
+    }
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let name = format!("test-{}", std::process::id());
+    let options = Options {
+        name: name.clone(),
+        images: None,
+        workload_cert_ttl: None,
+        mesh_config: None,
+    };
+    match launch::start(&options) {
+        Ok(()) => {}
+        Err(LaunchError::Refused(why)) if why.contains("namespaces") => {
+            println!("NOT RUN: {why}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => panic!("{error}"),
+    }
+    let client = LabClient::new(&name);
+    let outcome = runtime.block_on(async { tokio::spawn(story(client.clone())).await });
+    runtime.block_on(client.down()).unwrap();
+    runtime.block_on(gone(&client));
+    outcome.unwrap();
+    println!(
+        "test a_lab_in_namespaces ({}) ... ok",
+        if is_root() { "root" } else { "user namespace" }
+    );
+    if is_root() {
+        as_nobody()
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Runs this test again without any privilege, from a copy that everyone can read.
+fn as_nobody() -> ExitCode {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("namespaced");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    std::fs::set_permissions(
+        folder.path(),
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )
+    .unwrap();
+    let status = Command::new("setpriv")
+        .args([
+            "--reuid",
+            "65534",
+            "--regid",
+            "65534",
+            "--clear-groups",
+            "--",
+        ])
+        .arg(&program)
+        .env_remove("XDG_RUNTIME_DIR")
+        .current_dir("/")
+        .status();
+    match status {
+        Ok(status) if status.success() => ExitCode::SUCCESS,
+        Ok(status) => panic!("as nobody: {status}"),
+        Err(error) => {
+            println!("NOT RUN as nobody: {error}");
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+async fn story(client: LabClient) {
+    let report = client
+        .apply("default", "test.yaml", MANIFEST.to_owned())
+        .await
+        .unwrap();
+    assert_eq!(
+        (report.rejected, report.results.len()),
+        (0, 5),
+        "{:?}",
+        report.diagnostics
+    );
+    let again = client
+        .apply("default", "test.yaml", MANIFEST.to_owned())
+        .await
+        .unwrap();
+    assert!(
+        again
+            .results
+            .iter()
+            .all(|change| change.action == "unchanged"),
+        "{:?}",
+        again.results
+    );
+    ready(&client, 3).await;
+
+    // Names, addresses and the balance between two pods.
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..40 {
+        for host in [
+            "web",
+            "web.default",
+            "web.default.svc",
+            "web.default.svc.cluster.local",
+        ] {
+            let (status, text) = run(
+                &client,
+                "client",
+                &format!("curl -sS -m 5 http://{host}/who"),
+            );
+            assert_eq!(status, 0, "{text}");
+            seen.insert(text);
+        }
+        if seen.len() == 2 {
+            break;
+        }
+    }
+    assert_eq!(seen.len(), 2, "{seen:?}");
+    // A Service without endpoints refuses, an unknown name does not exist, each at once.
+    assert_eq!(run(&client, "client", "curl -s -m 5 http://nobody/").0, 7);
+    assert_eq!(run(&client, "client", "curl -s -m 5 http://nowhere/").0, 6);
+
+    // The container's own world.
+    assert_eq!(run(&client, "client", "exit 42").0, 42);
+    assert_eq!(run(&client, "client", "hostname").1, "client\n");
+    assert_eq!(
+        run(&client, "client", "grep CapEff /proc/self/status").1,
+        "CapEff:\t0000000000000000\n"
+    );
+    assert_ne!(run(&client, "client", "touch /etc/x || touch /usr/x").0, 0);
+    assert_eq!(run(&client, "client", "ls /run /tmp").1, "/run:\n\n/tmp:\n");
+    let uid = if is_root() { "65532\n" } else { "0\n" };
+    assert_eq!(run(&client, "client", "id -u").1, uid);
+    assert_eq!(
+        run(&client, "deploy/web", "cat /page/index").1,
+        "hello from $(POD)"
+    );
+
+    // Live changes: a ConfigMap reaches its volume.
+    let map = "{apiVersion: v1, kind: ConfigMap, metadata: {name: page}, data: {index: changed}}";
+    client
+        .apply("default", "map.yaml", map.to_owned())
+        .await
+        .unwrap();
+    until("the volume follows", || {
+        run(&client, "deploy/web", "cat /page/index").1 == "changed"
+    })
+    .await;
+
+    // A rollout replaces every pod without a moment in which none is ready.
+    let before = pod_names(&client).await;
+    let restart = Restart {
+        kind: "Deployment".into(),
+        name: "web".into(),
+        namespace: "default".into(),
+    };
+    client.restart(&restart).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        assert_eq!(run(&client, "client", "curl -s -m 5 http://web/who").0, 0);
+        let now = pod_names(&client).await;
+        if now.len() == 2 && now.is_disjoint(&before) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{before:?} -> {now:?}");
+    }
+
+    // Labels, and the port of a pod's own loopback.
+    let labels = [("istio-injection".to_owned(), Some("enabled".to_owned()))].into();
+    let label = Label {
+        kind: "namespace".into(),
+        name: "default".into(),
+        namespace: String::new(),
+        labels,
+    };
+    assert_eq!(
+        client.label(&label).await.unwrap().results[0].action,
+        "labeled"
+    );
+    let pod = pod_names(&client).await.into_iter().next().unwrap();
+    let (status, body) = client
+        .pod_http("default", &pod, 8080, Method::GET, "/who")
+        .await
+        .unwrap();
+    assert_eq!(
+        (status.as_u16(), String::from_utf8_lossy(&body).trim()),
+        (200, pod.as_str())
+    );
+}
+
+async fn ready(client: &LabClient, pods: usize) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let found = client.objects("Pod", Some("default")).await.unwrap();
+        let is_ready = |pod: &&serde_json::Value| {
+            let conditions = pod["status"]["conditions"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
+            conditions
+                .iter()
+                .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+        };
+        if found.iter().filter(is_ready).count() == pods {
+            return;
+        }
+        let progress = client.progress().await.unwrap();
+        assert!(Instant::now() < deadline, "{:?}", progress.waiting);
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn pod_names(client: &LabClient) -> std::collections::BTreeSet<String> {
+    let pods = client.objects("Pod", Some("default")).await.unwrap();
+    let web = pods
+        .iter()
+        .filter(|pod| pod["metadata"]["labels"]["app"] == "web");
+    web.map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// Runs a shell line in a pod; answers its status and output.
+fn run(client: &LabClient, target: &str, line: &str) -> (i32, String) {
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let output = OwnedFd::from(writer);
+    let null = File::open("/dev/null").unwrap();
+    let exec = Handover::Exec {
+        namespace: "default".into(),
+        target: target.into(),
+        container: None,
+        command: vec!["sh".into(), "-c".into(), line.into()],
+        tty: false,
+    };
+    let outcome = tokio::task::block_in_place(|| {
+        client
+            .hand_over(&exec, &[null.as_fd(), output.as_fd(), output.as_fd()])
+            .unwrap()
+    });
+    drop(output);
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut reader, &mut text).unwrap();
+    match outcome {
+        Outcome::Exited { status } => (status, text),
+        other => panic!("{target}: {line}: {other:?}"),
+    }
+}
+
+/// Nothing of the lab is left: no process, no folder.
+async fn gone(client: &LabClient) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while client.run_dir().exists() {
+        assert!(Instant::now() < deadline, "the lab's folder is still there");
+        sleep(Duration::from_millis(20)).await;
+    }
+    let mark = client.run_dir().display().to_string();
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let own = std::process::id().to_string();
+    let left: Vec<String> = processes
+        .filter(|entry| entry.file_name() != own.as_str() && entry.path().join("cmdline").exists())
+        .filter_map(|entry| std::fs::read_to_string(entry.path().join("cmdline")).ok())
+        .filter(|line| line.contains(&mark) && line.contains("__lab-inner"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert!(!Path::new("/sys/class/net/mv2").exists());
+}
