@@ -13,7 +13,7 @@ const LINE_LIMIT_BYTES: u64 = 64 * 1024;
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// Ports to listen on.
-    #[arg(value_delimiter = ',')]
+    #[arg(value_delimiter = ',', required = true)]
     ports: Vec<u16>,
     /// What stands before each line.
     prefix: String,

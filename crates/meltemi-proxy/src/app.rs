@@ -50,16 +50,13 @@ pub async fn sidecar(bootstrap: Bootstrap, log: Option<LogControl>, shutdown: Ca
 
     let identity = bootstrap.identity()?;
     tracing::info!(version = meltemi_process::VERSION, node = bootstrap.node_id(), %identity, "starting");
-    let authority = Authority {
-        endpoint: endpoint(&bootstrap, &bootstrap.ca_address),
-        identity,
-        ttl: bootstrap.secret_ttl,
-        cluster_id: bootstrap.cluster_id.clone(),
-    };
+    let authority = authority(&bootstrap)?;
     tokio::spawn({
         let (shared, bootstrap) = (shared.clone(), bootstrap.clone());
         async move {
-            keep_fresh(&authority, &shared.credentials, &bootstrap.trust_domain, &bootstrap.paths.root_cert).await;
+            let store = &shared.credentials;
+            let received = |certificate, bundle, _: &_| store.replace(certificate, bundle);
+            keep_fresh(&authority, &bootstrap.trust_domain, &bootstrap.paths.root_cert, received).await;
         }
     });
     tokio::spawn({
@@ -138,6 +135,16 @@ fn shared(bootstrap: &Bootstrap, log: LogSink) -> Shared {
         own_ips: vec![bootstrap.instance_ip],
         own_ports: vec![port::OUTBOUND, port::INBOUND],
     }
+}
+
+/// The certificate authority, asked as this workload.
+pub(crate) fn authority(bootstrap: &Bootstrap) -> anyhow::Result<Authority> {
+    Ok(Authority {
+        endpoint: endpoint(bootstrap, &bootstrap.ca_address),
+        identity: bootstrap.identity()?,
+        ttl: bootstrap.secret_ttl,
+        cluster_id: bootstrap.cluster_id.clone(),
+    })
 }
 
 pub(crate) fn endpoint(bootstrap: &Bootstrap, address: &str) -> Endpoint {

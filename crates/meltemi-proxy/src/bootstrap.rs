@@ -16,9 +16,6 @@ pub(crate) use node::{node, peer_metadata};
 pub(crate) use probers::{Probe, ProbeKind};
 pub(crate) use proxy_config::ProxyConfig;
 
-/// Default life of a workload certificate (`SECRET_TTL`).
-const DEFAULT_SECRET_TTL: Duration = Duration::from_secs(24 * 3600);
-
 /// Everything a sidecar knows before it speaks to anyone.
 #[derive(Clone, Debug)]
 pub struct Bootstrap {
@@ -40,7 +37,8 @@ pub struct Bootstrap {
     pub discovery_address: String,
     /// `host:port` of the certificate authority.
     pub ca_address: String,
-    pub secret_ttl: Duration,
+    /// Life of a certificate to ask for (`SECRET_TTL`); the authority decides when unset.
+    pub secret_ttl: Option<Duration>,
     /// Mark for the proxy's own sockets, where capture exempts by mark instead of by uid.
     pub socket_mark: Option<u32>,
     pub proxy_config: ProxyConfig,
@@ -126,8 +124,8 @@ impl Bootstrap {
             ca_address: text("CA_ADDR").unwrap_or_else(|| discovery_address.clone()),
             discovery_address,
             secret_ttl: match text("SECRET_TTL") {
-                Some(value) => proxy_config::parse_duration(&value).context("environment variable SECRET_TTL")?,
-                None => DEFAULT_SECRET_TTL,
+                Some(value) => Some(proxy_config::parse_duration(&value).context("environment variable SECRET_TTL")?),
+                None => None,
             },
             socket_mark: match text("MELTEMI_SOCKET_MARK") {
                 Some(value) => Some(value.parse().context("environment variable MELTEMI_SOCKET_MARK")?),
@@ -243,7 +241,7 @@ pub(crate) mod tests {
         let bootstrap = from(&POD).unwrap();
         assert_eq!(bootstrap.discovery_address, "istiod.istio-system.svc:15012");
         assert_eq!(bootstrap.ca_address, bootstrap.discovery_address);
-        assert_eq!(bootstrap.secret_ttl, Duration::from_secs(86400));
+        assert_eq!(bootstrap.secret_ttl, None);
         assert_eq!(bootstrap.workers, 1);
         assert_eq!(bootstrap.node_id(), "sidecar~10.244.0.7~reviews-v1-abc.default~default.svc.cluster.local");
         assert_eq!(
@@ -265,7 +263,7 @@ pub(crate) mod tests {
         ]);
         let bootstrap = from(&vars).unwrap();
         assert_eq!((bootstrap.discovery_address.as_str(), bootstrap.workers), ("cp:1", 2));
-        assert_eq!(bootstrap.secret_ttl, Duration::from_secs(20));
+        assert_eq!(bootstrap.secret_ttl, Some(Duration::from_secs(20)));
         assert_eq!(bootstrap.cluster_id, "c1");
         assert_eq!(bootstrap.metadata.get("APP_CONTAINERS").map(String::as_str), Some("reviews"));
         assert_eq!(bootstrap.socket_mark, Some(1337));

@@ -110,6 +110,12 @@ impl Store {
         self.notify();
     }
 
+    /// Whether every listener that owns a socket listens.
+    pub(crate) fn is_open(&self) -> bool {
+        let open = self.open.lock();
+        self.listeners.load().bound().all(|listener| open.contains_key(&listener.name))
+    }
+
     pub(crate) fn open_addresses(&self) -> HashMap<Arc<str>, SocketAddr> {
         self.open.lock().clone()
     }

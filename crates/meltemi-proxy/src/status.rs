@@ -61,7 +61,10 @@ fn ready(admin: &Admin) -> Answer {
     if admin.shared.drain.is_draining() {
         return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n");
     }
-    let pending = admin.readiness.pending();
+    let mut pending = admin.readiness.pending();
+    if !admin.shared.store.is_open() {
+        pending.push("listeners");
+    }
     if pending.is_empty() {
         text(StatusCode::OK, "")
     } else {

@@ -47,7 +47,6 @@ counters! {
     downstream_connections => "envoy_http_downstream_cx_total",
     downstream_requests => "envoy_http_downstream_rq_total",
     refused_requests => "meltemi_refused_requests_total",
-    panics => "meltemi_panics_total",
     certificates => "istio_agent_cert_renewals_total",
     control_connections => "istio_agent_xds_connections_total",
     control_failures => "istio_agent_istiod_connection_failures",

@@ -85,7 +85,7 @@ fn ready(admin: &Admin) -> Answer {
 fn state(admin: &Admin) -> &'static str {
     if admin.shared.drain.is_draining() {
         "DRAINING"
-    } else if admin.readiness.is_ready() {
+    } else if admin.readiness.is_ready() && admin.shared.store.is_open() {
         "LIVE"
     } else {
         "PRE_INITIALIZING"

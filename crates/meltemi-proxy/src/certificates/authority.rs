@@ -34,25 +34,26 @@ pub(crate) enum AuthorityError {
 pub(crate) struct Authority {
     pub(crate) endpoint: Endpoint,
     pub(crate) identity: Identity,
-    pub(crate) ttl: Duration,
+    /// `None` leaves it to the authority.
+    pub(crate) ttl: Option<Duration>,
     pub(crate) cluster_id: String,
 }
 
 impl Authority {
-    /// Asks for a certificate. The key is made here and exists nowhere else.
-    pub(crate) async fn issue(&self) -> Result<WorkloadCertificate, AuthorityError> {
+    /// Asks for a certificate with a key made for it.
+    pub(crate) async fn issue(&self) -> Result<(WorkloadCertificate, PrivateKey), AuthorityError> {
         tokio::time::timeout(ISSUE_LIMIT, self.issue_unbounded())
             .await
             .unwrap_or(Err(AuthorityError::Silent(ISSUE_LIMIT)))
     }
 
-    async fn issue_unbounded(&self) -> Result<WorkloadCertificate, AuthorityError> {
+    async fn issue_unbounded(&self) -> Result<(WorkloadCertificate, PrivateKey), AuthorityError> {
         let key = PrivateKey::generate()?;
         let channel = control_channel::connect(&self.endpoint).await?;
         let mut client = IstioCertificateServiceClient::new(channel);
         let mut request = Request::new(IstioCertificateRequest {
             csr: key.csr_pem(&self.identity)?,
-            validity_duration: i64::try_from(self.ttl.as_secs()).unwrap_or(i64::MAX),
+            validity_duration: self.ttl.map_or(0, |ttl| i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX)),
             ..IstioCertificateRequest::default()
         });
         control_channel::authorise(&self.endpoint, request.metadata_mut()).await?;
@@ -61,6 +62,7 @@ impl Authority {
         }
         let answer = client.create_certificate(request).await.map_err(|status| AuthorityError::Refused(Box::new(status)))?;
         let chain = answer.into_inner().cert_chain;
-        Ok(WorkloadCertificate::accept(&key, &chain, &self.identity, SystemTime::now())?)
+        let certificate = WorkloadCertificate::accept(&key, &chain, &self.identity, SystemTime::now())?;
+        Ok((certificate, key))
     }
 }

@@ -3,33 +3,40 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use meltemi_core::TrustDomain;
-use meltemi_pki::{TrustBundle, WorkloadCertificate, renew_at};
+use meltemi_pki::{PrivateKey, TrustBundle, WorkloadCertificate, renew_at};
 use rand::Rng as _;
 
-use super::{Authority, AuthorityError, CredentialStore};
+use super::{Authority, AuthorityError};
 
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(15);
 
 /// Obtains the first certificate and renews it for ever. A certificate that could not be renewed is kept; handshakes fail
 /// only when it has expired, and work again as soon as the authority answers.
-pub(crate) async fn keep_fresh(authority: &Authority, store: &CredentialStore, domain: &TrustDomain, root_file: &Path) {
+///
+/// `received` is told of every certificate, with its key.
+pub(crate) async fn keep_fresh(
+    authority: &Authority,
+    domain: &TrustDomain,
+    root_file: &Path,
+    mut received: impl FnMut(WorkloadCertificate, Arc<TrustBundle>, &PrivateKey),
+) {
     let mut retry = RETRY_MIN;
     loop {
         match obtain(authority, domain, root_file).await {
-            Ok((certificate, bundle)) => {
+            Ok((certificate, bundle, key)) => {
                 retry = RETRY_MIN;
-                let received = SystemTime::now();
+                let received_at = SystemTime::now();
                 let not_after = certificate.validity().not_after;
-                let due = renew_at(received, not_after, rand::rng().random_range(-0.01..=0.01));
-                let wait = due.duration_since(received).unwrap_or_default().max(RETRY_MIN);
+                let due = renew_at(received_at, not_after, rand::rng().random_range(-0.01..=0.01));
+                let wait = due.duration_since(received_at).unwrap_or_default().max(RETRY_MIN);
                 tracing::info!(
                     identity = %certificate.identity(),
                     serial = certificate.serial(),
                     renew_in_seconds = wait.as_secs(),
                     "received a certificate"
                 );
-                store.replace(certificate, Arc::new(bundle));
+                received(certificate, Arc::new(bundle), &key);
                 wait_until_due(wait, due).await;
             }
             Err(error) => {
@@ -61,10 +68,10 @@ async fn obtain(
     authority: &Authority,
     domain: &TrustDomain,
     root_file: &Path,
-) -> Result<(WorkloadCertificate, TrustBundle), AuthorityError> {
-    let certificate = authority.issue().await?;
+) -> Result<(WorkloadCertificate, TrustBundle, PrivateKey), AuthorityError> {
+    let (certificate, key) = authority.issue().await?;
     let bundle = bundle(&certificate, domain, tokio::fs::read(root_file).await.ok())?;
-    Ok((certificate, bundle))
+    Ok((certificate, bundle, key))
 }
 
 /// The roots of the answer and of the mounted file together: either may be ahead during a change of roots.

@@ -59,6 +59,9 @@ pub(crate) struct Configurator {
     routes: HashMap<Arc<str>, Arc<RouteConfiguration>>,
     upstreams: HashMap<Arc<str>, Arc<Upstream>>,
     assignments: HashMap<Arc<str>, Arc<ClusterLoadAssignment>>,
+    /// Names that were asked for and do not exist: an answer too, nothing waits for them any longer.
+    absent_routes: HashSet<String>,
+    absent_endpoints: HashSet<String>,
     seen: HashSet<&'static str>,
 }
 
@@ -72,6 +75,8 @@ impl Configurator {
             routes: HashMap::new(),
             upstreams: HashMap::new(),
             assignments: HashMap::new(),
+            absent_routes: HashSet::new(),
+            absent_endpoints: HashSet::new(),
             seen: HashSet::new(),
         }
     }
@@ -113,6 +118,7 @@ impl Configurator {
                 self.warming.insert(listener.name.clone(), Arc::new(listener));
             }
             Compiled::RouteConfiguration(routes) => {
+                self.absent_routes.remove(&*routes.name);
                 self.routes.insert(routes.name.clone(), Arc::new(routes));
             }
             Compiled::Cluster(cluster) => {
@@ -131,6 +137,7 @@ impl Configurator {
                         upstream.set_endpoints(assignment.clone());
                     }
                 }
+                self.absent_endpoints.remove(&*assignment.cluster_name);
                 self.assignments.insert(assignment.cluster_name.clone(), assignment);
             }
         }
@@ -144,12 +151,14 @@ impl Configurator {
             }
             type_url::ROUTE => {
                 self.routes.remove(name);
+                self.absent_routes.insert(name.to_owned());
             }
             type_url::CLUSTER => {
                 self.upstreams.remove(name);
             }
             type_url::ENDPOINT => {
                 self.assignments.remove(name);
+                self.absent_endpoints.insert(name.to_owned());
             }
             _ => {}
         }
@@ -179,7 +188,7 @@ impl Configurator {
     }
 
     fn is_warm(&self, listener: &Listener) -> bool {
-        listener.route_names().all(|name| self.routes.contains_key(name))
+        listener.route_names().all(|name| self.routes.contains_key(name) || self.absent_routes.contains(&**name))
     }
 
     /// The endpoints to ask for by name.
@@ -199,7 +208,9 @@ impl Configurator {
             && self.seen.contains(type_url::LISTENER)
             && self.warming.is_empty()
             && self.upstreams.values().all(|upstream| match &upstream.config.discovery {
-                Discovery::Eds { service_name } => self.assignments.contains_key(service_name),
+                Discovery::Eds { service_name } => {
+                    self.assignments.contains_key(service_name) || self.absent_endpoints.contains(&**service_name)
+                }
                 _ => true,
             })
     }

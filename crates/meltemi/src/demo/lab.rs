@@ -272,11 +272,12 @@ fn in_namespace(manifest: &str, namespace: &str) -> String {
     manifest.replace("metadata:\n  name:", &format!("metadata:\n  namespace: {namespace}\n  name:"))
 }
 
-/// Counts the records of a classic pcap file (24 bytes of header, then 16 bytes and the packet for each).
+/// Counts the records of a classic pcap file (24 bytes of header, then 16 bytes and the packet for each; big-endian, as
+/// `lab capture` writes it).
 fn count_packets(pcap: &[u8]) -> usize {
     let mut packets = 0;
     let mut rest = pcap.get(24..).unwrap_or_default();
-    while let Some(length) = rest.get(8..12).and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes) {
+    while let Some(length) = rest.get(8..12).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes) {
         let Some(next) = rest.get(16 + length as usize..) else { break };
         rest = next;
         packets += 1;
