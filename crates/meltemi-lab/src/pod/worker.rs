@@ -249,15 +249,7 @@ impl Shared {
     async fn live(self: Arc<Self>, mut stop: watch::Receiver<Option<Duration>>) {
         let mut tasks: Vec<Task> = Vec::new();
         tokio::select! {
-            result = self.bring_up(&mut tasks) => match result {
-                Ok(true) => self.mains_end(&mut tasks).await,
-                Ok(false) => {}
-                Err(error) => {
-                    tracing::warn!(pod = %self.directory.display(), "{error:#}");
-                    self.waiting_all("FailedCreatePodSandBox", &format!("{error:#}"));
-                    std::future::pending().await
-                }
-            },
+            () = self.run_all(&mut tasks) => {}
             () = requested(&mut stop) => {}
         }
         let grace = Instant::now() + (*stop.borrow()).unwrap_or(self.grace);
@@ -277,6 +269,19 @@ impl Shared {
                 .iter_mut()
                 .for_each(|container| container.ready = false);
         });
+    }
+
+    /// From nothing to the end of every container; a pod that cannot be made waits to be deleted.
+    async fn run_all(self: &Arc<Self>, tasks: &mut Vec<Task>) {
+        match self.bring_up(tasks).await {
+            Ok(true) => self.mains_end(tasks).await,
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(pod = %self.directory.display(), "{error:#}");
+                self.waiting_all("FailedCreatePodSandBox", &format!("{error:#}"));
+                std::future::pending().await
+            }
+        }
     }
 
     /// `false` when an init container failed for good.
