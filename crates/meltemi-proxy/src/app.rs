@@ -24,8 +24,8 @@ use crate::http::rate_limit::RateLimits;
 use crate::telemetry::Telemetry;
 use crate::telemetry::access_log::LogSink;
 use crate::telemetry::peer::Own;
-use crate::upstream::tls::TlsConfigs;
 use crate::upstream::dns;
+use crate::upstream::tls::TlsConfigs;
 use crate::worker::{self, Shared};
 use crate::{control_link, status};
 
@@ -39,11 +39,18 @@ const READMIT_INTERVAL: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// The process cannot start: a port is taken, a variable is wrong, a thread cannot be made.
-pub async fn sidecar(bootstrap: Bootstrap, log: Option<LogControl>, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn sidecar(
+    bootstrap: Bootstrap,
+    log: Option<LogControl>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let started = Instant::now();
     let bootstrap = Arc::new(bootstrap);
     let readiness = Readiness::new();
-    let (config_gate, certificate_gate) = (readiness.gate("configuration"), readiness.gate("certificate"));
+    let (config_gate, certificate_gate) = (
+        readiness.gate("configuration"),
+        readiness.gate("certificate"),
+    );
     let (sink, writer) = LogSink::start().context("starting the access log")?;
     let shared = Arc::new(shared(&bootstrap, sink));
     let retention = Arc::new(Retention::default());
@@ -56,14 +63,24 @@ pub async fn sidecar(bootstrap: Bootstrap, log: Option<LogControl>, shutdown: Ca
         async move {
             let store = &shared.credentials;
             let received = |certificate, bundle, _: &_| store.replace(certificate, bundle);
-            keep_fresh(&authority, &bootstrap.trust_domain, &bootstrap.paths.root_cert, received).await;
+            keep_fresh(
+                &authority,
+                &bootstrap.trust_domain,
+                &bootstrap.paths.root_cert,
+                received,
+            )
+            .await;
         }
     });
     tokio::spawn({
         let mut generation = shared.credentials.watch();
         let shared = shared.clone();
         async move {
-            while generation.wait_for(|generation| *generation > 0).await.is_ok() {
+            while generation
+                .wait_for(|generation| *generation > 0)
+                .await
+                .is_ok()
+            {
                 shared.telemetry.counters.certificates.add(1);
                 certificate_gate.open();
                 if generation.changed().await.is_err() {
@@ -76,7 +93,13 @@ pub async fn sidecar(bootstrap: Bootstrap, log: Option<LogControl>, shutdown: Ca
         let (shared, retention, bootstrap) = (shared.clone(), retention.clone(), bootstrap.clone());
         async move {
             let endpoint = endpoint(&bootstrap, &bootstrap.discovery_address);
-            control_link::run(&bootstrap, endpoint, Configurator::new(shared, retention), config_gate).await;
+            control_link::run(
+                &bootstrap,
+                endpoint,
+                Configurator::new(shared, retention),
+                config_gate,
+            )
+            .await;
         }
     });
     tokio::spawn(dns::run(shared.clone()));
@@ -86,7 +109,8 @@ pub async fn sidecar(bootstrap: Bootstrap, log: Option<LogControl>, shutdown: Ca
     let mut workers = Vec::new();
     let mut tunnels = Vec::new();
     for index in 0..bootstrap.workers {
-        let (tunnel, thread) = worker::start(shared.clone(), index, stopped.clone()).context("starting a worker")?;
+        let (tunnel, thread) =
+            worker::start(shared.clone(), index, stopped.clone()).context("starting a worker")?;
         workers.push(thread);
         tunnels.push(tunnel);
     }
@@ -127,7 +151,10 @@ fn shared(bootstrap: &Bootstrap, log: LogSink) -> Shared {
         store: Store::default(),
         tls: TlsConfigs::new(credentials.clone()),
         credentials,
-        telemetry: Telemetry::new(Own::new(peer_metadata(bootstrap), &bootstrap.node_id()), log),
+        telemetry: Telemetry::new(
+            Own::new(peer_metadata(bootstrap), &bootstrap.node_id()),
+            log,
+        ),
         drain: Drain::new(),
         rate_limits: RateLimits::default(),
         socket_mark: bootstrap.socket_mark,
@@ -163,13 +190,17 @@ async fn serve_ports(admin: &Arc<Admin>) -> anyhow::Result<()> {
     let config = &admin.bootstrap.proxy_config;
     let bind = async |ip: IpAddr, port: u16| {
         let address = SocketAddr::new(ip, port);
-        TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))
+        TcpListener::bind(address)
+            .await
+            .with_context(|| format!("listening on {address}"))
     };
     macro_rules! serve {
         ($ip:expr, $port:expr, $handler:path) => {{
             let socket = bind($ip, $port).await?;
             let admin = admin.clone();
-            tokio::spawn(admin::listen(socket, move |asked| $handler(admin.clone(), asked)));
+            tokio::spawn(admin::listen(socket, move |asked| {
+                $handler(admin.clone(), asked)
+            }));
         }};
     }
     serve!(local, config.admin_port(), admin::serve);
@@ -182,8 +213,15 @@ async fn serve_ports(admin: &Arc<Admin>) -> anyhow::Result<()> {
 /// Serves on for the drain time, or until nobody is connected, while peers are told to go elsewhere.
 async fn drain(shared: &Shared, bootstrap: &Bootstrap, quit: &CancellationToken) {
     let time = bootstrap.proxy_config.termination_drain();
-    let exit_when_idle = bootstrap.metadata.get("EXIT_ON_ZERO_ACTIVE_CONNECTIONS").is_some_and(|value| value == "true");
-    tracing::info!(seconds = time.as_secs(), connections = shared.drain.connections(), "draining");
+    let exit_when_idle = bootstrap
+        .metadata
+        .get("EXIT_ON_ZERO_ACTIVE_CONNECTIONS")
+        .is_some_and(|value| value == "true");
+    tracing::info!(
+        seconds = time.as_secs(),
+        connections = shared.drain.connections(),
+        "draining"
+    );
     shared.drain.enter(Phase::Draining);
     let wait = async {
         if exit_when_idle {
@@ -201,7 +239,10 @@ async fn drain(shared: &Shared, bootstrap: &Bootstrap, quit: &CancellationToken)
     // Idle connections close at once; what is still busy has had its time.
     let result = tokio::time::timeout(CLOSING, shared.drain.idle()).await;
     if result.is_err() {
-        tracing::info!(connections = shared.drain.connections(), "ending with open connections");
+        tracing::info!(
+            connections = shared.drain.connections(),
+            "ending with open connections"
+        );
     }
 }
 
@@ -210,7 +251,13 @@ async fn readmit(shared: Arc<Shared>) {
     let mut tick = tokio::time::interval(READMIT_INTERVAL);
     loop {
         tick.tick().await;
-        for upstream in shared.store.upstreams.load().values().filter(|u| u.config.outlier_detection.is_some()) {
+        for upstream in shared
+            .store
+            .upstreams
+            .load()
+            .values()
+            .filter(|u| u.config.outlier_detection.is_some())
+        {
             upstream.readmit();
         }
     }

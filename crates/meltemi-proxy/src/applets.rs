@@ -6,3 +6,4 @@ mod curl;
 mod request;
 
 pub use command::{Program, run};
+pub(crate) use request::ask_admin;

@@ -82,17 +82,27 @@ impl Bootstrap {
     ///
     /// # Errors
     /// A variable or file that must be there is missing or malformed.
-    pub fn read(env: &dyn Fn(&str) -> Option<String>, all: &[(String, String)], paths: Paths) -> anyhow::Result<Self> {
+    pub fn read(
+        env: &dyn Fn(&str) -> Option<String>,
+        all: &[(String, String)],
+        paths: Paths,
+    ) -> anyhow::Result<Self> {
         let text = |name: &str| env(name).filter(|value| !value.is_empty());
-        let required = |name: &str| text(name).with_context(|| format!("environment variable {name} is not set"));
+        let required = |name: &str| {
+            text(name).with_context(|| format!("environment variable {name} is not set"))
+        };
         let proxy_config = ProxyConfig::parse(text("PROXY_CONFIG").as_deref().unwrap_or("{}"))?;
         let mut metadata: BTreeMap<String, String> = all
             .iter()
-            .filter_map(|(name, value)| Some((name.strip_prefix("ISTIO_META_")?.to_owned(), value.clone())))
+            .filter_map(|(name, value)| {
+                Some((name.strip_prefix("ISTIO_META_")?.to_owned(), value.clone()))
+            })
             .collect();
         for (name, value) in &proxy_config.proxy_metadata {
             if let Some(name) = name.strip_prefix("ISTIO_META_") {
-                metadata.entry(name.to_owned()).or_insert_with(|| value.clone());
+                metadata
+                    .entry(name.to_owned())
+                    .or_insert_with(|| value.clone());
             }
         }
         let mut meta = |name: &str| metadata.remove(name).unwrap_or_default();
@@ -104,7 +114,9 @@ impl Bootstrap {
         };
         let discovery_address = proxy_config.discovery_address();
         let parse_ip = |name: &str, value: String| {
-            value.parse::<IpAddr>().with_context(|| format!("environment variable {name}=\"{value}\" is not an address"))
+            value.parse::<IpAddr>().with_context(|| {
+                format!("environment variable {name}=\"{value}\" is not an address")
+            })
         };
         let namespace = required("POD_NAMESPACE")?;
         let workers = worker_count(proxy_config.concurrency, text("ISTIO_CPU_LIMIT").as_deref());
@@ -112,9 +124,19 @@ impl Bootstrap {
             pod_name: required("POD_NAME")?,
             service_account: text("SERVICE_ACCOUNT").unwrap_or_else(|| "default".to_owned()),
             instance_ip: parse_ip("INSTANCE_IP", required("INSTANCE_IP")?)?,
-            host_ip: text("HOST_IP").map(|value| parse_ip("HOST_IP", value)).transpose()?,
-            cluster_id: if cluster_id.is_empty() { "Kubernetes".to_owned() } else { cluster_id },
-            mesh_id: if mesh_id.is_empty() { trust_domain.to_string() } else { mesh_id },
+            host_ip: text("HOST_IP")
+                .map(|value| parse_ip("HOST_IP", value))
+                .transpose()?,
+            cluster_id: if cluster_id.is_empty() {
+                "Kubernetes".to_owned()
+            } else {
+                cluster_id
+            },
+            mesh_id: if mesh_id.is_empty() {
+                trust_domain.to_string()
+            } else {
+                mesh_id
+            },
             trust_domain,
             workload_name,
             owner,
@@ -124,18 +146,29 @@ impl Bootstrap {
             ca_address: text("CA_ADDR").unwrap_or_else(|| discovery_address.clone()),
             discovery_address,
             secret_ttl: match text("SECRET_TTL") {
-                Some(value) => Some(proxy_config::parse_duration(&value).context("environment variable SECRET_TTL")?),
+                Some(value) => Some(
+                    proxy_config::parse_duration(&value)
+                        .context("environment variable SECRET_TTL")?,
+                ),
                 None => None,
             },
             socket_mark: match text("MELTEMI_SOCKET_MARK") {
-                Some(value) => Some(value.parse().context("environment variable MELTEMI_SOCKET_MARK")?),
+                Some(value) => Some(
+                    value
+                        .parse()
+                        .context("environment variable MELTEMI_SOCKET_MARK")?,
+                ),
                 None => None,
             },
             probes: match text("ISTIO_KUBE_APP_PROBERS") {
-                Some(value) => probers::parse(&value).context("environment variable ISTIO_KUBE_APP_PROBERS")?,
+                Some(value) => {
+                    probers::parse(&value).context("environment variable ISTIO_KUBE_APP_PROBERS")?
+                }
                 None => BTreeMap::new(),
             },
-            app_metrics: text("ISTIO_PROMETHEUS_ANNOTATIONS").as_deref().and_then(app_metrics),
+            app_metrics: text("ISTIO_PROMETHEUS_ANNOTATIONS")
+                .as_deref()
+                .and_then(app_metrics),
             namespace,
             proxy_config,
             paths,
@@ -149,7 +182,8 @@ impl Bootstrap {
     /// As [`Bootstrap::read`].
     pub fn from_process() -> anyhow::Result<Self> {
         let all: Vec<(String, String)> = std::env::vars().collect();
-        let root = std::env::var_os("MELTEMI_ROOT").map_or_else(|| PathBuf::from("/"), PathBuf::from);
+        let root =
+            std::env::var_os("MELTEMI_ROOT").map_or_else(|| PathBuf::from("/"), PathBuf::from);
         Self::read(&|name| std::env::var(name).ok(), &all, Paths::below(&root))
     }
 
@@ -158,13 +192,20 @@ impl Bootstrap {
     /// # Errors
     /// Namespace or service account are no SPIFFE path segments.
     pub fn identity(&self) -> anyhow::Result<Identity> {
-        Ok(Identity::new(self.trust_domain.clone(), &self.namespace, &self.service_account)?)
+        Ok(Identity::new(
+            self.trust_domain.clone(),
+            &self.namespace,
+            &self.service_account,
+        )?)
     }
 
     /// `sidecar~<IP>~<pod>.<ns>~<ns>.svc.cluster.local`.
     pub fn node_id(&self) -> String {
         let domain = format!("{}.svc.{}", self.namespace, names::CLUSTER_DOMAIN);
-        format!("sidecar~{}~{}.{}~{domain}", self.instance_ip, self.pod_name, self.namespace)
+        format!(
+            "sidecar~{}~{}.{}~{domain}",
+            self.instance_ip, self.pod_name, self.namespace
+        )
     }
 }
 
@@ -175,7 +216,10 @@ fn worker_count(concurrency: Option<u32>, cpu_limit: Option<&str>) -> usize {
     let available = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     match concurrency {
         None => 1,
-        Some(0) => cpu_limit.and_then(|limit| limit.parse().ok()).unwrap_or_else(available).max(1),
+        Some(0) => cpu_limit
+            .and_then(|limit| limit.parse().ok())
+            .unwrap_or_else(available)
+            .max(1),
         Some(n) => usize::try_from(n).unwrap_or(1).min(64),
     }
 }
@@ -192,7 +236,8 @@ fn read_downward(path: &Path) -> BTreeMap<String, String> {
 }
 
 fn parse_downward(text: &str) -> BTreeMap<String, String> {
-    let unquote = |value: &str| serde_json::from_str::<String>(value).unwrap_or_else(|_| value.to_owned());
+    let unquote =
+        |value: &str| serde_json::from_str::<String>(value).unwrap_or_else(|_| value.to_owned());
     text.lines()
         .filter_map(|line| line.split_once('='))
         .map(|(key, value)| (key.trim().to_owned(), unquote(value.trim())))
@@ -210,12 +255,20 @@ fn app_metrics(annotations: &str) -> Option<AppMetrics> {
         port: serde_json::Value,
     }
     let parsed: Annotations = serde_json::from_str(annotations).ok()?;
-    let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let text = |value: &serde_json::Value| {
+        value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned)
+    };
     if text(&parsed.scrape) != "true" {
         return None;
     }
     let port = text(&parsed.port).parse().ok().unwrap_or(80);
-    let path = if parsed.path.is_empty() { "/metrics".to_owned() } else { parsed.path };
+    let path = if parsed.path.is_empty() {
+        "/metrics".to_owned()
+    } else {
+        parsed.path
+    };
     Some(AppMetrics { port, path })
 }
 
@@ -224,7 +277,10 @@ pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn from(vars: &[(&str, &str)]) -> anyhow::Result<Bootstrap> {
-        let all: Vec<(String, String)> = vars.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let all: Vec<(String, String)> = vars
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
         let env = |name: &str| all.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone());
         Bootstrap::read(&env, &all, Paths::below(Path::new("/nonexistent")))
     }
@@ -243,7 +299,10 @@ pub(crate) mod tests {
         assert_eq!(bootstrap.ca_address, bootstrap.discovery_address);
         assert_eq!(bootstrap.secret_ttl, None);
         assert_eq!(bootstrap.workers, 1);
-        assert_eq!(bootstrap.node_id(), "sidecar~10.244.0.7~reviews-v1-abc.default~default.svc.cluster.local");
+        assert_eq!(
+            bootstrap.node_id(),
+            "sidecar~10.244.0.7~reviews-v1-abc.default~default.svc.cluster.local"
+        );
         assert_eq!(
             bootstrap.identity().unwrap().to_string(),
             "spiffe://cluster.local/ns/default/sa/bookinfo-reviews"
@@ -254,20 +313,38 @@ pub(crate) mod tests {
     fn reads_what_injection_sets() {
         let mut vars = POD.to_vec();
         vars.extend([
-            ("PROXY_CONFIG", r#"{"discoveryAddress":"cp:1","concurrency":2,"terminationDrainDuration":"7s"}"#),
+            (
+                "PROXY_CONFIG",
+                r#"{"discoveryAddress":"cp:1","concurrency":2,"terminationDrainDuration":"7s"}"#,
+            ),
             ("SECRET_TTL", "20s"),
             ("ISTIO_META_CLUSTER_ID", "c1"),
             ("ISTIO_META_APP_CONTAINERS", "reviews"),
             ("MELTEMI_SOCKET_MARK", "1337"),
-            ("ISTIO_PROMETHEUS_ANNOTATIONS", r#"{"scrape":"true","path":"","port":"9080"}"#),
+            (
+                "ISTIO_PROMETHEUS_ANNOTATIONS",
+                r#"{"scrape":"true","path":"","port":"9080"}"#,
+            ),
         ]);
         let bootstrap = from(&vars).unwrap();
-        assert_eq!((bootstrap.discovery_address.as_str(), bootstrap.workers), ("cp:1", 2));
+        assert_eq!(
+            (bootstrap.discovery_address.as_str(), bootstrap.workers),
+            ("cp:1", 2)
+        );
         assert_eq!(bootstrap.secret_ttl, Some(Duration::from_secs(20)));
         assert_eq!(bootstrap.cluster_id, "c1");
-        assert_eq!(bootstrap.metadata.get("APP_CONTAINERS").map(String::as_str), Some("reviews"));
+        assert_eq!(
+            bootstrap.metadata.get("APP_CONTAINERS").map(String::as_str),
+            Some("reviews")
+        );
         assert_eq!(bootstrap.socket_mark, Some(1337));
-        assert_eq!(bootstrap.app_metrics, Some(AppMetrics { port: 9080, path: "/metrics".to_owned() }));
+        assert_eq!(
+            bootstrap.app_metrics,
+            Some(AppMetrics {
+                port: 9080,
+                path: "/metrics".to_owned()
+            })
+        );
     }
 
     #[test]

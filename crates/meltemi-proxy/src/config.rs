@@ -51,7 +51,11 @@ impl Default for Store {
 
 impl Store {
     pub(crate) fn listener(&self, name: &str) -> Option<Arc<Listener>> {
-        self.listeners.load().iter().find(|listener| &*listener.name == name).cloned()
+        self.listeners
+            .load()
+            .iter()
+            .find(|listener| &*listener.name == name)
+            .cloned()
     }
 
     pub(crate) fn outbound_listener(&self) -> Option<Arc<Listener>> {
@@ -79,7 +83,8 @@ impl Store {
             for chain in listener.chains() {
                 let key = Arc::as_ptr(chain) as usize;
                 let known = old.by_chain.get(&key);
-                let fingerprint = known.map_or_else(|| fingerprint(chain), |(_, fingerprint)| *fingerprint);
+                let fingerprint =
+                    known.map_or_else(|| fingerprint(chain), |(_, fingerprint)| *fingerprint);
                 chains.by_chain.insert(key, (chain.clone(), fingerprint));
                 chains.in_force.insert((listener.name.clone(), fingerprint));
             }
@@ -97,12 +102,18 @@ impl Store {
 
     /// Whether new connections to the listener may still get such a chain.
     pub(crate) fn is_in_force(&self, listener: &Arc<str>, chain: u64) -> bool {
-        self.chains.load().in_force.contains(&(listener.clone(), chain))
+        self.chains
+            .load()
+            .in_force
+            .contains(&(listener.clone(), chain))
     }
 
     /// Whether a pool's connections are still wanted.
     pub(crate) fn uses(&self, key: &PoolKey) -> bool {
-        self.upstreams.load().get(&key.cluster).is_some_and(|upstream| upstream.uses(key.address, key.tls))
+        self.upstreams
+            .load()
+            .get(&key.cluster)
+            .is_some_and(|upstream| upstream.uses(key.address, key.tls))
     }
 
     pub(crate) fn opened(&self, name: &Arc<str>, address: SocketAddr) {
@@ -113,7 +124,10 @@ impl Store {
     /// Whether every listener that owns a socket listens.
     pub(crate) fn is_open(&self) -> bool {
         let open = self.open.lock();
-        self.listeners.load().bound().all(|listener| open.contains_key(&listener.name))
+        self.listeners
+            .load()
+            .bound()
+            .all(|listener| open.contains_key(&listener.name))
     }
 
     pub(crate) fn open_addresses(&self) -> HashMap<Arc<str>, SocketAddr> {

@@ -47,7 +47,10 @@ pub(crate) struct Endpoint {
 
 /// Connects, TLS included, so that the caller learns of a failure here and not at its first call.
 pub(crate) async fn connect(endpoint: &Endpoint) -> Result<Channel, ChannelError> {
-    let (host, _) = endpoint.address.rsplit_once(':').ok_or_else(|| ChannelError::Address(endpoint.address.clone()))?;
+    let (host, _) = endpoint
+        .address
+        .rsplit_once(':')
+        .ok_or_else(|| ChannelError::Address(endpoint.address.clone()))?;
     let roots = tokio::fs::read(&endpoint.root_cert)
         .await
         .map_err(|error| ChannelError::File(endpoint.root_cert.clone(), error))?;
@@ -77,7 +80,10 @@ pub(crate) async fn connect(endpoint: &Endpoint) -> Result<Channel, ChannelError
 }
 
 fn explain(error: std::io::Error) -> Box<dyn std::error::Error + Send + Sync> {
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+    match error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+    {
         Some(cause) => meltemi_pki::explain(cause).into(),
         None => error.into(),
     }
@@ -98,7 +104,10 @@ async fn dial(address: &str, mark: Option<u32>) -> Result<tokio::net::TcpStream,
 }
 
 /// Adds the pod's token, read anew each time because the kubelet replaces it.
-pub(crate) async fn authorise(endpoint: &Endpoint, metadata: &mut MetadataMap) -> Result<(), ChannelError> {
+pub(crate) async fn authorise(
+    endpoint: &Endpoint,
+    metadata: &mut MetadataMap,
+) -> Result<(), ChannelError> {
     metadata.insert("authorization", bearer(endpoint).await?);
     Ok(())
 }
@@ -107,8 +116,9 @@ pub(crate) async fn bearer(endpoint: &Endpoint) -> Result<MetadataValue<Ascii>, 
     let token = tokio::fs::read_to_string(&endpoint.token)
         .await
         .map_err(|error| ChannelError::File(endpoint.token.clone(), error))?;
-    let mut value: MetadataValue<Ascii> =
-        format!("Bearer {}", token.trim()).parse().map_err(|_| ChannelError::Token(endpoint.token.clone()))?;
+    let mut value: MetadataValue<Ascii> = format!("Bearer {}", token.trim())
+        .parse()
+        .map_err(|_| ChannelError::Token(endpoint.token.clone()))?;
     value.set_sensitive(true);
     Ok(value)
 }

@@ -14,11 +14,17 @@ use crate::worker::Shared;
 
 /// Runs the client until the process ends. Configuration that was applied stays in force whatever becomes of the control
 /// plane. `gate` opens when clusters and listeners, and all they name, have been applied once.
-pub(crate) async fn run(bootstrap: &Bootstrap, endpoint: Endpoint, mut configurator: Configurator, gate: Gate) {
-    let (subscriptions, mut updates, worker) = meltemi_xds::client::new(node(bootstrap), move || {
-        let endpoint = endpoint.clone();
-        async move { connect(&endpoint).await }
-    });
+pub(crate) async fn run(
+    bootstrap: &Bootstrap,
+    endpoint: Endpoint,
+    mut configurator: Configurator,
+    gate: Gate,
+) {
+    let (subscriptions, mut updates, worker) =
+        meltemi_xds::client::new(node(bootstrap), move || {
+            let endpoint = endpoint.clone();
+            async move { connect(&endpoint).await }
+        });
     subscriptions.subscribe_all(type_url::CLUSTER);
     subscriptions.subscribe_all(type_url::LISTENER);
     tokio::spawn(worker);
@@ -38,7 +44,9 @@ pub(crate) async fn run(bootstrap: &Bootstrap, endpoint: Endpoint, mut configura
 async fn connect(endpoint: &Endpoint) -> Result<Transport, TransportError> {
     let channel = control_channel::connect(endpoint).await.map_err(words)?;
     let mut transport = Transport::new(channel);
-    control_channel::authorise(endpoint, &mut transport.metadata).await.map_err(words)?;
+    control_channel::authorise(endpoint, &mut transport.metadata)
+        .await
+        .map_err(words)?;
     Ok(transport)
 }
 
@@ -49,9 +57,22 @@ fn words(error: control_channel::ChannelError) -> TransportError {
 
 fn apply(configurator: &mut Configurator, update: Update) {
     let (added, removed) = (&update.added, &update.removed);
-    tracing::debug!(type_url = update.type_url, added = added.len(), removed = removed.len(), "xDS update");
+    tracing::debug!(
+        type_url = update.type_url,
+        added = added.len(),
+        removed = removed.len(),
+        "xDS update"
+    );
     let rejected = configurator.apply(&update.type_url, added, removed);
-    update.reject(rejected.into_iter().map(|r| Rejection { name: r.name, reason: r.reason }).collect());
+    update.reject(
+        rejected
+            .into_iter()
+            .map(|r| Rejection {
+                name: r.name,
+                reason: r.reason,
+            })
+            .collect(),
+    );
 }
 
 async fn count_connections(
@@ -62,7 +83,9 @@ async fn count_connections(
     while state.changed().await.is_ok() {
         let now = state.borrow_and_update().clone();
         let counters = &shared.telemetry.counters;
-        counters.control_connections.add(now.connections - connections);
+        counters
+            .control_connections
+            .add(now.connections - connections);
         connections = now.connections;
         if now.last_error.is_some() {
             counters.control_failures.add(1);

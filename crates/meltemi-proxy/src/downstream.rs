@@ -8,8 +8,10 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use meltemi_pki::HandshakeInfo;
 use meltemi_proxy_core::record::{ConnectionRecord, TlsRecord};
+use meltemi_proxy_core::runtime::{
+    DownstreamTls, FilterChain, Listener, Terminal, TrafficDirection,
+};
 use meltemi_proxy_core::xfcc::PeerCertificate;
-use meltemi_proxy_core::runtime::{DownstreamTls, FilterChain, Listener, Terminal, TrafficDirection};
 use tokio_rustls::TlsAcceptor;
 
 use crate::drain::ConnectionGuard;
@@ -53,9 +55,14 @@ pub(crate) fn tls_record(handshake: &HandshakeInfo) -> TlsRecord {
     TlsRecord {
         version: handshake.tls_version,
         cipher: handshake.cipher.into(),
-        alpn: Some(handshake.alpn_str()).filter(|alpn| !alpn.is_empty()).map(Arc::from),
+        alpn: Some(handshake.alpn_str())
+            .filter(|alpn| !alpn.is_empty())
+            .map(Arc::from),
         peer_uri_san: peer.map(|peer| peer.identity.to_string().into()),
-        local_uri_san: handshake.local.as_ref().map(|local| local.to_string().into()),
+        local_uri_san: handshake
+            .local
+            .as_ref()
+            .map(|local| local.to_string().into()),
         peer_fingerprint: peer.map(|peer| peer.sha256_hex().into()),
     }
 }
@@ -108,7 +115,12 @@ pub(crate) async fn serve(
         Some(tls) => match accept_tls(worker, tls, &chain, &arrival, replay).await {
             Ok((transport, handshake)) => (transport, Some(handshake)),
             Err(error) => {
-                worker.shared.telemetry.counters.downstream_handshake_failures.add(1);
+                worker
+                    .shared
+                    .telemetry
+                    .counters
+                    .downstream_handshake_failures
+                    .add(1);
                 tracing::debug!(
                     chain = %chain.name, peer = %arrival.peer, error = format!("{error:#}"), "TLS handshake failed"
                 );
@@ -117,17 +129,32 @@ pub(crate) async fn serve(
         },
     };
     let inbound = listener.traffic_direction == TrafficDirection::Inbound;
-    let row = inbound.then(|| worker.shared.telemetry.tls.downstream(&arrival, handshake.as_ref()));
-    let id = CONNECTION_IDS.fetch_add(1, Ordering::Relaxed);
-    let certificate = handshake.as_ref().and_then(|handshake| handshake.peer.as_ref()).map(|peer| PeerCertificate {
-        hash: peer.sha256_hex(),
-        subject: peer.subject.clone(),
-        uri_sans: vec![peer.identity.to_string()],
-        dns_sans: Vec::new(),
-        pem: String::new(),
-        chain_pem: String::new(),
+    let row = inbound.then(|| {
+        worker
+            .shared
+            .telemetry
+            .tls
+            .downstream(&arrival, handshake.as_ref())
     });
-    let record = Arc::new(connection_record(id, &listener, &chain, &arrival, handshake.as_ref()));
+    let id = CONNECTION_IDS.fetch_add(1, Ordering::Relaxed);
+    let certificate = handshake
+        .as_ref()
+        .and_then(|handshake| handshake.peer.as_ref())
+        .map(|peer| PeerCertificate {
+            hash: peer.sha256_hex(),
+            subject: peer.subject.clone(),
+            uri_sans: vec![peer.identity.to_string()],
+            dns_sans: Vec::new(),
+            pem: String::new(),
+            chain_pem: String::new(),
+        });
+    let record = Arc::new(connection_record(
+        id,
+        &listener,
+        &chain,
+        &arrival,
+        handshake.as_ref(),
+    ));
     let downstream = Arc::new(Downstream {
         id,
         record,
@@ -142,7 +169,9 @@ pub(crate) async fn serve(
     });
     match &chain.terminal {
         Terminal::Http(hcm) => crate::http::serve(worker, downstream, hcm.clone(), transport).await,
-        Terminal::Tcp(proxy) => crate::tcp::serve(worker, downstream, proxy.clone(), transport).await,
+        Terminal::Tcp(proxy) => {
+            crate::tcp::serve(worker, downstream, proxy.clone(), transport).await
+        }
         Terminal::Close => transport.socket().reset_on_close(),
     }
 }
@@ -156,11 +185,16 @@ async fn accept_tls(
 ) -> anyhow::Result<(Transport, HandshakeInfo)> {
     // RFC 7301 ends a handshake without a common protocol; BoringSSL, and so every stock peer, goes on without one.
     let has_common = match &arrival.spoken {
-        Spoken::Tls(hello) if !hello.alpn.is_empty() => tls.alpn.iter().any(|own| hello.alpn.iter().any(|o| **o == **own)),
+        Spoken::Tls(hello) if !hello.alpn.is_empty() => tls
+            .alpn
+            .iter()
+            .any(|own| hello.alpn.iter().any(|o| **o == **own)),
         _ => true,
     };
     let (config, identity) = worker.shared.tls.server(tls, has_common)?;
-    let limit = chain.transport_socket_connect_timeout.unwrap_or(HANDSHAKE_LIMIT);
+    let limit = chain
+        .transport_socket_connect_timeout
+        .unwrap_or(HANDSHAKE_LIMIT);
     let stream = tokio::time::timeout(limit, TlsAcceptor::from(config).accept(replay)).await??;
     let handshake = HandshakeInfo::new(stream.get_ref().1, Some(&identity), SystemTime::now())?;
     Ok((Transport::Tls(Box::new(stream.into())), handshake))

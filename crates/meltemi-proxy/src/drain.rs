@@ -33,9 +33,14 @@ struct Shared {
 
 impl Drain {
     pub(crate) fn new() -> Self {
-        let shared =
-            Shared { phase: watch::Sender::new(Phase::Serving), connections: AtomicUsize::new(0), became_idle: Notify::new() };
-        Self { shared: Arc::new(shared) }
+        let shared = Shared {
+            phase: watch::Sender::new(Phase::Serving),
+            connections: AtomicUsize::new(0),
+            became_idle: Notify::new(),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
     }
 
     /// Goes on to a phase; never back.

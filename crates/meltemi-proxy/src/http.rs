@@ -8,11 +8,12 @@
 mod attempt;
 pub(crate) mod body;
 pub(crate) mod exchange;
+mod filters;
 mod forward;
 mod grpc;
 mod headers;
-mod filters;
 mod intake;
+mod mirror;
 pub(crate) mod rate_limit;
 mod record;
 mod request;

@@ -19,6 +19,7 @@ mod control_channel;
 mod control_link;
 mod downstream;
 mod drain;
+mod envoy;
 mod http;
 mod io;
 mod listener;

@@ -68,6 +68,9 @@ fn ready(admin: &Admin) -> Answer {
     if pending.is_empty() {
         text(StatusCode::OK, "")
     } else {
-        text(StatusCode::SERVICE_UNAVAILABLE, format!("waiting for: {}\n", pending.join(", ")))
+        text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("waiting for: {}\n", pending.join(", ")),
+        )
     }
 }

@@ -47,6 +47,7 @@ counters! {
     downstream_connections => "envoy_http_downstream_cx_total",
     downstream_requests => "envoy_http_downstream_rq_total",
     refused_requests => "meltemi_refused_requests_total",
+    unmirrored => "meltemi_unmirrored_requests_total",
     certificates => "istio_agent_cert_renewals_total",
     control_connections => "istio_agent_xds_connections_total",
     control_failures => "istio_agent_istiod_connection_failures",
@@ -75,7 +76,13 @@ impl Telemetry {
         for (name, counter) in self.counters.all() {
             put(out, name, "counter", "", counter.get());
         }
-        put(out, "meltemi_access_log_dropped_total", "counter", "", self.log.dropped());
+        put(
+            out,
+            "meltemi_access_log_dropped_total",
+            "counter",
+            "",
+            self.log.dropped(),
+        );
     }
 }
 
@@ -86,13 +93,25 @@ pub(crate) fn destination_service<'a>(
     own: Option<&'a peer::Workload>,
 ) -> Service<'a> {
     if let Some(service) = cluster.and_then(|cluster| cluster.services.first()) {
-        return Service { host: &service.host, name: &service.name, namespace: &service.namespace };
+        return Service {
+            host: &service.host,
+            name: &service.name,
+            namespace: &service.namespace,
+        };
     }
     let name = name.unwrap_or_default();
     match own {
-        Some(own) => Service { host: "", name: &own.canonical_name, namespace: &own.namespace },
+        Some(own) => Service {
+            host: "",
+            name: &own.canonical_name,
+            namespace: &own.namespace,
+        },
         // Istio: passthrough and black hole are their own services.
-        None => Service { host: name, name, namespace: "" },
+        None => Service {
+            host: name,
+            name,
+            namespace: "",
+        },
     }
 }
 
@@ -106,7 +125,13 @@ pub(crate) fn security(inbound: bool, handshake: Option<&HandshakeInfo>) -> &'st
 }
 
 /// Appends one sample with its type line.
-pub(crate) fn put(out: &mut String, name: &str, kind: &str, labels: &str, value: impl std::fmt::Display) {
+pub(crate) fn put(
+    out: &mut String,
+    name: &str,
+    kind: &str,
+    labels: &str,
+    value: impl std::fmt::Display,
+) {
     let result = if labels.is_empty() {
         writeln!(out, "# TYPE {name} {kind}\n{name} {value}")
     } else {

@@ -45,7 +45,10 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn new(shared: Arc<Shared>) -> Arc<Self> {
-        Arc::new(Self { shared, pools: Pools::default() })
+        Arc::new(Self {
+            shared,
+            pools: Pools::default(),
+        })
     }
 }
 
@@ -62,10 +65,14 @@ pub(crate) fn start(
     stop: tokio::sync::watch::Receiver<bool>,
 ) -> std::io::Result<(mpsc::Sender<Tunnel>, std::thread::JoinHandle<()>)> {
     let (tunnels, incoming) = mpsc::channel(TUNNEL_QUEUE);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-        runtime.block_on(run(Worker::new(shared), incoming, stop));
-    })?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let thread = std::thread::Builder::new()
+        .name(format!("worker-{index}"))
+        .spawn(move || {
+            runtime.block_on(run(Worker::new(shared), incoming, stop));
+        })?;
     Ok((tunnels, thread))
 }
 
@@ -104,7 +111,11 @@ fn open_sockets(worker: &Arc<Worker>, open: &mut HashMap<(Arc<str>, SocketAddr),
     let listeners = worker.shared.store.listeners.load();
     let wanted: Vec<(Arc<str>, SocketAddr)> = listeners
         .bound()
-        .flat_map(|listener| listener.addresses().map(|address| (listener.name.clone(), address)))
+        .flat_map(|listener| {
+            listener
+                .addresses()
+                .map(|address| (listener.name.clone(), address))
+        })
         .collect();
     open.retain(|key, task| {
         let keep = wanted.contains(key);
@@ -120,11 +131,16 @@ fn open_sockets(worker: &Arc<Worker>, open: &mut HashMap<(Arc<str>, SocketAddr),
         }
         match socket::listen(key.1) {
             Ok(socket) => {
-                worker.shared.store.opened(&key.0, socket.local_addr().unwrap_or(key.1));
+                worker
+                    .shared
+                    .store
+                    .opened(&key.0, socket.local_addr().unwrap_or(key.1));
                 let task = tokio::spawn(accept_loop(worker.clone(), key.0.clone(), socket));
                 open.insert(key, task);
             }
-            Err(error) => tracing::error!(listener = %key.0, address = %key.1, %error, "cannot listen"),
+            Err(error) => {
+                tracing::error!(listener = %key.0, address = %key.1, %error, "cannot listen")
+            }
         }
     }
 }

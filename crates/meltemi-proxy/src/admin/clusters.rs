@@ -21,7 +21,10 @@ pub(super) fn text(shared: &Shared) -> String {
     let mut out = String::new();
     for upstream in sorted(shared) {
         let name = &upstream.config.name;
-        for (priority, thresholds) in [("default", upstream.thresholds(false)), ("high", upstream.thresholds(true))] {
+        for (priority, thresholds) in [
+            ("default", upstream.thresholds(false)),
+            ("high", upstream.thresholds(true)),
+        ] {
             let limits = [
                 ("max_connections", thresholds.max_connections),
                 ("max_pending_requests", thresholds.max_pending_requests),
@@ -29,7 +32,10 @@ pub(super) fn text(shared: &Shared) -> String {
                 ("max_retries", thresholds.max_retries),
             ];
             for (what, limit) in limits {
-                put(&mut out, &format!("{name}::{priority}_priority::{what}::{limit}"));
+                put(
+                    &mut out,
+                    &format!("{name}::{priority}_priority::{what}::{limit}"),
+                );
             }
         }
         put(&mut out, &format!("{name}::added_via_api::true"));
@@ -38,13 +44,28 @@ pub(super) fn text(shared: &Shared) -> String {
             for (what, value) in numbers(&host) {
                 put(&mut out, &format!("{at}::{what}::{value}"));
             }
-            put(&mut out, &format!("{at}::hostname::{}", host.endpoint.hostname));
+            put(
+                &mut out,
+                &format!("{at}::hostname::{}", host.endpoint.hostname),
+            );
             put(&mut out, &format!("{at}::health_flags::{}", flags(&host)));
             put(&mut out, &format!("{at}::weight::{}", host.endpoint.weight));
-            put(&mut out, &format!("{at}::region::{}", host.endpoint.locality.region));
-            put(&mut out, &format!("{at}::zone::{}", host.endpoint.locality.zone));
-            put(&mut out, &format!("{at}::sub_zone::{}", host.endpoint.locality.sub_zone));
-            put(&mut out, &format!("{at}::priority::{}", host.endpoint.priority));
+            put(
+                &mut out,
+                &format!("{at}::region::{}", host.endpoint.locality.region),
+            );
+            put(
+                &mut out,
+                &format!("{at}::zone::{}", host.endpoint.locality.zone),
+            );
+            put(
+                &mut out,
+                &format!("{at}::sub_zone::{}", host.endpoint.locality.sub_zone),
+            );
+            put(
+                &mut out,
+                &format!("{at}::priority::{}", host.endpoint.priority),
+            );
         }
     }
     out
@@ -58,10 +79,16 @@ fn put(out: &mut String, line: &str) {
 fn numbers(host: &Host) -> [(&'static str, u64); 8] {
     let state = &host.state;
     [
-        ("cx_active", u64::from(state.active_connections.load(Ordering::Relaxed))),
+        (
+            "cx_active",
+            u64::from(state.active_connections.load(Ordering::Relaxed)),
+        ),
         ("cx_connect_fail", state.connect_failures.get()),
         ("cx_total", state.connections.get()),
-        ("rq_active", u64::from(state.active_requests.load(Ordering::Relaxed))),
+        (
+            "rq_active",
+            u64::from(state.active_requests.load(Ordering::Relaxed)),
+        ),
         ("rq_error", state.errors.get()),
         ("rq_success", state.successes.get()),
         ("rq_timeout", state.timeouts.get()),
@@ -79,27 +106,41 @@ fn flags(host: &Host) -> String {
         Health::Degraded => flags.push("/degraded_eds_health"),
         Health::Unhealthy | Health::Draining => flags.push("/failed_eds_health"),
     }
-    if flags.is_empty() { "healthy".to_owned() } else { flags.concat() }
+    if flags.is_empty() {
+        "healthy".to_owned()
+    } else {
+        flags.concat()
+    }
 }
 
 pub(super) fn json(shared: &Shared) -> Value {
-    let statuses: Vec<Value> = sorted(shared).iter().map(|upstream| cluster(upstream)).collect();
+    let statuses: Vec<Value> = sorted(shared)
+        .iter()
+        .map(|upstream| cluster(upstream))
+        .collect();
     json!({ "cluster_statuses": statuses })
 }
 
 fn cluster(upstream: &Upstream) -> Value {
-    let hosts: Vec<Value> = upstream.hosts().iter().map(|host| self::host(host)).collect();
-    let breakers: Vec<Value> = [("DEFAULT", upstream.thresholds(false)), ("HIGH", upstream.thresholds(true))]
-        .map(|(priority, thresholds)| {
-            json!({
-                "priority": priority,
-                "max_connections": thresholds.max_connections,
-                "max_pending_requests": thresholds.max_pending_requests,
-                "max_requests": thresholds.max_requests,
-                "max_retries": thresholds.max_retries,
-            })
+    let hosts: Vec<Value> = upstream
+        .hosts()
+        .iter()
+        .map(|host| self::host(host))
+        .collect();
+    let breakers: Vec<Value> = [
+        ("DEFAULT", upstream.thresholds(false)),
+        ("HIGH", upstream.thresholds(true)),
+    ]
+    .map(|(priority, thresholds)| {
+        json!({
+            "priority": priority,
+            "max_connections": thresholds.max_connections,
+            "max_pending_requests": thresholds.max_pending_requests,
+            "max_requests": thresholds.max_requests,
+            "max_retries": thresholds.max_retries,
         })
-        .into();
+    })
+    .into();
     json!({
         "name": &*upstream.config.name,
         "observability_name": &*upstream.config.stat_name,
@@ -113,7 +154,11 @@ fn host(host: &Host) -> Value {
     let stats: Vec<Value> = numbers(host)
         .iter()
         .map(|(name, value)| {
-            let kind = if name.ends_with("active") { "GAUGE" } else { "COUNTER" };
+            let kind = if name.ends_with("active") {
+                "GAUGE"
+            } else {
+                "COUNTER"
+            };
             json!({ "name": name, "value": value.to_string(), "type": kind })
         })
         .collect();

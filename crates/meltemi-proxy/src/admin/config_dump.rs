@@ -30,17 +30,30 @@ pub(super) fn dump(admin: &Admin, include_eds: bool, resource: Option<&str>) -> 
         configs.insert(2, endpoints(&admin.retention.of(type_url::ENDPOINT)));
     }
     if let Some(resource) = resource {
-        configs = configs.into_iter().filter_map(|mut config| config.get_mut(resource).map(Value::take)).collect();
-        configs = configs.into_iter().flat_map(|list| list.as_array().cloned().unwrap_or_default()).collect();
+        configs = configs
+            .into_iter()
+            .filter_map(|mut config| config.get_mut(resource).map(Value::take))
+            .collect();
+        configs = configs
+            .into_iter()
+            .flat_map(|list| list.as_array().cloned().unwrap_or_default())
+            .collect();
     }
     json!({ "configs": configs })
 }
 
 fn bootstrap(admin: &Admin) -> Value {
     let node = crate::bootstrap::node(&admin.bootstrap);
-    let bootstrap = meltemi_proto::envoy::config::bootstrap::v3::Bootstrap { node: Some(node), ..Default::default() };
-    let any = meltemi_proto::any::pack("type.googleapis.com/envoy.config.bootstrap.v3.Bootstrap", &bootstrap);
-    let mut value = any_to_json_with(&any, FieldNames::Proto).unwrap_or_else(|error| json!({ "error": error.to_string() }));
+    let bootstrap = meltemi_proto::envoy::config::bootstrap::v3::Bootstrap {
+        node: Some(node),
+        ..Default::default()
+    };
+    let any = meltemi_proto::any::pack(
+        "type.googleapis.com/envoy.config.bootstrap.v3.Bootstrap",
+        &bootstrap,
+    );
+    let mut value = any_to_json_with(&any, FieldNames::Proto)
+        .unwrap_or_else(|error| json!({ "error": error.to_string() }));
     if let Some(fields) = value.as_object_mut() {
         fields.remove("@type");
     }
@@ -48,7 +61,8 @@ fn bootstrap(admin: &Admin) -> Value {
 }
 
 fn print(type_url: &str, retained: &Retained) -> Value {
-    any_to_json_with(&retained.body, FieldNames::Proto).unwrap_or_else(|error| json!({ "@type": type_url, "error": error.to_string() }))
+    any_to_json_with(&retained.body, FieldNames::Proto)
+        .unwrap_or_else(|error| json!({ "@type": type_url, "error": error.to_string() }))
 }
 
 fn error_state(rejected: &Rejected) -> Value {
@@ -75,13 +89,24 @@ fn entries(type_url: &str, key: &str, resources: &Type) -> Vec<Value> {
             entry
         })
         .collect();
-    let never_accepted = resources.rejected.iter().filter(|(name, _)| !resources.accepted.contains_key(*name));
-    all.extend(never_accepted.map(|(name, rejected)| json!({ "name": name, "error_state": error_state(rejected) })));
+    let never_accepted = resources
+        .rejected
+        .iter()
+        .filter(|(name, _)| !resources.accepted.contains_key(*name));
+    all.extend(
+        never_accepted
+            .map(|(name, rejected)| json!({ "name": name, "error_state": error_state(rejected) })),
+    );
     all
 }
 
 fn version(resources: &Type) -> String {
-    resources.accepted.values().max_by_key(|retained| retained.at).map(|r| r.version.clone()).unwrap_or_default()
+    resources
+        .accepted
+        .values()
+        .max_by_key(|retained| retained.at)
+        .map(|r| r.version.clone())
+        .unwrap_or_default()
 }
 
 fn clusters(resources: &Type) -> Value {
@@ -109,8 +134,14 @@ fn listeners(resources: &Type) -> Value {
         }
         all.push(entry);
     }
-    let never_accepted = resources.rejected.iter().filter(|(name, _)| !resources.accepted.contains_key(*name));
-    all.extend(never_accepted.map(|(name, rejected)| json!({ "name": name, "error_state": error_state(rejected) })));
+    let never_accepted = resources
+        .rejected
+        .iter()
+        .filter(|(name, _)| !resources.accepted.contains_key(*name));
+    all.extend(
+        never_accepted
+            .map(|(name, rejected)| json!({ "name": name, "error_state": error_state(rejected) })),
+    );
     json!({ "@type": type_url::LISTENERS_CONFIG_DUMP, "version_info": version(resources), "dynamic_listeners": all })
 }
 
@@ -169,9 +200,14 @@ fn secrets(admin: &Admin) -> Value {
 
 /// Envoy's `/certs`.
 pub(super) fn certificates(admin: &Admin) -> Value {
-    let Some(credentials) = admin.shared.credentials.get() else { return json!({ "certificates": [] }) };
+    let Some(credentials) = admin.shared.credentials.get() else {
+        return json!({ "certificates": [] });
+    };
     let days = |until: SystemTime| {
-        until.duration_since(SystemTime::now()).map_or(0, |left| left.as_secs() / 86_400).to_string()
+        until
+            .duration_since(SystemTime::now())
+            .map_or(0, |left| left.as_secs() / 86_400)
+            .to_string()
     };
     let certificate = &credentials.certificate;
     let validity = certificate.validity();

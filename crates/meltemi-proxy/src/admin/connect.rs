@@ -26,7 +26,11 @@ pub(super) async fn tunnel(admin: &Admin, asked: Asked) -> Answer {
     };
     let peer = SocketAddr::new(admin.bootstrap.instance_ip, 0);
     let turn = admin.next_tunnel.fetch_add(1, Ordering::Relaxed);
-    let Some(worker) = admin.tunnels.get(turn % admin.tunnels.len().max(1)).cloned() else {
+    let Some(worker) = admin
+        .tunnels
+        .get(turn % admin.tunnels.len().max(1))
+        .cloned()
+    else {
         return text(StatusCode::SERVICE_UNAVAILABLE, "no worker\n");
     };
     let upgraded = hyper::upgrade::on(&mut request);
@@ -34,7 +38,15 @@ pub(super) async fn tunnel(admin: &Admin, asked: Asked) -> Answer {
         match upgraded.await {
             Ok(upgraded) => {
                 let socket = Socket::boxed(TokioIo::new(upgraded));
-                if worker.send(Accepted { socket, peer, destination }).await.is_err() {
+                if worker
+                    .send(Accepted {
+                        socket,
+                        peer,
+                        destination,
+                    })
+                    .await
+                    .is_err()
+                {
                     tracing::debug!("no worker takes the tunnel");
                 }
             }
@@ -42,7 +54,11 @@ pub(super) async fn tunnel(admin: &Admin, asked: Asked) -> Answer {
         }
     });
     let mut answer = text(StatusCode::OK, "");
-    let identity = admin.shared.credentials.get().map(|credentials| credentials.certificate.identity().to_string());
+    let identity = admin
+        .shared
+        .credentials
+        .get()
+        .map(|credentials| credentials.certificate.identity().to_string());
     if let Some(value) = identity.and_then(|identity| HeaderValue::from_str(&identity).ok()) {
         answer.headers_mut().insert(IDENTITY_HEADER, value);
     }
@@ -51,5 +67,7 @@ pub(super) async fn tunnel(admin: &Admin, asked: Asked) -> Answer {
 
 async fn resolve(authority: &str) -> std::io::Result<SocketAddr> {
     let mut found = tokio::net::lookup_host(authority).await?;
-    found.next().ok_or_else(|| std::io::Error::new(std::io::ErrorKind::NotFound, "no address"))
+    found
+        .next()
+        .ok_or_else(|| std::io::Error::new(std::io::ErrorKind::NotFound, "no address"))
 }

@@ -32,29 +32,54 @@ pub(crate) async fn serve(admin: Arc<Admin>, asked: Asked) -> Answer {
     let path = asked.path().to_owned();
     let mutates = matches!(
         path.as_str(),
-        "/logging" | "/quitquitquit" | "/drain_listeners" | "/tls/probe" | "/healthcheck/fail" | "/reset_counters"
+        "/logging"
+            | "/quitquitquit"
+            | "/drain_listeners"
+            | "/tls/probe"
+            | "/healthcheck/fail"
+            | "/reset_counters"
     );
     if mutates {
         if asked.request.method() != Method::POST {
-            return text(StatusCode::METHOD_NOT_ALLOWED, format!("Method {} not allowed, POST required.\n", asked.request.method()));
+            return text(
+                StatusCode::METHOD_NOT_ALLOWED,
+                format!(
+                    "Method {} not allowed, POST required.\n",
+                    asked.request.method()
+                ),
+            );
         }
         if !asked.is_for_loopback() {
-            return text(StatusCode::FORBIDDEN, "Host or Origin is not this machine's loopback\n");
+            return text(
+                StatusCode::FORBIDDEN,
+                "Host or Origin is not this machine's loopback\n",
+            );
         }
     }
     match path.as_str() {
         "/" | "/help" => text(StatusCode::OK, HELP),
         "/ready" => ready(&admin),
         "/server_info" => json(&server_info(&admin)),
-        "/config_dump" => json(&config_dump::dump(&admin, asked.query("include_eds").is_some(), asked.query("resource").as_deref())),
-        "/clusters" if asked.query("format").as_deref() == Some("json") => json(&clusters::json(&admin.shared)),
+        "/config_dump" => json(&config_dump::dump(
+            &admin,
+            asked.query("include_eds").is_some(),
+            asked.query("resource").as_deref(),
+        )),
+        "/clusters" if asked.query("format").as_deref() == Some("json") => {
+            json(&clusters::json(&admin.shared))
+        }
         "/clusters" => text(StatusCode::OK, clusters::text(&admin.shared)),
-        "/listeners" if asked.query("format").as_deref() == Some("json") => json(&listeners_json(&admin)),
+        "/listeners" if asked.query("format").as_deref() == Some("json") => {
+            json(&listeners_json(&admin))
+        }
         "/listeners" => text(StatusCode::OK, listeners(&admin)),
         "/certs" => json(&config_dump::certificates(&admin)),
         "/stats/prometheus" => metrics(&admin),
         "/stats" if asked.query("format").as_deref() == Some("prometheus") => metrics(&admin),
-        "/stats" => text(StatusCode::OK, stats::plain(&admin, asked.query("filter").as_deref())),
+        "/stats" => text(
+            StatusCode::OK,
+            stats::plain(&admin, asked.query("filter").as_deref()),
+        ),
         "/memory" => json(&json!({ "allocated": stats::resident_bytes().to_string() })),
         "/runtime" => json(&json!({ "entries": {}, "layers": [] })),
         "/tls" => json(&tls::rows(&admin.shared)),
@@ -73,12 +98,20 @@ pub(crate) async fn serve(admin: Arc<Admin>, asked: Asked) -> Answer {
 }
 
 fn metrics(admin: &Admin) -> Answer {
-    typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", stats::prometheus(admin))
+    typed(
+        StatusCode::OK,
+        "text/plain; version=0.0.4; charset=utf-8",
+        stats::prometheus(admin),
+    )
 }
 
 fn ready(admin: &Admin) -> Answer {
     let state = state(admin);
-    let status = if state == "LIVE" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if state == "LIVE" {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     text(status, format!("{state}\n"))
 }
 
@@ -118,7 +151,10 @@ fn listeners(admin: &Admin) -> String {
         .load()
         .iter()
         .map(|listener| {
-            let address = open.get(&listener.name).copied().unwrap_or(listener.address);
+            let address = open
+                .get(&listener.name)
+                .copied()
+                .unwrap_or(listener.address);
             format!("{}::{address}\n", listener.name)
         })
         .collect();
@@ -139,12 +175,23 @@ fn listeners_json(admin: &Admin) -> serde_json::Value {
 }
 
 fn logging(admin: &Admin, asked: &Asked) -> Answer {
-    let Some(log) = &admin.log else { return text(StatusCode::NOT_FOUND, "logging is not ours\n") };
-    let levels = match (asked.query("level"), asked.query("paths"), asked.request.uri().query()) {
+    let Some(log) = &admin.log else {
+        return text(StatusCode::NOT_FOUND, "logging is not ours\n");
+    };
+    let levels = match (
+        asked.query("level"),
+        asked.query("paths"),
+        asked.request.uri().query(),
+    ) {
         (Some(level), ..) => level,
         (_, Some(paths), _) => paths,
         (None, None, Some(scope)) if scope.contains('=') => scope.replace('=', ":"),
-        _ => return text(StatusCode::OK, "usage: POST /logging?level=<level> or /logging?<scope>=<level>\n"),
+        _ => {
+            return text(
+                StatusCode::OK,
+                "usage: POST /logging?level=<level> or /logging?<scope>=<level>\n",
+            );
+        }
     };
     match log.set_levels(&levels) {
         Ok(()) => text(StatusCode::OK, format!("active loggers:\n  {levels}\n")),

@@ -29,15 +29,25 @@ impl Asked {
 
     /// The value of a query parameter; empty if it has none.
     pub(crate) fn query(&self, name: &str) -> Option<String> {
-        self.request.uri().query().unwrap_or_default().split('&').find_map(|pair| {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (key == name).then(|| decode(value))
-        })
+        self.request
+            .uri()
+            .query()
+            .unwrap_or_default()
+            .split('&')
+            .find_map(|pair| {
+                let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+                (key == name).then(|| decode(value))
+            })
     }
 
     /// Whether the request was meant for this machine's loopback: a page in a browser cannot set Host (DNS rebinding).
     pub(crate) fn is_for_loopback(&self) -> bool {
-        let host = self.request.headers().get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let host = self
+            .request
+            .headers()
+            .get(header::HOST)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
         let name = meltemi_proxy_core::request::without_port(host);
         let no_origin = !self.request.headers().contains_key(header::ORIGIN);
         no_origin && matches!(name, "localhost" | "127.0.0.1" | "[::1]" | "")
@@ -54,7 +64,9 @@ fn decode(text: &str) -> String {
             b'%' => {
                 let digit = |b: Option<u8>| b.and_then(|b| char::from(b).to_digit(16));
                 match (digit(bytes.next()), digit(bytes.next())) {
-                    (Some(high), Some(low)) => out.push(u8::try_from(high * 16 + low).unwrap_or(b'?')),
+                    (Some(high), Some(low)) => {
+                        out.push(u8::try_from(high * 16 + low).unwrap_or(b'?'))
+                    }
                     _ => out.push(b'?'),
                 }
             }
@@ -69,15 +81,25 @@ pub(crate) fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
     typed(status, "text/plain; charset=UTF-8", body)
 }
 
-pub(crate) fn typed(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+pub(crate) fn typed(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Answer {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
 pub(crate) fn json(value: &serde_json::Value) -> Answer {
-    typed(StatusCode::OK, "application/json", serde_json::to_vec_pretty(value).unwrap_or_default())
+    typed(
+        StatusCode::OK,
+        "application/json",
+        serde_json::to_vec_pretty(value).unwrap_or_default(),
+    )
 }
 
 /// Serves on a bound socket for ever.

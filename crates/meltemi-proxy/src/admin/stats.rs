@@ -14,27 +14,71 @@ pub(crate) fn prometheus(admin: &Admin) -> String {
     shared.telemetry.encode(&mut out);
     let live = u8::from(admin.readiness.is_ready() && !shared.drain.is_draining());
     put(&mut out, "envoy_server_live", "gauge", "", live);
-    put(&mut out, "envoy_server_uptime", "gauge", "", admin.started.elapsed().as_secs());
-    put(&mut out, "envoy_server_concurrency", "gauge", "", admin.bootstrap.workers);
-    put(&mut out, "envoy_http_downstream_cx_active", "gauge", "", shared.drain.connections());
+    put(
+        &mut out,
+        "envoy_server_uptime",
+        "gauge",
+        "",
+        admin.started.elapsed().as_secs(),
+    );
+    put(
+        &mut out,
+        "envoy_server_concurrency",
+        "gauge",
+        "",
+        admin.bootstrap.workers,
+    );
+    put(
+        &mut out,
+        "envoy_http_downstream_cx_active",
+        "gauge",
+        "",
+        shared.drain.connections(),
+    );
     let mut build = String::new();
     label(&mut build, "component", "proxy");
     label(&mut build, "tag", meltemi_process::VERSION);
     put(&mut out, "istio_build", "gauge", &build, 1);
-    put(&mut out, "istio_agent_startup_duration_seconds", "gauge", "", 0);
-    put(&mut out, "process_resident_memory_bytes", "gauge", "", resident_bytes());
+    put(
+        &mut out,
+        "istio_agent_startup_duration_seconds",
+        "gauge",
+        "",
+        0,
+    );
+    put(
+        &mut out,
+        "process_resident_memory_bytes",
+        "gauge",
+        "",
+        resident_bytes(),
+    );
     certificates(admin, &mut out);
     clusters(admin, &mut out);
     out
 }
 
 fn certificates(admin: &Admin, out: &mut String) {
-    let Some(credentials) = admin.shared.credentials.get() else { return };
+    let Some(credentials) = admin.shared.credentials.get() else {
+        return;
+    };
     let until = credentials.certificate.validity().not_after;
-    let seconds = until.duration_since(SystemTime::now()).map_or(0, |left| left.as_secs());
+    let seconds = until
+        .duration_since(SystemTime::now())
+        .map_or(0, |left| left.as_secs());
     let mut labels = String::new();
-    label(&mut labels, "resource_name", meltemi_core::names::SDS_WORKLOAD);
-    put(out, "istio_agent_cert_expiry_seconds", "gauge", &labels, seconds);
+    label(
+        &mut labels,
+        "resource_name",
+        meltemi_core::names::SDS_WORKLOAD,
+    );
+    put(
+        out,
+        "istio_agent_cert_expiry_seconds",
+        "gauge",
+        &labels,
+        seconds,
+    );
 }
 
 /// Families of cluster metrics; only clusters that were used have series.
@@ -46,7 +90,9 @@ fn clusters(admin: &Admin, out: &mut String) {
             let mut labels = String::new();
             label(&mut labels, "cluster_name", &upstream.config.stat_name);
             let hosts = upstream.hosts();
-            let sum = |get: &dyn Fn(&crate::upstream::Host) -> u64| hosts.iter().map(|host| get(host)).sum::<u64>();
+            let sum = |get: &dyn Fn(&crate::upstream::Host) -> u64| {
+                hosts.iter().map(|host| get(host)).sum::<u64>()
+            };
             let values = [
                 sum(&|host| u64::from(host.state.active_connections.load(Ordering::Relaxed))),
                 sum(&|host| host.state.connections.get()),
@@ -57,7 +103,10 @@ fn clusters(admin: &Admin, out: &mut String) {
                 upstream.stats.overflows.get(),
                 upstream.stats.ejections.get(),
             ];
-            values.iter().any(|value| *value > 0).then_some((labels, values))
+            values
+                .iter()
+                .any(|value| *value > 0)
+                .then_some((labels, values))
         })
         .collect();
     rows.sort();
@@ -95,6 +144,10 @@ pub(super) fn plain(admin: &Admin, filter: Option<&str>) -> String {
 /// The resident set of this process.
 pub(super) fn resident_bytes() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm").ok();
-    let pages = pages.and_then(|text| text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()));
+    let pages = pages.and_then(|text| {
+        text.split(' ')
+            .nth(1)
+            .and_then(|pages| pages.parse::<u64>().ok())
+    });
     pages.unwrap_or(0) * 4096
 }

@@ -24,9 +24,17 @@ pub(super) fn rows(shared: &Shared) -> Value {
 /// What each inbound port admits, read from the filter chains that decide it.
 fn inbound(shared: &Shared) -> Vec<Value> {
     let mut ports: BTreeMap<u16, (bool, bool)> = BTreeMap::new();
-    for listener in shared.store.listeners.load().iter().filter(|l| l.traffic_direction == TrafficDirection::Inbound) {
+    for listener in shared
+        .store
+        .listeners
+        .load()
+        .iter()
+        .filter(|l| l.traffic_direction == TrafficDirection::Inbound)
+    {
         for chain in listener.chains() {
-            let Some(port) = chain.matches.destination_port else { continue };
+            let Some(port) = chain.matches.destination_port else {
+                continue;
+            };
             if shared.own_ports.contains(&port) {
                 continue;
             }
@@ -40,7 +48,10 @@ fn inbound(shared: &Shared) -> Vec<Value> {
         (true, true) => "PERMISSIVE",
         (false, _) => "DISABLE",
     };
-    ports.into_iter().map(|(port, admits)| json!({ "port": port, "mode": mode(admits) })).collect()
+    ports
+        .into_iter()
+        .map(|(port, admits)| json!({ "port": port, "mode": mode(admits) }))
+        .collect()
 }
 
 fn admits_plaintext(chain: &FilterChain) -> bool {
@@ -50,7 +61,10 @@ fn admits_plaintext(chain: &FilterChain) -> bool {
 /// Shakes hands with every host of a cluster, as configured, without an application byte.
 pub(super) async fn probe(admin: &Admin, asked: &Asked) -> Answer {
     let Some(name) = asked.query("cluster") else {
-        return text(StatusCode::BAD_REQUEST, "usage: POST /tls/probe?cluster=NAME\n");
+        return text(
+            StatusCode::BAD_REQUEST,
+            "usage: POST /tls/probe?cluster=NAME\n",
+        );
     };
     let shared = &admin.shared;
     let Some(upstream) = shared.store.upstream(&name) else {
@@ -58,11 +72,18 @@ pub(super) async fn probe(admin: &Admin, asked: &Asked) -> Answer {
     };
     let hosts = upstream.hosts();
     let probes = hosts.iter().take(PROBE_LIMIT).map(|host| async {
-        if let Err(error) = connect::connect(shared, &upstream, host, &Wish::default(), None).await {
+        if let Err(error) = connect::connect(shared, &upstream, host, &Wish::default(), None).await
+        {
             tracing::debug!(cluster = name, host = %host.address, ?error, "probe failed");
         }
     });
     futures_util::future::join_all(probes).await;
-    let rows: Vec<_> = shared.telemetry.tls.upstream_rows().into_iter().filter(|row| row.cluster == name).collect();
+    let rows: Vec<_> = shared
+        .telemetry
+        .tls
+        .upstream_rows()
+        .into_iter()
+        .filter(|row| row.cluster == name)
+        .collect();
     answer(&json!({ "upstream": rows }))
 }

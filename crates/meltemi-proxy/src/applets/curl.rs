@@ -22,8 +22,15 @@ const REDIRECT_LIMIT: usize = 50;
 
 /// The options of curl that this applet has; curl's names and meanings.
 #[derive(Debug, Parser)]
-#[command(name = "curl", disable_help_flag = true, about = "Transfers a URL through the proxy, as a call of the application")]
-#[allow(clippy::struct_excessive_bools, reason = "curl's flags are what they are")]
+#[command(
+    name = "curl",
+    disable_help_flag = true,
+    about = "Transfers a URL through the proxy, as a call of the application"
+)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "curl's flags are what they are"
+)]
 pub(super) struct CurlArgs {
     #[arg(required = true)]
     urls: Vec<String>,
@@ -118,7 +125,10 @@ pub(super) async fn curl(args: &CurlArgs) -> u8 {
     let mut status = 0;
     for url in &args.urls {
         let transfer = transfer(args, url);
-        let result = match args.max_time.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) {
+        let result = match args
+            .max_time
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        {
             None => transfer.await,
             Some(limit) => match tokio::time::timeout(limit, transfer).await {
                 Ok(result) => result,
@@ -136,12 +146,20 @@ pub(super) async fn curl(args: &CurlArgs) -> u8 {
 }
 
 async fn transfer(args: &CurlArgs, url: &str) -> Result<(), CurlError> {
-    let mut url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
+    let mut url = if url.contains("://") {
+        url.to_owned()
+    } else {
+        format!("http://{url}")
+    };
     for _ in 0..=REDIRECT_LIMIT {
         let uri: Uri = url.parse().map_err(|_| CurlError::Url(url.clone()))?;
         let response = exchange(args, &uri).await?;
-        let next = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
-        if args.location && response.status().is_redirection()
+        let next = response
+            .headers()
+            .get(header::LOCATION)
+            .and_then(|value| value.to_str().ok());
+        if args.location
+            && response.status().is_redirection()
             && let Some(next) = next
         {
             url = resolve(&uri, next);
@@ -157,28 +175,41 @@ fn resolve(base: &Uri, location: &str) -> String {
     if location.contains("://") {
         return location.to_owned();
     }
-    let (scheme, authority) = (base.scheme_str().unwrap_or("http"), base.authority().map_or("", |a| a.as_str()));
+    let (scheme, authority) = (
+        base.scheme_str().unwrap_or("http"),
+        base.authority().map_or("", |a| a.as_str()),
+    );
     if location.starts_with('/') {
         return format!("{scheme}://{authority}{location}");
     }
-    let folder = base.path().rsplit_once('/').map_or("", |(folder, _)| folder);
+    let folder = base
+        .path()
+        .rsplit_once('/')
+        .map_or("", |(folder, _)| folder);
     format!("{scheme}://{authority}{folder}/{location}")
 }
 
 async fn exchange(args: &CurlArgs, uri: &Uri) -> Result<Response<Incoming>, CurlError> {
     let host = uri.host().ok_or_else(|| CurlError::Url(uri.to_string()))?;
     if uri.scheme_str() != Some("http") {
-        return Err(CurlError::Protocol(uri.scheme_str().unwrap_or_default().to_owned()));
+        return Err(CurlError::Protocol(
+            uri.scheme_str().unwrap_or_default().to_owned(),
+        ));
     }
     let target = format!("{host}:{}", uri.port_u16().unwrap_or(80));
     let tunnel = open_tunnel(args, &target);
-    let tunnel = match args.connect_timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) {
+    let tunnel = match args
+        .connect_timeout
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+    {
         None => tunnel.await?,
-        Some(limit) => {
-            tokio::time::timeout(limit, tunnel).await.map_err(|_| CurlError::Timeout(limit.as_millis()))??
-        }
+        Some(limit) => tokio::time::timeout(limit, tunnel)
+            .await
+            .map_err(|_| CurlError::Timeout(limit.as_millis()))??,
     };
-    let (mut sender, connection) = http1::handshake(TokioIo::new(tunnel)).await.map_err(receive)?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(tunnel))
+        .await
+        .map_err(receive)?;
     tokio::spawn(connection);
     let request = build_request(args, uri)?;
     if args.verbose {
@@ -186,9 +217,16 @@ async fn exchange(args: &CurlArgs, uri: &Uri) -> Result<Response<Incoming>, Curl
     }
     let response = sender.send_request(request).await.map_err(receive)?;
     if args.verbose {
-        complain(&format!("< {:?} {}\n", response.version(), response.status()));
+        complain(&format!(
+            "< {:?} {}\n",
+            response.version(),
+            response.status()
+        ));
         for (name, value) in response.headers() {
-            complain(&format!("< {name}: {}\n", String::from_utf8_lossy(value.as_bytes())));
+            complain(&format!(
+                "< {name}: {}\n",
+                String::from_utf8_lossy(value.as_bytes())
+            ));
         }
         complain("<\n");
     }
@@ -197,14 +235,25 @@ async fn exchange(args: &CurlArgs, uri: &Uri) -> Result<Response<Incoming>, Curl
 
 fn receive(error: hyper::Error) -> CurlError {
     use std::error::Error as _;
-    CurlError::Receive(error.source().map_or_else(|| error.to_string(), ToString::to_string))
+    CurlError::Receive(
+        error
+            .source()
+            .map_or_else(|| error.to_string(), ToString::to_string),
+    )
 }
 
 /// Asks the proxy to carry a connection to `target`.
-async fn open_tunnel(args: &CurlArgs, target: &str) -> Result<TokioIo<hyper::upgrade::Upgraded>, CurlError> {
+async fn open_tunnel(
+    args: &CurlArgs,
+    target: &str,
+) -> Result<TokioIo<hyper::upgrade::Upgraded>, CurlError> {
     let port = args.admin_port;
-    let stream = TcpStream::connect(("127.0.0.1", port)).await.map_err(|error| CurlError::Proxy(port, error))?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(receive)?;
+    let stream = TcpStream::connect(("127.0.0.1", port))
+        .await
+        .map_err(|error| CurlError::Proxy(port, error))?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(receive)?;
     tokio::spawn(connection.with_upgrades());
     let request = Request::builder()
         .method(Method::CONNECT)
@@ -215,7 +264,12 @@ async fn open_tunnel(args: &CurlArgs, target: &str) -> Result<TokioIo<hyper::upg
     let response = sender.send_request(request).await.map_err(receive)?;
     if !response.status().is_success() {
         let status = response.status();
-        let reason = response.into_body().collect().await.map_err(receive)?.to_bytes();
+        let reason = response
+            .into_body()
+            .collect()
+            .await
+            .map_err(receive)?
+            .to_bytes();
         let reason = String::from_utf8_lossy(&reason).trim().to_owned();
         return Err(match status.as_u16() {
             404 => CurlError::Resolve(target.to_owned()),
@@ -223,16 +277,26 @@ async fn open_tunnel(args: &CurlArgs, target: &str) -> Result<TokioIo<hyper::upg
         });
     }
     if args.verbose {
-        let identity = response.headers().get(IDENTITY_HEADER).and_then(|value| value.to_str().ok());
-        complain(&format!("* Connected to {target} through the proxy, as {}\n", identity.unwrap_or("nobody")));
+        let identity = response
+            .headers()
+            .get(IDENTITY_HEADER)
+            .and_then(|value| value.to_str().ok());
+        complain(&format!(
+            "* Connected to {target} through the proxy, as {}\n",
+            identity.unwrap_or("nobody")
+        ));
     }
-    Ok(TokioIo::new(hyper::upgrade::on(response).await.map_err(receive)?))
+    Ok(TokioIo::new(
+        hyper::upgrade::on(response).await.map_err(receive)?,
+    ))
 }
 
 fn build_request(args: &CurlArgs, uri: &Uri) -> Result<Request<Full<Bytes>>, CurlError> {
     let body = args.data.join("&");
     let method = match &args.method {
-        Some(name) => Method::from_bytes(name.as_bytes()).map_err(|_| CurlError::Option(name.clone()))?,
+        Some(name) => {
+            Method::from_bytes(name.as_bytes()).map_err(|_| CurlError::Option(name.clone()))?
+        }
         None if args.head => Method::HEAD,
         None if !args.data.is_empty() => Method::POST,
         None => Method::GET,
@@ -241,17 +305,28 @@ fn build_request(args: &CurlArgs, uri: &Uri) -> Result<Request<Full<Bytes>>, Cur
     let mut request = Request::builder().method(method).uri(path);
     if let Some(headers) = request.headers_mut() {
         let authority = uri.authority().map_or("", |authority| authority.as_str());
-        let value = |text: &str| HeaderValue::from_str(text).map_err(|_| CurlError::Option(text.to_owned()));
+        let value = |text: &str| {
+            HeaderValue::from_str(text).map_err(|_| CurlError::Option(text.to_owned()))
+        };
         headers.insert(header::HOST, value(authority)?);
-        headers.insert(header::USER_AGENT, value(args.user_agent.as_deref().unwrap_or("curl/8 (meltemi)"))?);
+        headers.insert(
+            header::USER_AGENT,
+            value(args.user_agent.as_deref().unwrap_or("curl/8 (meltemi)"))?,
+        );
         headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
         if !args.data.is_empty() {
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+            headers.insert(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/x-www-form-urlencoded"),
+            );
         }
         let mut given = http::HeaderMap::new();
         for line in &args.headers {
-            let (name, text) = line.split_once(':').ok_or_else(|| CurlError::Option(line.clone()))?;
-            let name = HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| CurlError::Option(line.clone()))?;
+            let (name, text) = line
+                .split_once(':')
+                .ok_or_else(|| CurlError::Option(line.clone()))?;
+            let name = HeaderName::from_bytes(name.trim().as_bytes())
+                .map_err(|_| CurlError::Option(line.clone()))?;
             headers.remove(&name);
             given.append(name, value(text.trim())?);
         }
@@ -259,7 +334,9 @@ fn build_request(args: &CurlArgs, uri: &Uri) -> Result<Request<Full<Bytes>>, Cur
         given.retain_values();
         headers.extend(given);
     }
-    request.body(Full::new(Bytes::from(body))).map_err(|error| CurlError::Option(error.to_string()))
+    request
+        .body(Full::new(Bytes::from(body)))
+        .map_err(|error| CurlError::Option(error.to_string()))
 }
 
 trait RetainValues {
@@ -268,8 +345,11 @@ trait RetainValues {
 
 impl RetainValues for http::HeaderMap {
     fn retain_values(&mut self) {
-        let empty: Vec<HeaderName> =
-            self.iter().filter(|(_, value)| value.is_empty()).map(|(name, _)| name.clone()).collect();
+        let empty: Vec<HeaderName> = self
+            .iter()
+            .filter(|(_, value)| value.is_empty())
+            .map(|(name, _)| name.clone())
+            .collect();
         for name in empty {
             self.remove(name);
         }
@@ -277,9 +357,16 @@ impl RetainValues for http::HeaderMap {
 }
 
 fn narrate_request(request: &Request<Full<Bytes>>) {
-    complain(&format!("> {} {} HTTP/1.1\n", request.method(), request.uri()));
+    complain(&format!(
+        "> {} {} HTTP/1.1\n",
+        request.method(),
+        request.uri()
+    ));
     for (name, value) in request.headers() {
-        complain(&format!("> {name}: {}\n", String::from_utf8_lossy(value.as_bytes())));
+        complain(&format!(
+            "> {name}: {}\n",
+            String::from_utf8_lossy(value.as_bytes())
+        ));
     }
     complain(">\n");
 }
@@ -312,10 +399,18 @@ async fn print(args: &CurlArgs, response: Response<Incoming>) -> Result<(), Curl
         std::io::stdout().write_all(text.as_bytes())?;
     }
     std::io::stdout().flush()?;
-    if failed { Err(CurlError::Status(head.status.as_u16())) } else { Ok(()) }
+    if failed {
+        Err(CurlError::Status(head.status.as_u16()))
+    } else {
+        Ok(())
+    }
 }
 
-async fn write_body(mut body: Incoming, sink: &mut dyn std::io::Write, wanted: bool) -> Result<usize, CurlError> {
+async fn write_body(
+    mut body: Incoming,
+    sink: &mut dyn std::io::Write,
+    wanted: bool,
+) -> Result<usize, CurlError> {
     let mut size = 0;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(receive)?;
@@ -360,23 +455,41 @@ mod tests {
 
     #[test]
     fn reads_the_lines_of_guides() {
-        let parsed = args(&["-sS", "-o", "/dev/null", "-w", "%{http_code}\\n", "http://reviews:9080/reviews/0"]);
+        let parsed = args(&[
+            "-sS",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}\\n",
+            "http://reviews:9080/reviews/0",
+        ]);
         assert!(parsed.silent && parsed.show_error);
         assert_eq!(parsed.write_out.as_deref(), Some("%{http_code}\\n"));
         assert_eq!(args(&["-XDELETE", "-m5", "a"]).max_time, Some(5.0));
-        assert_eq!(args(&["-H", "end-user: jason", "-H", "a: b", "x"]).headers.len(), 2);
+        assert_eq!(
+            args(&["-H", "end-user: jason", "-H", "a: b", "x"])
+                .headers
+                .len(),
+            2
+        );
     }
 
     #[test]
     fn builds_requests_as_curl_does() {
         let uri: Uri = "http://reviews:9080/a?b=c".parse().unwrap();
         let get = build_request(&args(&["x", "-H", "Host: other", "-H", "Accept:"]), &uri).unwrap();
-        assert_eq!((get.method(), get.uri().to_string()), (&Method::GET, "/a?b=c".to_owned()));
+        assert_eq!(
+            (get.method(), get.uri().to_string()),
+            (&Method::GET, "/a?b=c".to_owned())
+        );
         assert_eq!(get.headers()[header::HOST], "other");
         assert!(!get.headers().contains_key(header::ACCEPT));
         let post = build_request(&args(&["x", "-d", "a=1", "-d", "b=2"]), &uri).unwrap();
         assert_eq!(post.method(), Method::POST);
-        assert_eq!(build_request(&args(&["x", "-I"]), &uri).unwrap().method(), Method::HEAD);
+        assert_eq!(
+            build_request(&args(&["x", "-I"]), &uri).unwrap().method(),
+            Method::HEAD
+        );
     }
 
     #[test]

@@ -14,10 +14,16 @@ use tokio::time::Instant;
 
 /// Asks a port of this pod's loopback.
 async fn ask(method: Method, port: u16, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
-    let stream = TcpStream::connect(("127.0.0.1", port)).await.with_context(|| format!("connecting to 127.0.0.1:{port}"))?;
+    let stream = TcpStream::connect(("127.0.0.1", port))
+        .await
+        .with_context(|| format!("connecting to 127.0.0.1:{port}"))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
-    let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+    let path = if path.starts_with('/') {
+        path.to_owned()
+    } else {
+        format!("/{path}")
+    };
     let request = Request::builder()
         .method(method)
         .uri(path)
@@ -28,6 +34,16 @@ async fn ask(method: Method, port: u16, path: &str) -> anyhow::Result<(StatusCod
     Ok((status, response.into_body().collect().await?.to_bytes()))
 }
 
+/// Asks the admin interface of this pod's proxy.
+pub(crate) async fn ask_admin(method: &str, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
+    ask(
+        Method::from_bytes(method.as_bytes())?,
+        meltemi_core::names::port::ADMIN,
+        path,
+    )
+    .await
+}
+
 /// Prints the answer of the admin interface.
 pub(super) async fn request(method: &str, path: &str, port: u16) -> anyhow::Result<()> {
     let method = Method::from_bytes(method.to_ascii_uppercase().as_bytes())?;
@@ -35,7 +51,10 @@ pub(super) async fn request(method: &str, path: &str, port: u16) -> anyhow::Resu
     let mut out = std::io::stdout().lock();
     out.write_all(&body)?;
     out.flush()?;
-    anyhow::ensure!(status.is_success(), "received unsuccessful status code: {status}");
+    anyhow::ensure!(
+        status.is_success(),
+        "received unsuccessful status code: {status}"
+    );
     Ok(())
 }
 
@@ -46,7 +65,9 @@ pub(super) async fn wait(port: u16, limit: Duration, period: Duration) -> anyhow
     while started.elapsed() < limit {
         match ask(Method::GET, port, "/healthz/ready").await {
             Ok((StatusCode::OK, _)) => return Ok(()),
-            Ok((status, body)) => last = format!("{status}: {}", String::from_utf8_lossy(&body).trim()),
+            Ok((status, body)) => {
+                last = format!("{status}: {}", String::from_utf8_lossy(&body).trim())
+            }
             Err(error) => last = format!("{error:#}"),
         }
         tokio::time::sleep(period).await;

@@ -1,20 +1,25 @@
 //! The xDS node: who this proxy is, in the metadata keys that istiod and Kiali read.
 
+use meltemi_core::names::label;
 use meltemi_proto::envoy::config::core::v3::{Node, node::UserAgentVersionType};
 use meltemi_proto::google::protobuf::{Struct, Value, value::Kind};
-use meltemi_core::names::label;
 
 use super::Bootstrap;
 
 /// Builds the node of the xDS stream. `node.metadata` uses Istio's keys (Istio `NodeMetadata`).
 pub(crate) fn node(bootstrap: &Bootstrap) -> Node {
-    let app = bootstrap.labels.get(label::APP).map_or(bootstrap.workload_name.as_str(), String::as_str);
+    let app = bootstrap
+        .labels
+        .get(label::APP)
+        .map_or(bootstrap.workload_name.as_str(), String::as_str);
     Node {
         id: bootstrap.node_id(),
         cluster: format!("{app}.{}", bootstrap.namespace),
         metadata: Some(metadata(bootstrap)),
         user_agent_name: "meltemi".to_owned(),
-        user_agent_version_type: Some(UserAgentVersionType::UserAgentVersion(meltemi_process::VERSION.to_owned())),
+        user_agent_version_type: Some(UserAgentVersionType::UserAgentVersion(
+            meltemi_process::VERSION.to_owned(),
+        )),
         ..Node::default()
     }
 }
@@ -40,7 +45,9 @@ fn metadata(bootstrap: &Bootstrap) -> Struct {
     if !bootstrap.metadata.contains_key("INTERCEPTION_MODE") {
         put("INTERCEPTION_MODE", text("REDIRECT"));
     }
-    Struct { fields: fields.into_iter().collect() }
+    Struct {
+        fields: fields.into_iter().collect(),
+    }
 }
 
 /// What peers are told of this workload: Istio's peer metadata (`x-envoy-peer-metadata`).
@@ -53,8 +60,13 @@ pub(crate) fn peer_metadata(bootstrap: &Bootstrap) -> Struct {
         label::K8S_APP_NAME,
         label::K8S_APP_VERSION,
     ];
-    let labels = bootstrap.labels.iter().filter(|(name, _)| kept.contains(&name.as_str()));
-    let labels = labels.map(|(name, value)| (name.clone(), value.clone())).collect();
+    let labels = bootstrap
+        .labels
+        .iter()
+        .filter(|(name, _)| kept.contains(&name.as_str()));
+    let labels = labels
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
     let fields = [
         ("NAME", text(&bootstrap.pod_name)),
         ("NAMESPACE", text(&bootstrap.namespace)),
@@ -63,16 +75,28 @@ pub(crate) fn peer_metadata(bootstrap: &Bootstrap) -> Struct {
         ("CLUSTER_ID", text(&bootstrap.cluster_id)),
         ("LABELS", map(&labels)),
     ];
-    Struct { fields: fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect() }
+    Struct {
+        fields: fields
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect(),
+    }
 }
 
 fn text(value: &str) -> Value {
-    Value { kind: Some(Kind::StringValue(value.to_owned())) }
+    Value {
+        kind: Some(Kind::StringValue(value.to_owned())),
+    }
 }
 
 fn map(values: &std::collections::BTreeMap<String, String>) -> Value {
-    let fields = values.iter().map(|(name, value)| (name.clone(), text(value))).collect();
-    Value { kind: Some(Kind::StructValue(Struct { fields })) }
+    let fields = values
+        .iter()
+        .map(|(name, value)| (name.clone(), text(value)))
+        .collect();
+    Value {
+        kind: Some(Kind::StructValue(Struct { fields })),
+    }
 }
 
 #[cfg(test)]
@@ -83,11 +107,22 @@ mod tests {
     #[test]
     fn has_istios_keys() {
         let mut vars = POD.to_vec();
-        vars.extend([("ISTIO_META_WORKLOAD_NAME", "reviews-v1"), ("ISTIO_META_POD_PORTS", "[]")]);
+        vars.extend([
+            ("ISTIO_META_WORKLOAD_NAME", "reviews-v1"),
+            ("ISTIO_META_POD_PORTS", "[]"),
+        ]);
         let node = node(&from(&vars).unwrap());
         assert_eq!(node.cluster, "reviews-v1.default");
         let fields = node.metadata.unwrap().fields;
-        for key in ["NAME", "NAMESPACE", "SERVICE_ACCOUNT", "WORKLOAD_NAME", "CLUSTER_ID", "LABELS", "POD_PORTS"] {
+        for key in [
+            "NAME",
+            "NAMESPACE",
+            "SERVICE_ACCOUNT",
+            "WORKLOAD_NAME",
+            "CLUSTER_ID",
+            "LABELS",
+            "POD_PORTS",
+        ] {
             assert!(fields.contains_key(key), "{key}");
         }
         assert_eq!(fields["NAME"], text("reviews-v1-abc"));

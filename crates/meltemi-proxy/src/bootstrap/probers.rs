@@ -15,9 +15,20 @@ pub(crate) struct Probe {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ProbeKind {
-    Http { port: u16, path: String, host: Option<String>, https: bool, headers: Vec<(String, String)> },
-    Tcp { port: u16 },
-    Grpc { port: u16, service: String },
+    Http {
+        port: u16,
+        path: String,
+        host: Option<String>,
+        https: bool,
+        headers: Vec<(String, String)>,
+    },
+    Tcp {
+        port: u16,
+    },
+    Grpc {
+        port: u16,
+        service: String,
+    },
 }
 
 /// Parses the map from URL path (`/app-health/<container>/readyz`) to probe.
@@ -25,7 +36,9 @@ pub(super) fn parse(json: &str) -> anyhow::Result<BTreeMap<String, Probe>> {
     let raw: BTreeMap<String, RawProbe> = serde_json::from_str(json)?;
     raw.into_iter()
         .map(|(path, probe)| {
-            let probe = probe.compile().ok_or_else(|| anyhow::anyhow!("{path}: neither httpGet, tcpSocket nor grpc with a numeric port"))?;
+            let probe = probe.compile().ok_or_else(|| {
+                anyhow::anyhow!("{path}: neither httpGet, tcpSocket nor grpc with a numeric port")
+            })?;
             Ok((path, probe))
         })
         .collect()
@@ -75,19 +88,42 @@ struct RawGrpc {
 impl RawProbe {
     fn compile(self) -> Option<Probe> {
         // Kubernetes: timeoutSeconds defaults to 1.
-        let timeout = Duration::from_secs(self.timeout_seconds.filter(|seconds| *seconds > 0).unwrap_or(1));
+        let timeout = Duration::from_secs(
+            self.timeout_seconds
+                .filter(|seconds| *seconds > 0)
+                .unwrap_or(1),
+        );
         let kind = match self {
-            Self { http_get: Some(http), .. } => ProbeKind::Http {
+            Self {
+                http_get: Some(http),
+                ..
+            } => ProbeKind::Http {
                 port: number(&http.port)?,
-                path: if http.path.starts_with('/') { http.path } else { format!("/{}", http.path) },
+                path: if http.path.starts_with('/') {
+                    http.path
+                } else {
+                    format!("/{}", http.path)
+                },
                 host: Some(http.host).filter(|host| !host.is_empty()),
                 https: http.scheme.eq_ignore_ascii_case("https"),
-                headers: http.http_headers.into_iter().map(|h| (h.name, h.value)).collect(),
+                headers: http
+                    .http_headers
+                    .into_iter()
+                    .map(|h| (h.name, h.value))
+                    .collect(),
             },
-            Self { tcp_socket: Some(tcp), .. } => ProbeKind::Tcp { port: number(&tcp.port)? },
-            Self { grpc: Some(grpc), .. } => {
-                ProbeKind::Grpc { port: number(&grpc.port)?, service: grpc.service.unwrap_or_default() }
-            }
+            Self {
+                tcp_socket: Some(tcp),
+                ..
+            } => ProbeKind::Tcp {
+                port: number(&tcp.port)?,
+            },
+            Self {
+                grpc: Some(grpc), ..
+            } => ProbeKind::Grpc {
+                port: number(&grpc.port)?,
+                service: grpc.service.unwrap_or_default(),
+            },
             _ => return None,
         };
         Some(Probe { kind, timeout })
@@ -115,11 +151,20 @@ mod tests {
                 "/app-health/a/startupz":{"grpc":{"port":9090,"service":null}}}"#,
         )
         .unwrap();
-        assert_eq!(probes["/app-health/a/readyz"].timeout, Duration::from_secs(3));
-        assert_eq!(probes["/app-health/a/livez"].kind, ProbeKind::Tcp { port: 9080 });
+        assert_eq!(
+            probes["/app-health/a/readyz"].timeout,
+            Duration::from_secs(3)
+        );
+        assert_eq!(
+            probes["/app-health/a/livez"].kind,
+            ProbeKind::Tcp { port: 9080 }
+        );
         assert_eq!(
             probes["/app-health/a/startupz"].kind,
-            ProbeKind::Grpc { port: 9090, service: String::new() }
+            ProbeKind::Grpc {
+                port: 9090,
+                service: String::new()
+            }
         );
     }
 

@@ -30,9 +30,13 @@ pub struct ProxyConfig {
 
 impl ProxyConfig {
     pub(crate) fn parse(json: &str) -> anyhow::Result<Self> {
-        let config: Self = serde_json::from_str(json).context("environment variable PROXY_CONFIG")?;
+        let config: Self =
+            serde_json::from_str(json).context("environment variable PROXY_CONFIG")?;
         for (name, value) in [
-            ("terminationDrainDuration", &config.termination_drain_duration),
+            (
+                "terminationDrainDuration",
+                &config.termination_drain_duration,
+            ),
             ("drainDuration", &config.drain_duration),
         ] {
             if let Some(value) = value {
@@ -41,19 +45,28 @@ impl ProxyConfig {
         }
         if !config.unknown.is_empty() {
             let fields: Vec<&str> = config.unknown.keys().map(String::as_str).collect();
-            tracing::warn!(fields = fields.join(","), "PROXY_CONFIG has fields that this proxy does not act on");
+            tracing::warn!(
+                fields = fields.join(","),
+                "PROXY_CONFIG has fields that this proxy does not act on"
+            );
         }
         Ok(config)
     }
 
     pub(crate) fn discovery_address(&self) -> String {
-        let address = self.discovery_address.as_deref().filter(|address| !address.is_empty());
+        let address = self
+            .discovery_address
+            .as_deref()
+            .filter(|address| !address.is_empty());
         address.unwrap_or(DEFAULT_DISCOVERY_ADDRESS).to_owned()
     }
 
     /// How long the process serves on after SIGTERM; 5 s unless set.
     pub fn termination_drain(&self) -> Duration {
-        duration_or(self.termination_drain_duration.as_deref(), Duration::from_secs(5))
+        duration_or(
+            self.termination_drain_duration.as_deref(),
+            Duration::from_secs(5),
+        )
     }
 
     /// How long connections of a replaced filter chain live on; 45 s unless set.
@@ -71,7 +84,8 @@ impl ProxyConfig {
 }
 
 fn duration_or(text: Option<&str>, default: Duration) -> Duration {
-    text.and_then(|text| parse_duration(text).ok()).unwrap_or(default)
+    text.and_then(|text| parse_duration(text).ok())
+        .unwrap_or(default)
 }
 
 /// Parses Go's duration text (`1h30m`, `20s`, `500ms`) and the protobuf JSON form (`5s`).
@@ -81,9 +95,13 @@ pub(super) fn parse_duration(text: &str) -> anyhow::Result<Duration> {
     let mut total = Duration::ZERO;
     anyhow::ensure!(!text.is_empty(), malformed());
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').with_context(malformed)?;
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .with_context(malformed)?;
         let (number, tail) = rest.split_at(digits);
-        let unit_end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+        let unit_end = tail
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(unit_end);
         let seconds = match unit {
             "h" => 3600.0,
@@ -94,7 +112,9 @@ pub(super) fn parse_duration(text: &str) -> anyhow::Result<Duration> {
             _ => anyhow::bail!(malformed()),
         };
         let number: f64 = number.parse().ok().with_context(malformed)?;
-        total += Duration::try_from_secs_f64(number * seconds).ok().with_context(malformed)?;
+        total += Duration::try_from_secs_f64(number * seconds)
+            .ok()
+            .with_context(malformed)?;
         rest = tail;
     }
     Ok(total)
@@ -116,7 +136,11 @@ mod tests {
             ("s", None),
             ("5d", None),
         ] {
-            assert_eq!(parse_duration(text).ok().map(|d| d.as_millis()), expected, "{text}");
+            assert_eq!(
+                parse_duration(text).ok().map(|d| d.as_millis()),
+                expected,
+                "{text}"
+            );
         }
     }
 
@@ -124,6 +148,9 @@ mod tests {
     fn unknown_fields_do_not_stop_the_proxy_but_bad_values_do() {
         assert!(ProxyConfig::parse(r#"{"tracing":{"zipkin":{}}}"#).is_ok());
         assert!(ProxyConfig::parse(r#"{"terminationDrainDuration":"later"}"#).is_err());
-        assert_eq!(ProxyConfig::parse("{}").unwrap().termination_drain(), Duration::from_secs(5));
+        assert_eq!(
+            ProxyConfig::parse("{}").unwrap().termination_drain(),
+            Duration::from_secs(5)
+        );
     }
 }

@@ -53,16 +53,22 @@ impl Authority {
         let mut client = IstioCertificateServiceClient::new(channel);
         let mut request = Request::new(IstioCertificateRequest {
             csr: key.csr_pem(&self.identity)?,
-            validity_duration: self.ttl.map_or(0, |ttl| i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX)),
+            validity_duration: self
+                .ttl
+                .map_or(0, |ttl| i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX)),
             ..IstioCertificateRequest::default()
         });
         control_channel::authorise(&self.endpoint, request.metadata_mut()).await?;
         if let Ok(cluster) = self.cluster_id.parse() {
             request.metadata_mut().insert("clusterid", cluster);
         }
-        let answer = client.create_certificate(request).await.map_err(|status| AuthorityError::Refused(Box::new(status)))?;
+        let answer = client
+            .create_certificate(request)
+            .await
+            .map_err(|status| AuthorityError::Refused(Box::new(status)))?;
         let chain = answer.into_inner().cert_chain;
-        let certificate = WorkloadCertificate::accept(&key, &chain, &self.identity, SystemTime::now())?;
+        let certificate =
+            WorkloadCertificate::accept(&key, &chain, &self.identity, SystemTime::now())?;
         Ok((certificate, key))
     }
 }

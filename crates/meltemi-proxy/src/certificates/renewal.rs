@@ -28,8 +28,15 @@ pub(crate) async fn keep_fresh(
                 retry = RETRY_MIN;
                 let received_at = SystemTime::now();
                 let not_after = certificate.validity().not_after;
-                let due = renew_at(received_at, not_after, rand::rng().random_range(-0.01..=0.01));
-                let wait = due.duration_since(received_at).unwrap_or_default().max(RETRY_MIN);
+                let due = renew_at(
+                    received_at,
+                    not_after,
+                    rand::rng().random_range(-0.01..=0.01),
+                );
+                let wait = due
+                    .duration_since(received_at)
+                    .unwrap_or_default()
+                    .max(RETRY_MIN);
                 tracing::info!(
                     identity = %certificate.identity(),
                     serial = certificate.serial(),
@@ -42,7 +49,11 @@ pub(crate) async fn keep_fresh(
             Err(error) => {
                 let wait = retry.mul_f64(rand::rng().random_range(0.5..1.0));
                 let cause = anyhow::Error::new(error);
-                tracing::warn!(error = format!("{cause:#}"), retry_in_ms = wait.as_millis(), "no certificate");
+                tracing::warn!(
+                    error = format!("{cause:#}"),
+                    retry_in_ms = wait.as_millis(),
+                    "no certificate"
+                );
                 tokio::time::sleep(wait).await;
                 retry = (retry * 2).min(RETRY_MAX);
             }

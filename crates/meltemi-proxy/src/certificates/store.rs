@@ -24,7 +24,11 @@ pub(crate) struct CredentialStore {
 
 impl CredentialStore {
     pub(crate) fn new() -> Self {
-        Self { current: ArcSwapOption::empty(), changed: watch::Sender::new(0), generations: AtomicU64::new(0) }
+        Self {
+            current: ArcSwapOption::empty(),
+            changed: watch::Sender::new(0),
+            generations: AtomicU64::new(0),
+        }
     }
 
     pub(crate) fn get(&self) -> Option<Arc<Credentials>> {
@@ -33,7 +37,11 @@ impl CredentialStore {
 
     pub(crate) fn replace(&self, certificate: WorkloadCertificate, bundle: Arc<TrustBundle>) {
         let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
-        self.current.store(Some(Arc::new(Credentials { certificate, bundle, generation })));
+        self.current.store(Some(Arc::new(Credentials {
+            certificate,
+            bundle,
+            generation,
+        })));
         self.changed.send_replace(generation);
     }
 

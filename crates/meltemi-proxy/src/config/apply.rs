@@ -7,7 +7,9 @@ use std::sync::Arc;
 use meltemi_proto::type_url;
 use meltemi_proxy_core::compile;
 use meltemi_proxy_core::listener_table::ListenerTable;
-use meltemi_proxy_core::runtime::{Cluster, ClusterLoadAssignment, Discovery, Listener, RouteConfiguration};
+use meltemi_proxy_core::runtime::{
+    Cluster, ClusterLoadAssignment, Discovery, Listener, RouteConfiguration,
+};
 use meltemi_xds::Resource;
 
 use super::dump::{Retained, Retention};
@@ -23,10 +25,10 @@ pub(crate) struct Rejection {
 
 /// A compiled resource.
 enum Compiled {
-    Listener(Listener),
-    RouteConfiguration(RouteConfiguration),
-    Cluster(Cluster),
-    ClusterLoadAssignment(ClusterLoadAssignment),
+    Listener(Arc<Listener>),
+    RouteConfiguration(Arc<RouteConfiguration>),
+    Cluster(Arc<Cluster>),
+    ClusterLoadAssignment(Arc<ClusterLoadAssignment>),
 }
 
 /// Compiles a resource; the error is what the NACK says after the resource's name.
@@ -35,17 +37,29 @@ fn compile(type_url: &str, body: &[u8]) -> Result<Compiled, String> {
         M::decode(body).map_err(|error| format!("body: {error}"))
     }
     let reason = |errors: compile::CompileErrors| {
-        let problems: Vec<String> = errors.problems.iter().map(|p| format!("{}: {}", p.field, p.reason)).collect();
+        let problems: Vec<String> = errors
+            .problems
+            .iter()
+            .map(|p| format!("{}: {}", p.field, p.reason))
+            .collect();
         problems.join("; ")
     };
     match type_url {
-        type_url::LISTENER => compile::listener(decode(body)?).map(Compiled::Listener).map_err(reason),
-        type_url::ROUTE => compile::route_configuration(decode(body)?).map(Compiled::RouteConfiguration).map_err(reason),
-        type_url::CLUSTER => compile::cluster(decode(body)?).map(Compiled::Cluster).map_err(reason),
-        type_url::ENDPOINT => {
-            compile::cluster_load_assignment(decode(body)?).map(Compiled::ClusterLoadAssignment).map_err(reason)
-        }
-        other => Err(format!("type_url: {other} is not a type this proxy asked for")),
+        type_url::LISTENER => compile::listener(decode(body)?)
+            .map(|compiled| Compiled::Listener(Arc::new(compiled)))
+            .map_err(reason),
+        type_url::ROUTE => compile::route_configuration(decode(body)?)
+            .map(|compiled| Compiled::RouteConfiguration(Arc::new(compiled)))
+            .map_err(reason),
+        type_url::CLUSTER => compile::cluster(decode(body)?)
+            .map(|compiled| Compiled::Cluster(Arc::new(compiled)))
+            .map_err(reason),
+        type_url::ENDPOINT => compile::cluster_load_assignment(decode(body)?)
+            .map(|compiled| Compiled::ClusterLoadAssignment(Arc::new(compiled)))
+            .map_err(reason),
+        other => Err(format!(
+            "type_url: {other} is not a type this proxy asked for"
+        )),
     }
 }
 
@@ -86,7 +100,12 @@ impl Configurator {
     }
 
     /// Applies one update of one type. What is rejected keeps its last good version.
-    pub(crate) fn apply(&mut self, type_url: &str, added: &[Resource], removed: &[String]) -> Vec<Rejection> {
+    pub(crate) fn apply(
+        &mut self,
+        type_url: &str,
+        added: &[Resource],
+        removed: &[String],
+    ) -> Vec<Rejection> {
         let mut rejections = Vec::new();
         for resource in added {
             match compile(type_url, &resource.body.value) {
@@ -96,8 +115,12 @@ impl Configurator {
                 }
                 Err(reason) => {
                     tracing::warn!(name = resource.name, reason, "rejected a resource");
-                    self.retention.reject(type_url, &resource.name, &resource.version, &reason);
-                    rejections.push(Rejection { name: resource.name.clone(), reason });
+                    self.retention
+                        .reject(type_url, &resource.name, &resource.version, &reason);
+                    rejections.push(Rejection {
+                        name: resource.name.clone(),
+                        reason,
+                    });
                 }
             }
         }
@@ -115,30 +138,33 @@ impl Configurator {
     fn accept(&mut self, compiled: Compiled) {
         match compiled {
             Compiled::Listener(listener) => {
-                self.warming.insert(listener.name.clone(), Arc::new(listener));
+                self.warming.insert(listener.name.clone(), listener);
             }
             Compiled::RouteConfiguration(routes) => {
                 self.absent_routes.remove(&*routes.name);
-                self.routes.insert(routes.name.clone(), Arc::new(routes));
+                self.routes.insert(routes.name.clone(), routes);
             }
             Compiled::Cluster(cluster) => {
-                let cluster = Arc::new(cluster);
                 let previous = self.upstreams.get(&cluster.name);
                 let upstream = Upstream::new(cluster.clone(), previous.map(|previous| &**previous));
-                if let Some(assignment) = cluster.eds_name().and_then(|name| self.assignments.get(name)) {
+                if let Some(assignment) = cluster
+                    .eds_name()
+                    .and_then(|name| self.assignments.get(name))
+                {
                     upstream.set_endpoints(assignment.clone());
                 }
-                self.upstreams.insert(cluster.name.clone(), Arc::new(upstream));
+                self.upstreams
+                    .insert(cluster.name.clone(), Arc::new(upstream));
             }
             Compiled::ClusterLoadAssignment(assignment) => {
-                let assignment = Arc::new(assignment);
                 for upstream in self.upstreams.values() {
                     if upstream.config.eds_name() == Some(&assignment.cluster_name) {
                         upstream.set_endpoints(assignment.clone());
                     }
                 }
                 self.absent_endpoints.remove(&*assignment.cluster_name);
-                self.assignments.insert(assignment.cluster_name.clone(), assignment);
+                self.assignments
+                    .insert(assignment.cluster_name.clone(), assignment);
             }
         }
     }
@@ -172,8 +198,12 @@ impl Configurator {
             type_url::ROUTE => store.routes.store(Arc::new(self.routes.clone())),
             _ => {}
         }
-        let warm: Vec<Arc<str>> =
-            self.warming.values().filter(|listener| self.is_warm(listener)).map(|l| l.name.clone()).collect();
+        let warm: Vec<Arc<str>> = self
+            .warming
+            .values()
+            .filter(|listener| self.is_warm(listener))
+            .map(|l| l.name.clone())
+            .collect();
         let changed = !warm.is_empty() || type_url == type_url::LISTENER;
         for name in warm {
             if let Some(listener) = self.warming.remove(&name) {
@@ -183,23 +213,45 @@ impl Configurator {
         if changed {
             store.set_listeners(ListenerTable::new(self.listeners.values().cloned()));
         }
-        self.seen.extend([type_url::CLUSTER, type_url::LISTENER, type_url::ROUTE, type_url::ENDPOINT].iter().filter(|known| **known == type_url));
+        self.seen.extend(
+            [
+                type_url::CLUSTER,
+                type_url::LISTENER,
+                type_url::ROUTE,
+                type_url::ENDPOINT,
+            ]
+            .iter()
+            .filter(|known| **known == type_url),
+        );
         store.notify();
     }
 
     fn is_warm(&self, listener: &Listener) -> bool {
-        listener.route_names().all(|name| self.routes.contains_key(name) || self.absent_routes.contains(&**name))
+        listener
+            .route_names()
+            .all(|name| self.routes.contains_key(name) || self.absent_routes.contains(&**name))
     }
 
     /// The endpoints to ask for by name.
     pub(crate) fn wanted_endpoints(&self) -> BTreeSet<String> {
-        self.upstreams.values().filter_map(|upstream| upstream.config.eds_name()).map(ToString::to_string).collect()
+        self.upstreams
+            .values()
+            .filter_map(|upstream| upstream.config.eds_name())
+            .map(ToString::to_string)
+            .collect()
     }
 
     /// The routes to ask for by name.
     pub(crate) fn wanted_routes(&self) -> BTreeSet<String> {
         let listeners = self.listeners.values().chain(self.warming.values());
-        listeners.flat_map(|listener| listener.route_names().map(ToString::to_string).collect::<Vec<_>>()).collect()
+        listeners
+            .flat_map(|listener| {
+                listener
+                    .route_names()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+            })
+            .collect()
     }
 
     /// Whether traffic can be served as configured: clusters and listeners came, and everything they name.
@@ -207,11 +259,15 @@ impl Configurator {
         self.seen.contains(type_url::CLUSTER)
             && self.seen.contains(type_url::LISTENER)
             && self.warming.is_empty()
-            && self.upstreams.values().all(|upstream| match &upstream.config.discovery {
-                Discovery::Eds { service_name } => {
-                    self.assignments.contains_key(service_name) || self.absent_endpoints.contains(&**service_name)
-                }
-                _ => true,
-            })
+            && self
+                .upstreams
+                .values()
+                .all(|upstream| match &upstream.config.discovery {
+                    Discovery::Eds { service_name } => {
+                        self.assignments.contains_key(service_name)
+                            || self.absent_endpoints.contains(&**service_name)
+                    }
+                    _ => true,
+                })
     }
 }

@@ -55,8 +55,17 @@ impl Retention {
     }
 
     pub(super) fn reject(&self, type_url: &str, name: &str, version: &str, reason: &str) {
-        let rejected = Rejected { version: version.to_owned(), reason: reason.to_owned(), at: SystemTime::now() };
-        self.0.lock().entry(type_url.to_owned()).or_default().rejected.insert(name.to_owned(), rejected);
+        let rejected = Rejected {
+            version: version.to_owned(),
+            reason: reason.to_owned(),
+            at: SystemTime::now(),
+        };
+        self.0
+            .lock()
+            .entry(type_url.to_owned())
+            .or_default()
+            .rejected
+            .insert(name.to_owned(), rejected);
     }
 
     pub(super) fn remove(&self, type_url: &str, name: &str) {

@@ -3,7 +3,9 @@
 use http::Response;
 use hyper::body::Incoming;
 use meltemi_proxy_core::error::ResetReason;
-use meltemi_proxy_core::runtime::{AlpnProtocol, ForwardAction, UpstreamHttpVersion, WeightedCluster};
+use meltemi_proxy_core::runtime::{
+    AlpnProtocol, ForwardAction, UpstreamHttpVersion, WeightedCluster,
+};
 
 use super::exchange::Exchange;
 use super::forward::Matched;
@@ -23,7 +25,12 @@ pub(crate) struct AttemptError {
 
 impl From<ConnectError> for AttemptError {
     fn from(error: ConnectError) -> Self {
-        Self { reason: error.reason, failure: error.failure, request_started: false, stale: false }
+        Self {
+            reason: error.reason,
+            failure: error.failure,
+            request_started: false,
+            stale: false,
+        }
     }
 }
 
@@ -47,7 +54,8 @@ pub(crate) async fn send(
     let protocol = protocol(exchange, target.upstream);
     let wish = wish(exchange, target.upstream, protocol);
     let worker = &exchange.connection.worker;
-    let mut lease = connect::lease(worker, target.upstream, target.host, protocol, &wish, fresh).await?;
+    let mut lease =
+        connect::lease(worker, target.upstream, target.host, protocol, &wish, fresh).await?;
     let request = request::build(exchange, target, protocol, body.body());
     let is_idempotent = exchange.head.method.is_idempotent();
     match lease.send(request).await {
@@ -57,30 +65,40 @@ pub(crate) async fn send(
 }
 
 /// The protocol of the upstream connection (Envoy `HttpProtocolOptions`).
-fn protocol(exchange: &Exchange, upstream: &Upstream) -> PoolProtocol {
+pub(crate) fn protocol(exchange: &Exchange, upstream: &Upstream) -> PoolProtocol {
     if exchange.head.upgrade.is_some() {
         return PoolProtocol::Http11;
     }
     match upstream.config.http.version {
         UpstreamHttpVersion::Http2 => PoolProtocol::Http2,
-        UpstreamHttpVersion::Downstream if exchange.head.version == http::Version::HTTP_2 => PoolProtocol::Http2,
-        UpstreamHttpVersion::Http1 | UpstreamHttpVersion::Downstream | UpstreamHttpVersion::Alpn => PoolProtocol::Http11,
+        UpstreamHttpVersion::Downstream if exchange.head.version == http::Version::HTTP_2 => {
+            PoolProtocol::Http2
+        }
+        UpstreamHttpVersion::Http1
+        | UpstreamHttpVersion::Downstream
+        | UpstreamHttpVersion::Alpn => PoolProtocol::Http11,
     }
 }
 
-fn wish(exchange: &Exchange, upstream: &Upstream, protocol: PoolProtocol) -> Wish {
+pub(crate) fn wish(exchange: &Exchange, upstream: &Upstream, protocol: PoolProtocol) -> Wish {
     let alpn = match (&exchange.connection.plan.alpn, protocol) {
         // Only one protocol is offered, so that the answer is known before the connection is made.
         (None, _) if upstream.config.http.version == UpstreamHttpVersion::Alpn => {
             Alpn::These([std::sync::Arc::from("http/1.1")].into())
         }
         (None, _) => Alpn::OfTheCluster,
-        (Some(overrides), PoolProtocol::Http11) => Alpn::Overridden(overrides.clone(), AlpnProtocol::Http11),
-        (Some(overrides), PoolProtocol::Http2) => Alpn::Overridden(overrides.clone(), AlpnProtocol::Http2),
+        (Some(overrides), PoolProtocol::Http11) => {
+            Alpn::Overridden(overrides.clone(), AlpnProtocol::Http11)
+        }
+        (Some(overrides), PoolProtocol::Http2) => {
+            Alpn::Overridden(overrides.clone(), AlpnProtocol::Http2)
+        }
     };
-    let server_name = upstream.config.http.auto_sni.then(|| {
-        meltemi_proxy_core::request::without_port(&exchange.head.authority).into()
-    });
+    let server_name = upstream
+        .config
+        .http
+        .auto_sni
+        .then(|| meltemi_proxy_core::request::without_port(&exchange.head.authority).into());
     Wish { alpn, server_name }
 }
 
@@ -93,12 +111,19 @@ fn classify(failed: &SendError, reused: bool, is_idempotent: bool) -> AttemptErr
     let stale = (unsent && reused)
         || (reused && lost_connection && is_idempotent)
         || (reused && reason == ResetReason::RemoteRefusedStream);
-    AttemptError { reason, failure: None, request_started: !unsent, stale }
+    AttemptError {
+        reason,
+        failure: None,
+        request_started: !unsent,
+        stale,
+    }
 }
 
 fn reset_reason(error: &hyper::Error) -> ResetReason {
     use std::error::Error as _;
-    let h2 = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+    let h2 = error
+        .source()
+        .and_then(|source| source.downcast_ref::<h2::Error>());
     if let Some(h2) = h2 {
         return match h2.reason() {
             Some(h2::Reason::REFUSED_STREAM) => ResetReason::RemoteRefusedStream,

@@ -54,6 +54,8 @@ impl BodyProgress {
 #[derive(Debug)]
 pub(crate) enum RequestBody {
     Empty,
+    /// A copy of a whole body.
+    Kept(VecDeque<Bytes>),
     Stream(Box<ReplayableBody>),
 }
 
@@ -103,7 +105,11 @@ impl ReplaySource {
             messages: grpc.then(MessageCounter::default),
             attempt: 0,
         };
-        Arc::new(Self { state: Mutex::new(state), progress: Arc::default(), size })
+        Arc::new(Self {
+            state: Mutex::new(state),
+            progress: Arc::default(),
+            size,
+        })
     }
 
     pub(crate) fn progress(&self) -> &Arc<BodyProgress> {
@@ -115,17 +121,44 @@ impl ReplaySource {
         !self.state.lock().overflowed
     }
 
+    /// Reads the whole body, if it is within the bound, and gives a copy of it.
+    pub(crate) async fn whole(&self) -> Option<VecDeque<Bytes>> {
+        std::future::poll_fn(|cx| {
+            let mut guard = self.state.lock();
+            let state = &mut *guard;
+            while !state.ended && state.kept_bytes <= state.limit_bytes {
+                match std::task::ready!(state.poll_read(cx, &self.progress)) {
+                    Some(Ok(())) => {}
+                    // The attempt will meet the failure again.
+                    Some(Err(_)) => return Poll::Ready(None),
+                    None => break,
+                }
+            }
+            let fits = state.ended && state.kept_bytes <= state.limit_bytes;
+            Poll::Ready(fits.then(|| state.kept.clone()))
+        })
+        .await
+    }
+
     /// Starts over; an earlier attempt that is still around reads no further.
     pub(crate) fn attempt(self: &Arc<Self>) -> RequestBody {
         let mut state = self.state.lock();
         state.attempt += 1;
-        RequestBody::Stream(Box::new(ReplayableBody { source: self.clone(), attempt: state.attempt, position: 0 }))
+        RequestBody::Stream(Box::new(ReplayableBody {
+            source: self.clone(),
+            attempt: state.attempt,
+            position: 0,
+        }))
     }
 }
 
 impl ReplayState {
     /// Reads one more frame of the downstream's body into what is kept.
-    fn poll_read(&mut self, cx: &mut Context<'_>, progress: &BodyProgress) -> Poll<Option<Result<(), BoxError>>> {
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        progress: &BodyProgress,
+    ) -> Poll<Option<Result<(), BoxError>>> {
         if self.ended {
             return Poll::Ready(None);
         }
@@ -151,9 +184,13 @@ impl ReplayState {
     }
 
     fn keep(&mut self, data: Bytes, progress: &BodyProgress) {
-        progress.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+        progress
+            .bytes
+            .fetch_add(data.len() as u64, Ordering::Relaxed);
         if let Some(counter) = &mut self.messages {
-            progress.messages.fetch_add(counter.count(&data), Ordering::Relaxed);
+            progress
+                .messages
+                .fetch_add(counter.count(&data), Ordering::Relaxed);
         }
         self.kept_bytes += data.len();
         self.kept.push_back(data);
@@ -209,6 +246,7 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
+            Self::Kept(frames) => Poll::Ready(frames.pop_front().map(|data| Ok(Frame::data(data)))),
             Self::Stream(body) => body.poll(cx),
         }
     }
@@ -216,6 +254,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Kept(frames) => frames.is_empty(),
             Self::Stream(_) => false,
         }
     }
@@ -223,8 +262,11 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
+            Self::Kept(frames) => {
+                SizeHint::with_exact(frames.iter().map(|data| data.len() as u64).sum())
+            }
             // An announced length is sent as it is: hyper frames the body by the header of the request.
-            Self::Stream(body) => body.source.size.clone(),
+            Self::Stream(body) => body.source.size,
         }
     }
 }
@@ -254,7 +296,10 @@ pub(crate) struct Deadline {
 
 impl Deadline {
     pub(crate) fn new(left: std::time::Duration, kind: ErrorKind) -> Self {
-        Self { timer: Box::pin(tokio::time::sleep(left)), kind }
+        Self {
+            timer: Box::pin(tokio::time::sleep(left)),
+            kind,
+        }
     }
 }
 
@@ -267,7 +312,14 @@ impl UpstreamBody {
         deadline: Option<Deadline>,
     ) -> Self {
         let messages = exchange.counts_messages().then(MessageCounter::default);
-        Self { incoming, lease: Some(lease), exchange, messages, idle, deadline }
+        Self {
+            incoming,
+            lease: Some(lease),
+            exchange,
+            messages,
+            idle,
+            deadline,
+        }
     }
 
     fn end(&mut self) {
@@ -349,7 +401,10 @@ impl Body for UpstreamBody {
                     idle.touch();
                 }
                 if let Some(data) = frame.data_ref() {
-                    let messages = this.messages.as_mut().map_or(0, |counter| counter.count(data));
+                    let messages = this
+                        .messages
+                        .as_mut()
+                        .map_or(0, |counter| counter.count(data));
                     this.exchange.sent(data.len() as u64, messages);
                 } else if let Some(trailers) = frame.trailers_ref() {
                     this.exchange.trailers(trailers);

@@ -30,18 +30,29 @@ pub(crate) async fn answer(
     connection: Arc<HttpConnection>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, std::convert::Infallible> {
-    connection.worker.shared.telemetry.counters.downstream_requests.add(1);
+    connection
+        .worker
+        .shared
+        .telemetry
+        .counters
+        .downstream_requests
+        .add(1);
     let end = connection.end.clone();
     let is_http1 = request.version() < http::Version::HTTP_2;
     let mut response = Box::pin(serve(connection, request)).await;
     if end.is_announced() && is_http1 && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let close = http::HeaderValue::from_static("close");
-        response.headers_mut().insert(http::header::CONNECTION, close);
+        response
+            .headers_mut()
+            .insert(http::header::CONNECTION, close);
     }
     Ok(response)
 }
 
-async fn serve(connection: Arc<HttpConnection>, mut request: Request<Incoming>) -> Response<ResponseBody> {
+async fn serve(
+    connection: Arc<HttpConnection>,
+    mut request: Request<Incoming>,
+) -> Response<ResponseBody> {
     let upgrade = hyper::upgrade::on(&mut request);
     let (parts, body) = request.into_parts();
     match intake::take_in(&connection, parts) {
@@ -53,18 +64,29 @@ async fn serve(connection: Arc<HttpConnection>, mut request: Request<Incoming>) 
             super::forward::route(exchange, body, upgrade).await
         }
         Intake::Refused(head, kind) => {
-            connection.worker.shared.telemetry.counters.refused_requests.add(1);
+            connection
+                .worker
+                .shared
+                .telemetry
+                .counters
+                .refused_requests
+                .add(1);
             let is_http1 = head.version < http::Version::HTTP_2;
             let mut response = respond::error(Exchange::new(connection, head), kind.into());
             if is_http1 {
                 // What follows a malformed head cannot be trusted to be the next request.
-                response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+                response.headers_mut().insert(
+                    http::header::CONNECTION,
+                    http::HeaderValue::from_static("close"),
+                );
             }
             response
         }
-        Intake::Redirect(head, location) => {
-            respond::redirect(Exchange::new(connection, head), StatusCode::TEMPORARY_REDIRECT, &location)
-        }
+        Intake::Redirect(head, location) => respond::redirect(
+            Exchange::new(connection, head),
+            StatusCode::TEMPORARY_REDIRECT,
+            &location,
+        ),
     }
 }
 
@@ -230,7 +252,12 @@ impl Exchange {
     }
 
     pub(crate) fn stream_idle(&mut self) {
-        self.failed(&ErrorKind::StreamIdleTimeout { request_complete: true }.into());
+        self.failed(
+            &ErrorKind::StreamIdleTimeout {
+                request_complete: true,
+            }
+            .into(),
+        );
         self.complete();
     }
 
@@ -269,8 +296,12 @@ impl Drop for Exchange {
 pub(crate) struct SeriesMemo(Mutex<HashMap<SeriesKey, (Arc<HttpSeries>, Held)>>);
 
 /// What the addresses in a key belong to.
-pub(crate) type Held =
-    (Option<Arc<Upstream>>, Option<Arc<Workload>>, Option<Arc<Workload>>, Option<Arc<ConnectionFacts>>);
+pub(crate) type Held = (
+    Option<Arc<Upstream>>,
+    Option<Arc<Workload>>,
+    Option<Arc<Workload>>,
+    Option<Arc<ConnectionFacts>>,
+);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SeriesKey {
@@ -290,7 +321,14 @@ const MEMO_LIMIT: usize = 64;
 impl std::hash::Hash for SeriesKey {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         // Flags and the gRPC status rarely tell keys apart that agree in the rest.
-        (self.upstream, self.source, self.destination, self.facts, self.status).hash(state);
+        (
+            self.upstream,
+            self.source,
+            self.destination,
+            self.facts,
+            self.status,
+        )
+            .hash(state);
     }
 }
 

@@ -7,8 +7,8 @@ use http::{Method, Response, StatusCode, header};
 use meltemi_proxy_core::error::ErrorKind;
 use meltemi_proxy_core::rbac;
 use meltemi_proxy_core::runtime::{
-    AlpnOverrides, Cors, FaultInjection, HttpConnectionManager, HttpFilterKind, LocalRateLimit, PeerMetadataExchange,
-    PerFilterConfig, RbacFilter, Stats,
+    AlpnOverrides, Cors, FaultInjection, HttpConnectionManager, HttpFilterKind, LocalRateLimit,
+    PeerMetadataExchange, PerFilterConfig, RbacFilter, Stats,
 };
 
 use super::body::ResponseBody;
@@ -38,7 +38,11 @@ enum Gate {
 impl FilterPlan {
     pub(crate) fn new(manager: &HttpConnectionManager) -> Self {
         let mut plan = Self::default();
-        for filter in manager.http_filters.iter().filter(|filter| !filter.disabled) {
+        for filter in manager
+            .http_filters
+            .iter()
+            .filter(|filter| !filter.disabled)
+        {
             let name = filter.name.clone();
             match &filter.kind {
                 HttpFilterKind::Fault(config) => plan.fault = Some((name, config.clone())),
@@ -48,7 +52,9 @@ impl FilterPlan {
                 HttpFilterKind::PeerMetadata(config) => plan.peer_metadata = Some(config.clone()),
                 HttpFilterKind::Stats(config) => plan.stats = Some(config.clone()),
                 HttpFilterKind::Rbac(config) => plan.gates.push(Gate::Rbac(name, config.clone())),
-                HttpFilterKind::LocalRateLimit(config) => plan.gates.push(Gate::RateLimit(name, config.clone())),
+                HttpFilterKind::LocalRateLimit(config) => {
+                    plan.gates.push(Gate::RateLimit(name, config.clone()))
+                }
             }
         }
         plan
@@ -88,9 +94,12 @@ pub(crate) async fn before_routing(exchange: &mut Exchange, matched: &Matched) -
     for gate in &connection.plan.gates {
         let answer = match gate {
             Gate::Cors(name) if !is_disabled(matched, name) => preflight(exchange, matched),
-            Gate::Rbac(name, config) if !is_disabled(matched, name) => authorise(exchange, matched, config),
+            Gate::Rbac(name, config) if !is_disabled(matched, name) => {
+                authorise(exchange, matched, config)
+            }
             Gate::RateLimit(name, config) if !is_disabled(matched, name) => {
-                let config = first(matched, |per| per.local_rate_limit.clone()).unwrap_or_else(|| config.clone());
+                let config = first(matched, |per| per.local_rate_limit.clone())
+                    .unwrap_or_else(|| config.clone());
                 limit(&connection.worker.shared, &config)
             }
             _ => None,
@@ -110,7 +119,12 @@ fn first<T>(matched: &Matched, get: impl Fn(&PerFilterConfig) -> Option<T>) -> O
 }
 
 fn is_disabled(matched: &Matched, name: &str) -> bool {
-    let found = first(matched, |per| per.disabled.iter().find(|(known, _)| &**known == name).map(|(_, off)| *off));
+    let found = first(matched, |per| {
+        per.disabled
+            .iter()
+            .find(|(known, _)| &**known == name)
+            .map(|(_, off)| *off)
+    });
     found.unwrap_or(false)
 }
 
@@ -123,7 +137,11 @@ pub(crate) fn fault(exchange: &Exchange, matched: &Matched) -> Option<Arc<FaultI
     Some(first(matched, |per| per.fault.clone()).unwrap_or_else(|| config.clone()))
 }
 
-fn authorise(exchange: &mut Exchange, matched: &Matched, config: &Arc<RbacFilter>) -> Option<Answer> {
+fn authorise(
+    exchange: &mut Exchange,
+    matched: &Matched,
+    config: &Arc<RbacFilter>,
+) -> Option<Answer> {
     let overridden = first(matched, |per| per.rbac.clone());
     let config = match overridden {
         Some(None) => return None,
@@ -144,12 +162,17 @@ fn authorise(exchange: &mut Exchange, matched: &Matched, config: &Arc<RbacFilter
     if verdict.is_allowed {
         return None;
     }
-    Some(Answer::Error(ErrorKind::RbacDenied { policy: verdict.policy.cloned() }))
+    Some(Answer::Error(ErrorKind::RbacDenied {
+        policy: verdict.policy.cloned(),
+    }))
 }
 
 fn limit(shared: &Shared, config: &Arc<LocalRateLimit>) -> Option<Answer> {
     let random: u64 = rand::random();
-    if !config.enabled.contains(random) || shared.rate_limits.admit(config) || !config.enforced.contains(random) {
+    if !config.enabled.contains(random)
+        || shared.rate_limits.admit(config)
+        || !config.enforced.contains(random)
+    {
         return None;
     }
     Some(Answer::Error(ErrorKind::LocalRateLimited {
@@ -173,30 +196,49 @@ fn preflight(exchange: &Exchange, matched: &Matched) -> Option<Answer> {
     }
     // Without the allow headers the browser refuses; the answer itself is an empty 200.
     (!cors.forward_not_matching_preflights).then(|| {
-        let nobody = Cors { allow_origins: Vec::new(), ..(*cors).clone() };
+        let nobody = Cors {
+            allow_origins: Vec::new(),
+            ..(*cors).clone()
+        };
         Answer::Preflight(Arc::new(nobody))
     })
 }
 
 fn is_allowed(cors: &Cors, origin: Option<&HeaderValue>) -> bool {
-    origin.is_some_and(|origin| cors.allow_origins.iter().any(|matcher| matcher.matches(origin.as_bytes())))
+    origin.is_some_and(|origin| {
+        cors.allow_origins
+            .iter()
+            .any(|matcher| matcher.matches(origin.as_bytes()))
+    })
 }
 
 fn allow_origin(cors: &Cors, origin: Option<HeaderValue>, headers: &mut HeaderMap) {
-    let Some(origin) = origin.filter(|origin| is_allowed(cors, Some(origin))) else { return };
+    let Some(origin) = origin.filter(|origin| is_allowed(cors, Some(origin))) else {
+        return;
+    };
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     if cors.allow_credentials {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        headers.insert(
+            header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+            HeaderValue::from_static("true"),
+        );
     }
 }
 
 /// Adds what filters add to responses.
 pub(crate) fn on_response(exchange: &Exchange, matched: &Matched, headers: &mut HeaderMap) {
-    let has_cors = exchange.connection.plan.gates.iter().any(|gate| matches!(gate, Gate::Cors(_)));
+    let has_cors = exchange
+        .connection
+        .plan
+        .gates
+        .iter()
+        .any(|gate| matches!(gate, Gate::Cors(_)));
     if !has_cors {
         return;
     }
-    let Some(cors) = first(matched, |per| per.cors.clone()) else { return };
+    let Some(cors) = first(matched, |per| per.cors.clone()) else {
+        return;
+    };
     let origin = exchange.head.headers.get(header::ORIGIN).cloned();
     if !is_allowed(&cors, origin.as_ref()) {
         return;

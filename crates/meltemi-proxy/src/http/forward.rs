@@ -1,5 +1,6 @@
 //! From a request to a response: route, filters, attempts.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,10 @@ use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 use meltemi_proxy_core::error::{ErrorKind, ProxyError, ResetReason, grpc};
 use meltemi_proxy_core::retry::{AttemptOutcome, Retries, RetryDecision, grpc_status};
-use meltemi_proxy_core::runtime::{ForwardAction, Route, RouteAction, RouteConfiguration, RouteSource, VirtualHost, WeightedCluster};
+use meltemi_proxy_core::runtime::{
+    ForwardAction, Route, RouteAction, RouteConfiguration, RouteSource, VirtualHost,
+    WeightedCluster,
+};
 use meltemi_proxy_core::timeout::RequestTimeouts;
 use meltemi_proxy_core::{fault, hash, rewrite, routing, virtual_host};
 use rand::Rng as _;
@@ -20,12 +24,16 @@ use super::body::{Deadline, REPLAY_LIMIT_BYTES, ReplaySource, ResponseBody, Upst
 use super::exchange::{Exchange, Guard};
 use super::headers::GRPC_STATUS;
 use super::timeouts::IdleTimer;
-use super::{attempt, filters, request, respond, response, upgrade};
+use super::{attempt, filters, mirror, request, respond, response, upgrade};
 use crate::upstream::cluster::{PickFor, Slot};
 use crate::upstream::{Host, Lease, Picked, Upstream};
 
 /// Finds the route of a request and does what it says.
-pub(crate) async fn route(mut exchange: Exchange, body: Incoming, on_upgrade: OnUpgrade) -> Response<ResponseBody> {
+pub(crate) async fn route(
+    mut exchange: Exchange,
+    body: Incoming,
+    on_upgrade: OnUpgrade,
+) -> Response<ResponseBody> {
     let Some(config) = route_configuration(&exchange) else {
         return respond::error(exchange, ErrorKind::RouteNotFound.into());
     };
@@ -38,7 +46,11 @@ pub(crate) async fn route(mut exchange: Exchange, body: Incoming, on_upgrade: On
         return respond::error(exchange, ErrorKind::RouteNotFound.into());
     };
     exchange.route = Some(route.clone());
-    let matched = Matched { config, host, route };
+    let matched = Matched {
+        config,
+        host,
+        route,
+    };
     if let Some(answer) = filters::before_routing(&mut exchange, &matched).await {
         return filters::reply(exchange, answer);
     }
@@ -69,7 +81,15 @@ pub(crate) struct Matched {
 fn route_configuration(exchange: &Exchange) -> Option<Arc<RouteConfiguration>> {
     match &exchange.connection.manager.routes {
         RouteSource::Inline(config) => Some(config.clone()),
-        RouteSource::Rds(name) => exchange.connection.worker.shared.store.routes.load().get(name).cloned(),
+        RouteSource::Rds(name) => exchange
+            .connection
+            .worker
+            .shared
+            .store
+            .routes
+            .load()
+            .get(name)
+            .cloned(),
     }
 }
 
@@ -82,12 +102,18 @@ async fn forward(
 ) -> Response<ResponseBody> {
     let random = rand::rng().random();
     let Some(picked) = routing::pick_cluster(action, &exchange.head.view(), random) else {
-        return respond::error(exchange, ErrorKind::ClusterNotFound(action.cluster_not_found_status).into());
+        return respond::error(
+            exchange,
+            ErrorKind::ClusterNotFound(action.cluster_not_found_status).into(),
+        );
     };
     let shared = exchange.connection.worker.shared.clone();
     exchange.cluster_name = Some(picked.name.clone());
     let Some(upstream) = shared.store.upstream(&picked.name) else {
-        return respond::error(exchange, ErrorKind::ClusterNotFound(action.cluster_not_found_status).into());
+        return respond::error(
+            exchange,
+            ErrorKind::ClusterNotFound(action.cluster_not_found_status).into(),
+        );
     };
     exchange.upstream = Some(upstream.clone());
     if let Some(kind) = inject_fault(&mut exchange, matched, &picked.name).await {
@@ -99,20 +125,42 @@ async fn forward(
         None => return respond::error(exchange, ProxyError::reset(ResetReason::Overflow, None)),
     }
     if let Some(kind) = exchange.head.upgrade.clone()
-        && action.upgrades.iter().any(|upgrade| upgrade.kind == kind && !upgrade.enabled)
+        && action
+            .upgrades
+            .iter()
+            .any(|upgrade| upgrade.kind == kind && !upgrade.enabled)
     {
         return respond::error(exchange, ErrorKind::UpgradeNotAllowed.into());
     }
-    let call = Call::new(&mut exchange, matched, action, picked.weighted, upstream, body);
+    let call = Call::new(
+        &mut exchange,
+        matched,
+        action,
+        picked.weighted,
+        upstream,
+        body,
+    );
     call.run(exchange, on_upgrade).await
 }
 
 /// Delays or aborts the request if the fault filter says so.
-async fn inject_fault(exchange: &mut Exchange, matched: &Matched, cluster: &str) -> Option<ErrorKind> {
+async fn inject_fault(
+    exchange: &mut Exchange,
+    matched: &Matched,
+    cluster: &str,
+) -> Option<ErrorKind> {
     let config = filters::fault(exchange, matched)?;
-    let decision = fault::decide(&config, cluster, &exchange.head.view(), 0, rand::rng().random());
+    let decision = fault::decide(
+        &config,
+        cluster,
+        &exchange.head.view(),
+        0,
+        rand::rng().random(),
+    );
     if let Some(delay) = decision.delay {
-        exchange.flags.insert(meltemi_proxy_core::flags::ResponseFlags::DELAY_INJECTED);
+        exchange
+            .flags
+            .insert(meltemi_proxy_core::flags::ResponseFlags::DELAY_INJECTED);
         tokio::time::sleep(delay).await;
     }
     decision.abort.map(ErrorKind::FaultAbort)
@@ -146,7 +194,10 @@ enum Attempt {
 /// What retry policies ask of a failed attempt.
 #[derive(Clone, Copy)]
 enum Failure {
-    Reset { reason: ResetReason, request_started: bool },
+    Reset {
+        reason: ResetReason,
+        request_started: bool,
+    },
     PerTryTimeout,
 }
 
@@ -172,13 +223,53 @@ impl<'a> Call<'a> {
             exchange.request_body = Some(source.progress().clone());
             CallBody::Stream(source)
         };
-        Self { matched, action, weighted, upstream, body, timeouts, hash: hash.hash, tried: Vec::new(), started: Instant::now() }
+        Self {
+            matched,
+            action,
+            weighted,
+            upstream,
+            body,
+            timeouts,
+            hash: hash.hash,
+            tried: Vec::new(),
+            started: Instant::now(),
+        }
     }
 
-    async fn run(mut self, mut exchange: Exchange, on_upgrade: OnUpgrade) -> Response<ResponseBody> {
+    async fn run(
+        mut self,
+        mut exchange: Exchange,
+        on_upgrade: OnUpgrade,
+    ) -> Response<ResponseBody> {
+        self.mirror(&exchange).await;
         match self.attempts(&mut exchange).await {
-            Ok((response, lease, host)) => self.respond(exchange, response, lease, &host, on_upgrade),
+            Ok((response, lease, host)) => {
+                self.respond(exchange, response, lease, &host, on_upgrade)
+            }
             Err(error) => respond::error(exchange, error),
+        }
+    }
+
+    /// Sends copies where the route wants them. A body above the replay bound is not copied.
+    async fn mirror(&self, exchange: &Exchange) {
+        if mirror::policies(self.matched, self.action).is_empty() || exchange.head.upgrade.is_some()
+        {
+            return;
+        }
+        let body = match &self.body {
+            CallBody::Empty => Some(VecDeque::new()),
+            CallBody::Stream(source) => source.whole().await,
+        };
+        match body {
+            Some(body) => mirror::send(exchange, self.matched, self.action, &body),
+            None => exchange
+                .connection
+                .worker
+                .shared
+                .telemetry
+                .counters
+                .unmirrored
+                .add(1),
         }
     }
 
@@ -190,26 +281,44 @@ impl<'a> Call<'a> {
         let trusted = !exchange.connection.downstream.is_inbound();
         let head = exchange.head.clone();
         let view = head.view();
-        let mut retries = self.action.retry.as_deref().and_then(|policy| Retries::new(policy, &view, trusted));
+        let mut retries = self
+            .action
+            .retry
+            .as_deref()
+            .and_then(|policy| Retries::new(policy, &view, trusted));
         loop {
             let attempt = self.attempt(exchange).await?;
             let outcome = match &attempt {
-                Attempt::Response(response, ..) => {
-                    AttemptOutcome::Response { status: response.status(), headers: response.headers() }
-                }
-                Attempt::Failed(_, Failure::Reset { reason, request_started }) => {
-                    AttemptOutcome::Reset { reason: *reason, request_started: *request_started }
-                }
+                Attempt::Response(response, ..) => AttemptOutcome::Response {
+                    status: response.status(),
+                    headers: response.headers(),
+                },
+                Attempt::Failed(
+                    _,
+                    Failure::Reset {
+                        reason,
+                        request_started,
+                    },
+                ) => AttemptOutcome::Reset {
+                    reason: *reason,
+                    request_started: *request_started,
+                },
                 Attempt::Failed(_, Failure::PerTryTimeout) => AttemptOutcome::PerTryTimeout,
             };
             let decision = match &mut retries {
-                Some(retries) if self.body.can_replay() => retries.on_attempt(&outcome, rand::rng().random()),
+                Some(retries) if self.body.can_replay() => {
+                    retries.on_attempt(&outcome, rand::rng().random())
+                }
                 _ => RetryDecision::Stop,
             };
             let pause = match (decision, attempt) {
-                (RetryDecision::After(pause), attempt) => self.admit_retry(exchange, pause).then_some((pause, attempt)),
+                (RetryDecision::After(pause), attempt) => self
+                    .admit_retry(exchange, pause)
+                    .then_some((pause, attempt)),
                 (RetryDecision::Exhausted, attempt) => {
-                    exchange.flags.insert(meltemi_proxy_core::flags::ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+                    exchange.flags.insert(
+                        meltemi_proxy_core::flags::ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED,
+                    );
                     return self.settle(exchange, attempt);
                 }
                 (RetryDecision::Stop, attempt) => return self.settle(exchange, attempt),
@@ -229,7 +338,11 @@ impl<'a> Call<'a> {
         let thresholds = self.upstream.thresholds(self.action.high_priority);
         let limit = match thresholds.retry_budget {
             Some(budget) => {
-                let active = self.upstream.stats.active_requests.load(std::sync::atomic::Ordering::Relaxed);
+                let active = self
+                    .upstream
+                    .stats
+                    .active_requests
+                    .load(std::sync::atomic::Ordering::Relaxed);
                 #[allow(
                     clippy::cast_possible_truncation,
                     clippy::cast_sign_loss,
@@ -278,7 +391,11 @@ impl<'a> Call<'a> {
         let spent = self.started.elapsed();
         let route = self.timeouts.route.filter(|_| self.body.has_ended());
         let bounds = [route, self.timeouts.max_stream_duration];
-        bounds.into_iter().flatten().map(|bound| bound.saturating_sub(spent)).min()
+        bounds
+            .into_iter()
+            .flatten()
+            .map(|bound| bound.saturating_sub(spent))
+            .min()
     }
 
     fn expired(&self) -> ProxyError {
@@ -288,10 +405,12 @@ impl<'a> Call<'a> {
     /// Which of the bounds is over first.
     fn expiry(&self) -> ErrorKind {
         match (self.timeouts.max_stream_duration, self.timeouts.route) {
-            (Some(_), None) => ErrorKind::MaxStreamDuration { request_complete: self.body.has_ended() },
-            (Some(max), Some(route)) if max <= route => {
-                ErrorKind::MaxStreamDuration { request_complete: self.body.has_ended() }
-            }
+            (Some(_), None) => ErrorKind::MaxStreamDuration {
+                request_complete: self.body.has_ended(),
+            },
+            (Some(max), Some(route)) if max <= route => ErrorKind::MaxStreamDuration {
+                request_complete: self.body.has_ended(),
+            },
             _ => ErrorKind::RouteTimeout,
         }
     }
@@ -305,7 +424,10 @@ impl<'a> Call<'a> {
         exchange.hold(Guard::Host(host.begin_request()));
         let mut fresh = false;
         loop {
-            let limit = [self.left(), self.timeouts.per_try].into_iter().flatten().min();
+            let limit = [self.left(), self.timeouts.per_try]
+                .into_iter()
+                .flatten()
+                .min();
             let target = attempt::Target {
                 matched: self.matched,
                 action: self.action,
@@ -315,9 +437,8 @@ impl<'a> Call<'a> {
             };
             let body = self.body.attempt();
             let sending = attempt::send(exchange, &target, &body, fresh);
-            let sent = match self.bounded(limit, sending).await {
-                Some(sent) => sent,
-                None => return self.timed_out(&host),
+            let Some(sent) = self.bounded(limit, sending).await else {
+                return self.timed_out(&host);
             };
             match sent {
                 Ok((response, lease)) => {
@@ -329,14 +450,21 @@ impl<'a> Call<'a> {
                 Err(failed) => {
                     host.state.errors.add(1);
                     if failed.reason != ResetReason::Overflow {
-                        self.upstream.observe(&host, crate::upstream::Outcome::LocalOrigin);
+                        self.upstream
+                            .observe(&host, crate::upstream::Outcome::LocalOrigin);
                     }
-                    if exchange.request_body.as_ref().is_some_and(|body| body.is_broken()) {
+                    if exchange
+                        .request_body
+                        .as_ref()
+                        .is_some_and(|body| body.is_broken())
+                    {
                         return Err(ErrorKind::DownstreamDisconnect.into());
                     }
                     let error = ProxyError::reset(failed.reason, failed.failure.as_deref());
-                    let failure =
-                        Failure::Reset { reason: failed.reason, request_started: failed.request_started };
+                    let failure = Failure::Reset {
+                        reason: failed.reason,
+                        request_started: failed.request_started,
+                    };
                     return Ok(Attempt::Failed(error, failure));
                 }
             }
@@ -352,11 +480,16 @@ impl<'a> Call<'a> {
             (limit, _) => limit,
         };
         loop {
-            let Some(bound) = limit else { return Some(sending.await) };
+            let Some(bound) = limit else {
+                return Some(sending.await);
+            };
             if let Ok(output) = tokio::time::timeout(bound, sending.as_mut()).await {
                 return Some(output);
             }
-            if self.timeouts.per_try.is_some() || self.body.has_ended() || self.left().is_some_and(|left| left.is_zero()) {
+            if self.timeouts.per_try.is_some()
+                || self.body.has_ended()
+                || self.left().is_some_and(|left| left.is_zero())
+            {
                 return None;
             }
             limit = self.timeouts.route;
@@ -366,17 +499,24 @@ impl<'a> Call<'a> {
     fn timed_out(&self, host: &Host) -> Result<Attempt, ProxyError> {
         host.state.timeouts.add(1);
         host.state.errors.add(1);
-        self.upstream.observe(host, crate::upstream::Outcome::LocalOrigin);
+        self.upstream
+            .observe(host, crate::upstream::Outcome::LocalOrigin);
         if self.left().is_some_and(|left| left.is_zero()) || self.timeouts.per_try.is_none() {
             return Err(self.expired());
         }
-        Ok(Attempt::Failed(ErrorKind::PerTryTimeout.into(), Failure::PerTryTimeout))
+        Ok(Attempt::Failed(
+            ErrorKind::PerTryTimeout.into(),
+            Failure::PerTryTimeout,
+        ))
     }
 
     fn pick(&self, exchange: &Exchange) -> Result<Arc<Host>, ProxyError> {
         let policy = self.action.retry.as_deref();
-        let tried: &[SocketAddr] =
-            if policy.is_some_and(|policy| policy.avoid_previous_hosts) { &self.tried } else { &[] };
+        let tried: &[SocketAddr] = if policy.is_some_and(|policy| policy.avoid_previous_hosts) {
+            &self.tried
+        } else {
+            &[]
+        };
         let pick = PickFor {
             hash: self.hash,
             attempts: policy.map_or(0, |policy| policy.host_selection_attempts),
@@ -393,7 +533,9 @@ impl<'a> Call<'a> {
     /// Counts an answer for the host's statistics and for outlier detection.
     fn note(&self, host: &Host, response: &Response<Incoming>) {
         let status = match response.headers().get(GRPC_STATUS) {
-            Some(_) => grpc_status(response.headers()).map_or(response.status(), grpc::to_http),
+            Some(_) => {
+                grpc_status(response.headers()).map_or_else(|| response.status(), grpc::to_http)
+            }
             None => response.status(),
         };
         if status.is_server_error() {
@@ -401,7 +543,8 @@ impl<'a> Call<'a> {
         } else {
             host.state.successes.add(1);
         }
-        self.upstream.observe(host, crate::upstream::Outcome::Status(status.as_u16()));
+        self.upstream
+            .observe(host, crate::upstream::Outcome::Status(status.as_u16()));
     }
 
     fn respond(
@@ -418,14 +561,23 @@ impl<'a> Call<'a> {
         if switching && exchange.head.upgrade.is_none() {
             return respond::error(exchange, ErrorKind::UpstreamProtocol.into());
         }
-        response::finish(&mut exchange, self.matched, self.weighted, host, self.started, &mut parts);
+        response::finish(
+            &mut exchange,
+            self.matched,
+            self.weighted,
+            host,
+            self.started,
+            &mut parts,
+        );
         exchange.responded(parts.status, &parts.headers);
         if switching {
             return upgrade::tunnel(exchange, parts, body, lease, on_upgrade);
         }
         if exchange.head.upgrade.is_some() {
             // What the client sent behind its upgrade is not HTTP: it must not be read as the next request.
-            parts.headers.insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+            parts
+                .headers
+                .insert(http::header::CONNECTION, HeaderValue::from_static("close"));
         }
         let idle = self.timeouts.stream_idle.map(IdleTimer::new);
         let deadline = self.left().map(|left| Deadline::new(left, self.expiry()));

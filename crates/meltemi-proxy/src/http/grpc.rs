@@ -14,7 +14,9 @@ impl MessageCounter {
         let mut messages = 0;
         while !data.is_empty() {
             if self.rest > 0 {
-                let skipped = usize::try_from(self.rest).unwrap_or(usize::MAX).min(data.len());
+                let skipped = usize::try_from(self.rest)
+                    .unwrap_or(usize::MAX)
+                    .min(data.len());
                 self.rest -= skipped as u64;
                 data = &data[skipped..];
                 continue;
@@ -48,7 +50,14 @@ mod tests {
         }
         for cut in 1..stream.len() {
             let mut counter = MessageCounter::default();
-            assert_eq!(stream.chunks(cut).map(|part| counter.count(part)).sum::<u64>(), 3, "{cut}");
+            assert_eq!(
+                stream
+                    .chunks(cut)
+                    .map(|part| counter.count(part))
+                    .sum::<u64>(),
+                3,
+                "{cut}"
+            );
         }
     }
 }

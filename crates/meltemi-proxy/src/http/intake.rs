@@ -72,7 +72,13 @@ pub(crate) enum Intake {
 pub(crate) fn take_in(connection: &HttpConnection, parts: Parts) -> Intake {
     let manager = &connection.manager;
     let default_host = manager.http1.default_host_for_http_10.as_deref();
-    let strict = strict::check_head(&parts.method, &parts.uri, parts.version, &parts.headers, default_host);
+    let strict = strict::check_head(
+        &parts.method,
+        &parts.uri,
+        parts.version,
+        &parts.headers,
+        default_host,
+    );
     let mut head = head_of(&connection.downstream, parts, default_host);
     if let Err(malformed) = strict {
         return Intake::Refused(head, ErrorKind::Malformed(malformed.details()));
@@ -100,7 +106,13 @@ pub(crate) fn take_in(connection: &HttpConnection, parts: Parts) -> Intake {
 }
 
 fn head_of(downstream: &Downstream, parts: Parts, default_host: Option<&str>) -> Head {
-    let Parts { method, uri, version, mut headers, .. } = parts;
+    let Parts {
+        method,
+        uri,
+        version,
+        mut headers,
+        ..
+    } = parts;
     let host = headers.remove(header::HOST);
     let authority = match (uri.authority(), host) {
         (Some(authority), _) => authority.as_str().to_owned(),
@@ -110,11 +122,21 @@ fn head_of(downstream: &Downstream, parts: Parts, default_host: Option<&str>) ->
     let path = if method == Method::CONNECT {
         String::new()
     } else {
-        uri.path_and_query().map_or_else(|| "/".to_owned(), |path| path.as_str().to_owned())
+        uri.path_and_query()
+            .map_or_else(|| "/".to_owned(), |path| path.as_str().to_owned())
     };
     let scheme = scheme(downstream, &headers);
     let is_grpc = is_grpc(&headers);
-    Head { method, version, scheme, authority, path, headers, is_grpc, upgrade: None }
+    Head {
+        method,
+        version,
+        scheme,
+        authority,
+        path,
+        headers,
+        is_grpc,
+        upgrade: None,
+    }
 }
 
 fn scheme(downstream: &Downstream, headers: &HeaderMap) -> &'static str {
@@ -131,7 +153,11 @@ fn underscores(manager: &HttpConnectionManager, headers: &mut HeaderMap) -> Opti
     if !manager.reject_underscore_headers && !manager.drop_underscore_headers {
         return None;
     }
-    let names: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().contains('_')).cloned().collect();
+    let names: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().contains('_'))
+        .cloned()
+        .collect();
     if manager.reject_underscore_headers && !names.is_empty() {
         return Some(ErrorKind::Malformed("http1.unexpected_underscore"));
     }
@@ -144,21 +170,36 @@ fn underscores(manager: &HttpConnectionManager, headers: &mut HeaderMap) -> Opti
 /// Keeps an upgrade that the listener allows. `h2c` is never done, only taken off the request (RFC 9113 section 3.1 made
 /// it obsolete, and it smuggles).
 fn upgrade(manager: &HttpConnectionManager, head: &mut Head) -> Option<ErrorKind> {
-    let wants = head.headers.get(header::UPGRADE)?.as_bytes().to_ascii_lowercase();
+    let wants = head
+        .headers
+        .get(header::UPGRADE)?
+        .as_bytes()
+        .to_ascii_lowercase();
     let kind = String::from_utf8_lossy(&wants).into_owned();
     if kind == "h2c" || head.version != Version::HTTP_11 {
         head.headers.remove(header::UPGRADE);
         head.headers.remove("http2-settings");
         return None;
     }
-    let asked = head.headers.get_all(header::CONNECTION).iter().any(|value| {
-        value.as_bytes().split(|c| *c == b',').any(|word| word.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
-    });
+    let asked = head
+        .headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .any(|value| {
+            value
+                .as_bytes()
+                .split(|c| *c == b',')
+                .any(|word| word.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+        });
     if !asked {
         head.headers.remove(header::UPGRADE);
         return None;
     }
-    match manager.upgrades.iter().find(|upgrade| *upgrade.kind == *kind) {
+    match manager
+        .upgrades
+        .iter()
+        .find(|upgrade| *upgrade.kind == *kind)
+    {
         Some(upgrade) if upgrade.enabled => {
             head.upgrade = Some(upgrade.kind.clone());
             None
@@ -179,7 +220,8 @@ fn introduce(connection: &HttpConnection, head: &mut Head) {
         head.headers.insert(REQUEST_ID, new_request_id());
     }
     if !head.headers.contains_key(X_FORWARDED_PROTO) {
-        head.headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(head.scheme));
+        head.headers
+            .insert(X_FORWARDED_PROTO, HeaderValue::from_static(head.scheme));
     }
     if manager.use_remote_address && !manager.skip_xff_append {
         append_forwarded_for(downstream, &mut head.headers);
@@ -190,7 +232,10 @@ fn introduce(connection: &HttpConnection, head: &mut Head) {
 fn append_forwarded_for(downstream: &Downstream, headers: &mut HeaderMap) {
     const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
     let peer = downstream.arrival.peer.ip().to_string();
-    let value = match headers.get(X_FORWARDED_FOR).and_then(|value| value.to_str().ok()) {
+    let value = match headers
+        .get(X_FORWARDED_FOR)
+        .and_then(|value| value.to_str().ok())
+    {
         Some(before) => format!("{before},{peer}"),
         None => peer,
     };
@@ -220,9 +265,17 @@ fn new_request_id() -> HeaderValue {
 const HEX: [u8; 16] = *b"0123456789abcdef";
 
 /// `x-forwarded-client-cert` as the listener's mode says (Envoy `forward_client_cert_details`).
-fn forward_certificate(downstream: &Downstream, manager: &HttpConnectionManager, headers: &mut HeaderMap) {
+fn forward_certificate(
+    downstream: &Downstream,
+    manager: &HttpConnectionManager,
+    headers: &mut HeaderMap,
+) {
     let joined: Option<String> = {
-        let lines: Vec<&str> = headers.get_all(XFCC).iter().filter_map(|value| value.to_str().ok()).collect();
+        let lines: Vec<&str> = headers
+            .get_all(XFCC)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .collect();
         (!lines.is_empty()).then(|| lines.join(","))
     };
     let value = xfcc::forward(
@@ -230,7 +283,11 @@ fn forward_certificate(downstream: &Downstream, manager: &HttpConnectionManager,
         manager.client_cert_details,
         joined.as_deref(),
         downstream.certificate.as_ref(),
-        downstream.record.tls.as_ref().and_then(|tls| tls.local_uri_san.as_deref()),
+        downstream
+            .record
+            .tls
+            .as_ref()
+            .and_then(|tls| tls.local_uri_san.as_deref()),
     );
     match value.and_then(|value| HeaderValue::from_str(&value).ok()) {
         Some(value) => {
@@ -243,14 +300,25 @@ fn forward_certificate(downstream: &Downstream, manager: &HttpConnectionManager,
 }
 
 /// Reads who the downstream says it is, and takes the metadata off the request.
-pub(crate) fn downstream_peer(connection: &HttpConnection, head: &mut Head) -> (Option<Arc<Workload>>, bool) {
-    let Some(exchange) = &connection.plan.peer_metadata else { return (None, false) };
-    let reads = exchange.downstream_discovery.iter().any(|m| matches!(m, PeerMetadataMethod::IstioHeaders { .. }));
+pub(crate) fn downstream_peer(
+    connection: &HttpConnection,
+    head: &mut Head,
+) -> (Option<Arc<Workload>>, bool) {
+    let Some(exchange) = &connection.plan.peer_metadata else {
+        return (None, false);
+    };
+    let reads = exchange
+        .downstream_discovery
+        .iter()
+        .any(|m| matches!(m, PeerMetadataMethod::IstioHeaders { .. }));
     if !reads {
         return (None, false);
     }
     let asked = head.headers.remove(PEER_METADATA_ID).is_some();
-    let peer = head.headers.remove(PEER_METADATA).and_then(|value| connection.peers.resolve(&value));
+    let peer = head
+        .headers
+        .remove(PEER_METADATA)
+        .and_then(|value| connection.peers.resolve(&value));
     (peer, asked)
 }
 

@@ -25,7 +25,9 @@ struct Bucket {
 impl RateLimits {
     /// Takes a token; false when there is none.
     pub(crate) fn admit(&self, config: &Arc<LocalRateLimit>) -> bool {
-        let Some(settings) = &config.bucket else { return true };
+        let Some(settings) = &config.bucket else {
+            return true;
+        };
         let mut buckets = self.0.lock();
         let key = Arc::as_ptr(config) as usize;
         if buckets.len() >= BUCKET_LIMIT && !buckets.contains_key(&key) {
@@ -64,8 +66,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn fills_at_its_interval_up_to_its_size() {
-        let settings = TokenBucket { max_tokens: 2, tokens_per_fill: 1, fill_interval: Duration::from_secs(1) };
-        let mut bucket = Bucket { _config: Arc::new(limit(settings)), tokens: 0, filled: Instant::now() };
+        let settings = TokenBucket {
+            max_tokens: 2,
+            tokens_per_fill: 1,
+            fill_interval: Duration::from_secs(1),
+        };
+        let mut bucket = Bucket {
+            _config: Arc::new(limit(settings)),
+            tokens: 0,
+            filled: Instant::now(),
+        };
         bucket.fill(&settings, Instant::now());
         assert_eq!(bucket.tokens, 0);
         bucket.fill(&settings, Instant::now() + Duration::from_millis(1500));
@@ -90,7 +100,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn admits_as_many_as_there_are_tokens() {
         let limits = RateLimits::default();
-        let settings = TokenBucket { max_tokens: 2, tokens_per_fill: 1, fill_interval: Duration::from_secs(60) };
+        let settings = TokenBucket {
+            max_tokens: 2,
+            tokens_per_fill: 1,
+            fill_interval: Duration::from_secs(60),
+        };
         let config = Arc::new(limit(settings));
         let admitted: Vec<bool> = (0..3).map(|_| limits.admit(&config)).collect();
         assert_eq!(admitted, [true, true, false]);

@@ -26,40 +26,79 @@ pub(crate) fn tell(exchange: &Exchange) {
     }
     let record = record(exchange);
     for log in logs {
-        let admitted = log.filter.as_ref().is_none_or(|filter| access_log::admits(filter, &record, rand::random()));
+        let admitted = log
+            .filter
+            .as_ref()
+            .is_none_or(|filter| access_log::admits(filter, &record, rand::random()));
         if admitted {
-            telemetry.log.put(log.sink.clone(), access_log::render(&log.format, &record).into_bytes());
+            telemetry.log.put(
+                log.sink.clone(),
+                access_log::render(&log.format, &record).into_bytes(),
+            );
         }
     }
 }
 
 fn count(exchange: &Exchange) {
     let key = SeriesKey {
-        upstream: exchange.upstream.as_ref().map_or(0, |upstream| Arc::as_ptr(&upstream.config) as usize),
-        source: exchange.downstream_peer.as_ref().map_or(0, |peer| Arc::as_ptr(peer) as usize),
-        destination: exchange.upstream_peer.as_ref().map_or(0, |peer| Arc::as_ptr(peer) as usize),
-        facts: exchange.facts.as_ref().map_or(0, |facts| Arc::as_ptr(facts) as usize),
+        upstream: exchange
+            .upstream
+            .as_ref()
+            .map_or(0, |upstream| Arc::as_ptr(&upstream.config) as usize),
+        source: exchange
+            .downstream_peer
+            .as_ref()
+            .map_or(0, |peer| Arc::as_ptr(peer) as usize),
+        destination: exchange
+            .upstream_peer
+            .as_ref()
+            .map_or(0, |peer| Arc::as_ptr(peer) as usize),
+        facts: exchange
+            .facts
+            .as_ref()
+            .map_or(0, |facts| Arc::as_ptr(facts) as usize),
         status: exchange.status.map_or(0, |status| status.as_u16()),
         grpc: exchange.grpc_status,
         is_grpc: exchange.head.is_grpc,
         flags: exchange.flags,
     };
     // Keys are addresses: the memo keeps alive what they point to, so that no address comes back as something else.
-    let held = (exchange.upstream.clone(), exchange.downstream_peer.clone(), exchange.upstream_peer.clone(), exchange.facts.clone());
-    let series = exchange.connection.series.get(key, held, || find_series(exchange));
+    let held = (
+        exchange.upstream.clone(),
+        exchange.downstream_peer.clone(),
+        exchange.upstream_peer.clone(),
+        exchange.facts.clone(),
+    );
+    let series = exchange
+        .connection
+        .series
+        .get(key, held, || find_series(exchange));
     series.requests.add(1);
     let micros = u64::try_from(exchange.started.elapsed().as_micros()).unwrap_or(u64::MAX);
     series.duration.observe_thousandths(micros);
-    series.request_bytes.observe_thousandths(received_bytes(exchange) * 1000);
-    series.response_bytes.observe_thousandths(exchange.sent_bytes * 1000);
+    series
+        .request_bytes
+        .observe_thousandths(received_bytes(exchange) * 1000);
+    series
+        .response_bytes
+        .observe_thousandths(exchange.sent_bytes * 1000);
     if exchange.head.is_grpc {
-        series.request_messages.add(exchange.request_body.as_ref().map_or(0, |body| body.messages()));
+        series.request_messages.add(
+            exchange
+                .request_body
+                .as_ref()
+                .map_or(0, |body| body.messages()),
+        );
         series.response_messages.add(exchange.sent_messages);
     }
 }
 
 fn received_bytes(exchange: &State) -> u64 {
-    exchange.request_body.as_ref().map_or(0, |body| body.bytes()) + exchange.tunnelled_bytes
+    exchange
+        .request_body
+        .as_ref()
+        .map_or(0, |body| body.bytes())
+        + exchange.tunnelled_bytes
 }
 
 fn find_series(exchange: &Exchange) -> Arc<HttpSeries> {
@@ -70,13 +109,27 @@ fn find_series(exchange: &Exchange) -> Arc<HttpSeries> {
     let handshake = if inbound {
         downstream.handshake.as_ref()
     } else {
-        exchange.facts.as_ref().and_then(|facts| facts.handshake.as_ref())
+        exchange
+            .facts
+            .as_ref()
+            .and_then(|facts| facts.handshake.as_ref())
     };
-    let local = handshake.and_then(|handshake| handshake.local.as_ref()).map(ToString::to_string);
-    let peer = handshake.and_then(|handshake| handshake.peer.as_ref()).map(|peer| peer.identity.to_string());
-    let (source, destination): (Option<&Workload>, Option<&Workload>) =
-        if inbound { (exchange.downstream_peer.as_deref(), own) } else { (own, exchange.upstream_peer.as_deref()) };
-    let (source_principal, destination_principal) = if inbound { (peer, local) } else { (local, peer) };
+    let local = handshake
+        .and_then(|handshake| handshake.local.as_ref())
+        .map(ToString::to_string);
+    let peer = handshake
+        .and_then(|handshake| handshake.peer.as_ref())
+        .map(|peer| peer.identity.to_string());
+    let (source, destination): (Option<&Workload>, Option<&Workload>) = if inbound {
+        (exchange.downstream_peer.as_deref(), own)
+    } else {
+        (own, exchange.upstream_peer.as_deref())
+    };
+    let (source_principal, destination_principal) = if inbound {
+        (peer, local)
+    } else {
+        (local, peer)
+    };
     let grpc_status = match exchange.grpc_status {
         Some(code) if exchange.head.is_grpc => code.to_string(),
         _ => String::new(),
@@ -93,7 +146,11 @@ fn find_series(exchange: &Exchange) -> Arc<HttpSeries> {
             exchange.cluster_name.as_deref(),
             inbound.then_some(&*telemetry.own.workload),
         ),
-        protocol: if exchange.head.is_grpc { "grpc" } else { "http" },
+        protocol: if exchange.head.is_grpc {
+            "grpc"
+        } else {
+            "http"
+        },
         response: Some(Response {
             code: exchange.status.map_or(0, |status| status.as_u16()),
             grpc_status: &grpc_status,
@@ -119,7 +176,10 @@ pub(crate) fn record(exchange: &State) -> RequestRecord {
     record.virtual_host = exchange.virtual_host.clone();
     record.route = exchange.route.clone();
     record.cluster_name = exchange.cluster_name.clone();
-    record.cluster = exchange.upstream.as_ref().map(|upstream| upstream.config.clone());
+    record.cluster = exchange
+        .upstream
+        .as_ref()
+        .map(|upstream| upstream.config.clone());
     record.upstream = upstream(exchange);
     record.status = exchange.status;
     record.grpc_status = exchange.grpc_status;
@@ -129,10 +189,15 @@ pub(crate) fn record(exchange: &State) -> RequestRecord {
     record.error = exchange.error.clone();
     record.bytes_received = received_bytes(exchange);
     record.bytes_sent = exchange.sent_bytes;
-    record.request_messages = exchange.request_body.as_ref().map_or(0, |body| body.messages());
+    record.request_messages = exchange
+        .request_body
+        .as_ref()
+        .map_or(0, |body| body.messages());
     record.response_messages = exchange.sent_messages;
     record.duration = exchange.started.elapsed();
-    record.response_duration = exchange.first_byte.map(|at| at.duration_since(exchange.started));
+    record.response_duration = exchange
+        .first_byte
+        .map(|at| at.duration_since(exchange.started));
     record
 }
 
@@ -142,8 +207,16 @@ fn upstream(exchange: &State) -> UpstreamRecord {
         endpoint: exchange.host.as_ref().map(|host| host.endpoint.clone()),
         remote_address: exchange.host.as_ref().map(|host| host.address),
         local_address: facts.and_then(|facts| facts.local),
-        protocol: facts.map(|facts| if facts.is_http2 { Protocol::Http2 } else { Protocol::Http11 }),
-        tls: facts.and_then(|facts| facts.handshake.as_ref()).map(tls_record),
+        protocol: facts.map(|facts| {
+            if facts.is_http2 {
+                Protocol::Http2
+            } else {
+                Protocol::Http11
+            }
+        }),
+        tls: facts
+            .and_then(|facts| facts.handshake.as_ref())
+            .map(tls_record),
         transport_failure: exchange.transport_failure.clone(),
         attempts: exchange.attempts,
     }
@@ -161,4 +234,3 @@ fn protocol(version: Version) -> Protocol {
 pub(crate) fn format(exchange: &State, pieces: &[LogPiece]) -> String {
     access_log::render_pieces(pieces, &record(exchange))
 }
-

@@ -12,7 +12,10 @@ use super::attempt;
 use super::body::{ReplaySource, RequestBody};
 use super::exchange::Exchange;
 use super::forward::Matched;
-use super::headers::{ATTEMPT_COUNT, EXPECTED_TIMEOUT, ORIGINAL_PATH, PEER_METADATA, PEER_METADATA_ID, X_FORWARDED_HOST};
+use super::headers::{
+    ATTEMPT_COUNT, EXPECTED_TIMEOUT, ORIGINAL_PATH, PEER_METADATA, PEER_METADATA_ID,
+    X_FORWARDED_HOST,
+};
 use super::record;
 use crate::upstream::{PoolProtocol, Upstream};
 
@@ -38,7 +41,13 @@ pub(crate) fn build(
     protocol: PoolProtocol,
     body: RequestBody,
 ) -> Request<RequestBody> {
-    let attempt::Target { matched, action, weighted, upstream, host } = *to;
+    let attempt::Target {
+        matched,
+        action,
+        weighted,
+        upstream,
+        host,
+    } = *to;
     let head = &exchange.head;
     let mut map = head.headers.clone();
     headers::remove_hop_by_hop(&mut map);
@@ -66,7 +75,10 @@ pub(crate) fn build(
     if let Some(timeout) = action.timeout
         && !exchange.connection.manager.router.suppress_envoy_headers
     {
-        map.insert(EXPECTED_TIMEOUT, HeaderValue::from(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)));
+        map.insert(
+            EXPECTED_TIMEOUT,
+            HeaderValue::from(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
+        );
     }
     if let Some(kind) = &head.upgrade
         && let Ok(kind) = HeaderValue::from_str(kind)
@@ -74,7 +86,44 @@ pub(crate) fn build(
         map.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         map.insert(header::UPGRADE, kind);
     }
-    finish(head.method.clone(), head.scheme, target, map, protocol, body)
+    finish(
+        head.method.clone(),
+        head.scheme,
+        target,
+        map,
+        protocol,
+        body,
+    )
+}
+
+/// Marks a copy in its authority, in front of the port (Envoy's historic `-shadow`).
+pub(crate) fn add_host_suffix(request: &mut Request<RequestBody>, suffix: &str) {
+    let mark = |authority: &str| {
+        let host = meltemi_proxy_core::request::without_port(authority);
+        format!(
+            "{host}{suffix}{}",
+            authority.strip_prefix(host).unwrap_or_default()
+        )
+    };
+    let host = request
+        .headers()
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok())
+        .map(mark);
+    if let Some(host) = host.and_then(|host| HeaderValue::try_from(host).ok()) {
+        request.headers_mut().insert(header::HOST, host);
+    }
+    if let Some(marked) = request
+        .uri()
+        .authority()
+        .map(|authority| mark(authority.as_str()))
+    {
+        let mut parts = request.uri().clone().into_parts();
+        parts.authority = Authority::try_from(marked).ok();
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+    }
 }
 
 struct Target {
@@ -100,7 +149,11 @@ fn mutate(
     if matched.config.most_specific_header_mutations_wins {
         levels.reverse();
     }
-    for mutations in levels.into_iter().flatten().filter(|mutations| !mutations.is_empty()) {
+    for mutations in levels
+        .into_iter()
+        .flatten()
+        .filter(|mutations| !mutations.is_empty())
+    {
         let format = |pieces: &[_]| record::format(exchange, pieces);
         let pseudo = headers::apply(mutations, map, &format);
         if let Some(path) = pseudo.path {
@@ -117,10 +170,15 @@ fn introduce(exchange: &Exchange, matched: &Matched, upstream: &Upstream, map: &
     let own = &exchange.connection.worker.shared.telemetry.own;
     let exchanges = exchange.connection.plan.peer_metadata.as_deref();
     let propagates = exchanges.is_some_and(|exchanges| {
-        exchanges.upstream_propagation.iter().any(|method| match method {
-            PeerMetadataMethod::IstioHeaders { skip_external_clusters } => !(*skip_external_clusters && upstream.config.external),
-            PeerMetadataMethod::WorkloadDiscovery | PeerMetadataMethod::Baggage => false,
-        })
+        exchanges
+            .upstream_propagation
+            .iter()
+            .any(|method| match method {
+                PeerMetadataMethod::IstioHeaders {
+                    skip_external_clusters,
+                } => !(*skip_external_clusters && upstream.config.external),
+                PeerMetadataMethod::WorkloadDiscovery | PeerMetadataMethod::Baggage => false,
+            })
     });
     if propagates {
         map.insert(PEER_METADATA_ID, own.id.clone());
@@ -139,13 +197,18 @@ fn finish(
     protocol: PoolProtocol,
     body: RequestBody,
 ) -> Request<RequestBody> {
-    let path = PathAndQuery::try_from(target.path).unwrap_or_else(|_| PathAndQuery::from_static("/"));
+    let path =
+        PathAndQuery::try_from(target.path).unwrap_or_else(|_| PathAndQuery::from_static("/"));
     let mut parts = http::uri::Parts::default();
     parts.path_and_query = Some(path);
     let version = match protocol {
         PoolProtocol::Http2 => {
             parts.authority = Authority::try_from(target.authority).ok();
-            parts.scheme = if parts.authority.is_some() { Scheme::try_from(scheme).ok() } else { None };
+            parts.scheme = if parts.authority.is_some() {
+                Scheme::try_from(scheme).ok()
+            } else {
+                None
+            };
             Version::HTTP_2
         }
         PoolProtocol::Http11 => {

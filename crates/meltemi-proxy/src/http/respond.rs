@@ -22,7 +22,11 @@ pub(crate) fn error(mut exchange: Exchange, error: ProxyError) -> Response<Respo
 }
 
 /// Answers with a redirect.
-pub(crate) fn redirect(mut exchange: Exchange, status: StatusCode, location: &str) -> Response<ResponseBody> {
+pub(crate) fn redirect(
+    mut exchange: Exchange,
+    status: StatusCode,
+    location: &str,
+) -> Response<ResponseBody> {
     exchange.details = "direct_response".into();
     let mut headers = HeaderMap::new();
     if let Ok(location) = HeaderValue::from_str(location) {
@@ -32,7 +36,12 @@ pub(crate) fn redirect(mut exchange: Exchange, status: StatusCode, location: &st
 }
 
 /// Answers with a body of the configuration.
-pub(crate) fn direct(mut exchange: Exchange, status: StatusCode, body: Bytes, headers: HeaderMap) -> Response<ResponseBody> {
+pub(crate) fn direct(
+    mut exchange: Exchange,
+    status: StatusCode,
+    body: Bytes,
+    headers: HeaderMap,
+) -> Response<ResponseBody> {
     exchange.details = "direct_response".into();
     let text = String::from_utf8_lossy(&body).into_owned();
     reply(exchange, status, None, &text, headers)
@@ -47,7 +56,10 @@ fn reply(
 ) -> Response<ResponseBody> {
     let (status, body) = match grpc {
         Some(code) => {
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            headers.insert(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/grpc"),
+            );
             headers.insert(GRPC_STATUS, HeaderValue::from(code));
             if !body.is_empty() {
                 headers.insert(GRPC_MESSAGE, percent_encoded(body));
@@ -57,14 +69,24 @@ fn reply(
         None => (status, Bytes::copy_from_slice(body.as_bytes())),
     };
     if !body.is_empty() {
-        headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("text/plain"));
+        headers
+            .entry(header::CONTENT_TYPE)
+            .or_insert(HeaderValue::from_static("text/plain"));
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     }
     server_header(&exchange, &mut headers);
     exchange.responded(status, &headers);
-    exchange.sent_bytes = if exchange.head.method == http::Method::HEAD { 0 } else { body.len() as u64 };
+    exchange.sent_bytes = if exchange.head.method == http::Method::HEAD {
+        0
+    } else {
+        body.len() as u64
+    };
     exchange.complete();
-    let body = if body.is_empty() { ResponseBody::Empty } else { ResponseBody::Full(Some(body)) };
+    let body = if body.is_empty() {
+        ResponseBody::Empty
+    } else {
+        ResponseBody::Full(Some(body))
+    };
     let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;

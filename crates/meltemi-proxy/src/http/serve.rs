@@ -72,7 +72,8 @@ impl Activity {
 
     pub(crate) fn end(&self) {
         if self.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.read_at_head.store(self.read_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
+            self.read_at_head
+                .store(self.read_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
             *self.idle_since.lock() = Instant::now();
         }
     }
@@ -82,7 +83,8 @@ impl Activity {
     }
 
     fn has_partial_head(&self) -> bool {
-        self.is_idle() && self.read_bytes.load(Ordering::Relaxed) > self.read_at_head.load(Ordering::Relaxed)
+        self.is_idle()
+            && self.read_bytes.load(Ordering::Relaxed) > self.read_at_head.load(Ordering::Relaxed)
     }
 }
 
@@ -93,8 +95,15 @@ pub(crate) async fn serve(
     manager: Arc<HttpConnectionManager>,
     transport: Transport,
 ) {
-    worker.shared.telemetry.counters.downstream_connections.add(1);
-    let Some((is_http2, transport)) = choose_codec(&downstream, &manager, transport).await else { return };
+    worker
+        .shared
+        .telemetry
+        .counters
+        .downstream_connections
+        .add(1);
+    let Some((is_http2, transport)) = choose_codec(&downstream, &manager, transport).await else {
+        return;
+    };
     let plan = FilterPlan::new(&manager);
     let connection = Arc::new(HttpConnection {
         worker: worker.clone(),
@@ -107,7 +116,10 @@ pub(crate) async fn serve(
         activity: Activity::new(),
         plan,
     });
-    let io = TokioIo::new(Metered { transport, read: connection.activity.read_bytes.clone() });
+    let io = TokioIo::new(Metered {
+        transport,
+        read: connection.activity.read_bytes.clone(),
+    });
     if is_http2 {
         serve_http2(connection, io).await;
     } else {
@@ -135,10 +147,17 @@ async fn choose_codec(
         (_, Transport::Plain(replay)) => {
             // The listener did not inspect: the port is declared HTTP, so the client speaks first.
             let mut socket = crate::io::Socket::boxed(replay);
-            let inspection =
-                Inspection { tls: false, http: true, timeout: Some(WATCH_INTERVAL), continue_on_timeout: false };
+            let inspection = Inspection {
+                tls: false,
+                http: true,
+                timeout: Some(WATCH_INTERVAL),
+                continue_on_timeout: false,
+            };
             let (spoken, prefix) = sniff(&mut socket, inspection).await.ok()?;
-            Some((spoken == Spoken::Http2, Transport::Plain(Replay::new(prefix, socket))))
+            Some((
+                spoken == Spoken::Http2,
+                Transport::Plain(Replay::new(prefix, socket)),
+            ))
         }
         (_, transport) => Some((false, transport)),
     }
@@ -149,7 +168,9 @@ type Io = TokioIo<Metered>;
 async fn serve_http1(connection: Arc<HttpConnection>, io: Io) {
     let service = {
         let connection = connection.clone();
-        service_fn(move |request: Request<Incoming>| super::exchange::answer(connection.clone(), request))
+        service_fn(move |request: Request<Incoming>| {
+            super::exchange::answer(connection.clone(), request)
+        })
     };
     let manager = &connection.manager;
     let mut builder = http1::Builder::new();
@@ -190,16 +211,28 @@ async fn serve_http1(connection: Arc<HttpConnection>, io: Io) {
 async fn serve_http2(connection: Arc<HttpConnection>, io: Io) {
     let service = {
         let connection = connection.clone();
-        service_fn(move |request: Request<Incoming>| super::exchange::answer(connection.clone(), request))
+        service_fn(move |request: Request<Incoming>| {
+            super::exchange::answer(connection.clone(), request)
+        })
     };
     let manager = &connection.manager;
     let header_limit = u32::try_from(manager.max_request_headers_bytes).unwrap_or(u32::MAX);
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
-        .max_concurrent_streams(manager.http2.max_concurrent_streams.unwrap_or(DEFAULT_MAX_STREAMS).min(DEFAULT_MAX_STREAMS))
+        .max_concurrent_streams(
+            manager
+                .http2
+                .max_concurrent_streams
+                .unwrap_or(DEFAULT_MAX_STREAMS)
+                .min(DEFAULT_MAX_STREAMS),
+        )
         .initial_stream_window_size(
-            manager.http2.initial_stream_window_bytes.unwrap_or(super::H2_STREAM_WINDOW_BYTES).min(super::H2_STREAM_WINDOW_BYTES),
+            manager
+                .http2
+                .initial_stream_window_bytes
+                .unwrap_or(super::H2_STREAM_WINDOW_BYTES)
+                .min(super::H2_STREAM_WINDOW_BYTES),
         )
         .initial_connection_window_size(super::H2_CONNECTION_WINDOW_BYTES)
         .max_header_list_size(header_limit);
@@ -294,7 +327,11 @@ impl Watch {
             }
             _ if self.announced_at.is_some() => None,
             Phase::Draining => Some(self.announce(connection)),
-            Phase::Serving if store.is_in_force(&downstream.listener.name, downstream.chain_fingerprint) => None,
+            Phase::Serving
+                if store.is_in_force(&downstream.listener.name, downstream.chain_fingerprint) =>
+            {
+                None
+            }
             Phase::Serving => Some(self.announce(connection)),
         }
     }
@@ -312,7 +349,10 @@ impl Watch {
         {
             return Some(Event::CloseIdle);
         }
-        let too_old = connection.manager.max_connection_duration.is_some_and(|max| self.started.elapsed() >= max);
+        let too_old = connection
+            .manager
+            .max_connection_duration
+            .is_some_and(|max| self.started.elapsed() >= max);
         if too_old && self.announced_at.is_none() {
             return Some(self.announce(connection));
         }
@@ -338,7 +378,11 @@ pub(crate) struct Metered {
 }
 
 impl AsyncRead for Metered {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
         let polled = Pin::new(&mut this.transport).poll_read(cx, buf);
@@ -351,7 +395,11 @@ impl AsyncRead for Metered {
 }
 
 impl AsyncWrite for Metered {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().transport).poll_write(cx, buf)
     }
 

@@ -15,7 +15,11 @@ pub(crate) struct IdleTimer {
 
 impl IdleTimer {
     pub(crate) fn new(limit: Duration) -> Self {
-        Self { limit, last: Instant::now(), timer: Box::pin(sleep(limit)) }
+        Self {
+            limit,
+            last: Instant::now(),
+            timer: Box::pin(sleep(limit)),
+        }
     }
 
     pub(crate) fn touch(&mut self) {

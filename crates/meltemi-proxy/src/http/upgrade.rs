@@ -33,7 +33,8 @@ pub(crate) fn tunnel(
             }
         };
         let (mut downstream, mut upstream) = (TokioIo::new(downstream), TokioIo::new(upstream));
-        let (copied, result) = copy_bidirectional(&mut downstream, &mut upstream, idle, |_| ()).await;
+        let (copied, result) =
+            copy_bidirectional(&mut downstream, &mut upstream, idle, |_| ()).await;
         if let Err(error) = result {
             tracing::debug!(%error, "tunnel ended");
         }

@@ -50,9 +50,17 @@ fn describe(stream: TcpStream, peer: SocketAddr) -> Accepted {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
-    let local = || stream.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
+    let local = || {
+        stream
+            .local_addr()
+            .unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)))
+    };
     let destination = original_dst(&stream).unwrap_or_else(local);
-    Accepted { socket: Socket::Tcp(stream), peer: unmapped(peer), destination: unmapped(destination) }
+    Accepted {
+        socket: Socket::Tcp(stream),
+        peer: unmapped(peer),
+        destination: unmapped(destination),
+    }
 }
 
 /// Serves one connection to its end.
@@ -98,11 +106,23 @@ fn hand_over(worker: &Worker, bound: Arc<Listener>, destination: SocketAddr) -> 
     if !bound.use_original_dst {
         return bound;
     }
-    worker.shared.store.listeners.load().find(destination).cloned().unwrap_or(bound)
+    worker
+        .shared
+        .store
+        .listeners
+        .load()
+        .find(destination)
+        .cloned()
+        .unwrap_or(bound)
 }
 
 fn inspection(listener: &Listener, port: u16) -> Inspection {
-    let has = |kind| listener.listener_filters.iter().any(|f| f.kind == kind && f.is_enabled_for(port));
+    let has = |kind| {
+        listener
+            .listener_filters
+            .iter()
+            .any(|f| f.kind == kind && f.is_enabled_for(port))
+    };
     Inspection {
         tls: has(InspectorKind::Tls),
         http: has(InspectorKind::Http),
@@ -121,9 +141,10 @@ fn transport(spoken: &Spoken) -> TransportProtocol {
 /// SNI and protocols as filter chains match them: ALPN, or what the HTTP inspector calls the versions.
 fn names(spoken: &Spoken) -> (Option<&str>, Vec<&str>) {
     match spoken {
-        Spoken::Tls(hello) => {
-            (hello.server_name.as_deref(), hello.alpn.iter().map(String::as_str).collect())
-        }
+        Spoken::Tls(hello) => (
+            hello.server_name.as_deref(),
+            hello.alpn.iter().map(String::as_str).collect(),
+        ),
         Spoken::Http10 => (None, vec!["http/1.0"]),
         Spoken::Http11 => (None, vec!["http/1.1"]),
         Spoken::Http2 => (None, vec!["h2c"]),

@@ -61,14 +61,20 @@ fn inspect_tls(bytes: &[u8]) -> Verdict {
                 let alpn = hello.alpn().into_iter().flatten();
                 return Verdict::Decided(Spoken::Tls(ClientHello {
                     server_name: hello.server_name().map(str::to_ascii_lowercase),
-                    alpn: alpn.map(|p| String::from_utf8_lossy(p).into_owned()).collect(),
+                    alpn: alpn
+                        .map(|p| String::from_utf8_lossy(p).into_owned())
+                        .collect(),
                 }));
             }
             Ok(None) => {}
             Err(_) => return Verdict::Broken,
         }
     }
-    if bytes.len() >= SNIFF_LIMIT_BYTES { Verdict::Broken } else { Verdict::NeedMore }
+    if bytes.len() >= SNIFF_LIMIT_BYTES {
+        Verdict::Broken
+    } else {
+        Verdict::NeedMore
+    }
 }
 
 #[cfg(test)]
@@ -76,16 +82,30 @@ mod tests {
     use super::*;
 
     fn check(bytes: &[u8], expected: Verdict) {
-        assert_eq!(inspect(bytes, true, true), expected, "{}", String::from_utf8_lossy(bytes));
+        assert_eq!(
+            inspect(bytes, true, true),
+            expected,
+            "{}",
+            String::from_utf8_lossy(bytes)
+        );
     }
 
     #[test]
     fn only_what_is_wanted_is_waited_for() {
         check(b"GET / HTTP/1.0\r\n", Verdict::Decided(Spoken::Http10));
         check(b"GET /", Verdict::NeedMore);
-        assert_eq!(inspect(b"GET /", true, false), Verdict::Decided(Spoken::Opaque));
-        assert_eq!(inspect(b"PRI * HT", true, false), Verdict::Decided(Spoken::Opaque));
-        assert_eq!(inspect(b"\x16\x03\x01", false, true), Verdict::Decided(Spoken::Opaque));
+        assert_eq!(
+            inspect(b"GET /", true, false),
+            Verdict::Decided(Spoken::Opaque)
+        );
+        assert_eq!(
+            inspect(b"PRI * HT", true, false),
+            Verdict::Decided(Spoken::Opaque)
+        );
+        assert_eq!(
+            inspect(b"\x16\x03\x01", false, true),
+            Verdict::Decided(Spoken::Opaque)
+        );
     }
 
     #[test]
@@ -105,7 +125,9 @@ mod tests {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = vec![b"istio-http/1.1".to_vec(), b"istio".to_vec()];
-        let name = "outbound_.9080_._.reviews.default.svc.cluster.local".try_into().unwrap();
+        let name = "outbound_.9080_._.reviews.default.svc.cluster.local"
+            .try_into()
+            .unwrap();
         let mut client = rustls::ClientConnection::new(std::sync::Arc::new(config), name).unwrap();
         let mut hello = Vec::new();
         client.write_tls(&mut hello).unwrap();

@@ -37,19 +37,28 @@ pub(crate) enum SniffError {
 /// Reads until the protocol is decided; the bytes read are handed back for replay.
 ///
 /// When the time is over the connection is opaque: a server-first protocol whose client waits for the greeting.
-pub(crate) async fn sniff(socket: &mut Socket, inspection: Inspection) -> Result<(Spoken, Bytes), SniffError> {
+pub(crate) async fn sniff(
+    socket: &mut Socket,
+    inspection: Inspection,
+) -> Result<(Spoken, Bytes), SniffError> {
     if !inspection.tls && !inspection.http {
         return Ok((Spoken::Opaque, Bytes::new()));
     }
     let mut buffer = BytesMut::new();
     let decided = match inspection.timeout {
         None => read_until_decided(socket, &mut buffer, inspection).await,
-        Some(limit) => match tokio::time::timeout(limit, read_until_decided(socket, &mut buffer, inspection)).await {
-            Ok(decided) => decided,
-            Err(_) if inspection.tls && buffer.first() == Some(&0x16) => Err(SniffError::BrokenTls),
-            Err(_) if inspection.continue_on_timeout => Ok(Spoken::Opaque),
-            Err(_) => Err(SniffError::Timeout),
-        },
+        Some(limit) => {
+            match tokio::time::timeout(limit, read_until_decided(socket, &mut buffer, inspection))
+                .await
+            {
+                Ok(decided) => decided,
+                Err(_) if inspection.tls && buffer.first() == Some(&0x16) => {
+                    Err(SniffError::BrokenTls)
+                }
+                Err(_) if inspection.continue_on_timeout => Ok(Spoken::Opaque),
+                Err(_) => Err(SniffError::Timeout),
+            }
+        }
     };
     Ok((decided?, buffer.freeze()))
 }
@@ -68,7 +77,9 @@ async fn read_until_decided(
             Verdict::NeedMore if read == 0 && inspection.tls && buffer.first() == Some(&0x16) => {
                 return Err(SniffError::BrokenTls);
             }
-            Verdict::NeedMore if read == 0 || buffer.len() >= SNIFF_LIMIT_BYTES => return Ok(Spoken::Opaque),
+            Verdict::NeedMore if read == 0 || buffer.len() >= SNIFF_LIMIT_BYTES => {
+                return Ok(Spoken::Opaque);
+            }
             Verdict::NeedMore => {}
         }
     }
@@ -79,7 +90,12 @@ mod tests {
     use super::*;
     use tokio::io::AsyncWriteExt;
 
-    const BOTH: Inspection = Inspection { tls: true, http: true, timeout: Some(Duration::from_secs(5)), continue_on_timeout: true };
+    const BOTH: Inspection = Inspection {
+        tls: true,
+        http: true,
+        timeout: Some(Duration::from_secs(5)),
+        continue_on_timeout: true,
+    };
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_client_is_opaque_after_the_timeout() {
@@ -95,20 +111,29 @@ mod tests {
         let (mut client, server) = tokio::io::duplex(64);
         client.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
         let (spoken, bytes) = sniff(&mut Socket::boxed(server), BOTH).await.unwrap();
-        assert_eq!((spoken, &bytes[..]), (Spoken::Http11, &b"GET / HTTP/1.1\r\n"[..]));
+        assert_eq!(
+            (spoken, &bytes[..]),
+            (Spoken::Http11, &b"GET / HTTP/1.1\r\n"[..])
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn half_a_client_hello_is_refused() {
         let (mut client, server) = tokio::io::duplex(64);
         client.write_all(b"\x16\x03\x01").await.unwrap();
-        assert!(matches!(sniff(&mut Socket::boxed(server), BOTH).await, Err(SniffError::BrokenTls)));
+        assert!(matches!(
+            sniff(&mut Socket::boxed(server), BOTH).await,
+            Err(SniffError::BrokenTls)
+        ));
     }
 
     #[tokio::test]
     async fn a_client_that_leaves_is_no_connection() {
         let (client, server) = tokio::io::duplex(64);
         drop(client);
-        assert!(matches!(sniff(&mut Socket::boxed(server), BOTH).await, Err(SniffError::Silent)));
+        assert!(matches!(
+            sniff(&mut Socket::boxed(server), BOTH).await,
+            Err(SniffError::Silent)
+        ));
     }
 }

@@ -14,7 +14,11 @@ const BACKLOG: i32 = 4096;
 /// # Errors
 /// As `socket`, `bind` and `listen`.
 pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking(),
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.bind(&address.into())?;
@@ -27,8 +31,20 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// `None` when the connection was made to this socket directly.
 pub(crate) fn original_dst(stream: &TcpStream) -> Option<SocketAddr> {
     let socket = SockRef::from(stream);
-    let v4 = || socket.original_dst_v4().ok().as_ref().and_then(SockAddr::as_socket);
-    let v6 = || socket.original_dst_v6().ok().as_ref().and_then(SockAddr::as_socket);
+    let v4 = || {
+        socket
+            .original_dst_v4()
+            .ok()
+            .as_ref()
+            .and_then(SockAddr::as_socket)
+    };
+    let v6 = || {
+        socket
+            .original_dst_v6()
+            .ok()
+            .as_ref()
+            .and_then(SockAddr::as_socket)
+    };
     v4().or_else(v6).map(unmapped)
 }
 
@@ -50,8 +66,15 @@ pub(crate) struct UpstreamSocketOptions {
 ///
 /// # Errors
 /// As `socket` and `connect`; `PermissionDenied` when a mark is asked for without the right to set it.
-pub(crate) async fn connect(address: SocketAddr, options: UpstreamSocketOptions) -> io::Result<TcpStream> {
-    let socket = if address.is_ipv4() { tokio::net::TcpSocket::new_v4() } else { tokio::net::TcpSocket::new_v6() }?;
+pub(crate) async fn connect(
+    address: SocketAddr,
+    options: UpstreamSocketOptions,
+) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() {
+        tokio::net::TcpSocket::new_v4()
+    } else {
+        tokio::net::TcpSocket::new_v6()
+    }?;
     if let Some(mark) = options.mark {
         SockRef::from(&socket).set_mark(mark)?;
     }
@@ -83,8 +106,13 @@ mod tests {
     #[tokio::test]
     async fn binds_the_source_address() {
         let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
-        let options = UpstreamSocketOptions { mark: None, source: Some("127.0.0.6".parse().unwrap()) };
-        let stream = connect(listener.local_addr().unwrap(), options).await.unwrap();
+        let options = UpstreamSocketOptions {
+            mark: None,
+            source: Some("127.0.0.6".parse().unwrap()),
+        };
+        let stream = connect(listener.local_addr().unwrap(), options)
+            .await
+            .unwrap();
         let (_, peer) = listener.accept().await.unwrap();
         assert_eq!(peer.ip(), IpAddr::from([127, 0, 0, 6]));
         assert_eq!(peer, stream.local_addr().unwrap());
@@ -92,6 +120,9 @@ mod tests {
 
     #[test]
     fn unmaps() {
-        assert_eq!(unmapped("[::ffff:10.0.0.1]:80".parse().unwrap()), "10.0.0.1:80".parse().unwrap());
+        assert_eq!(
+            unmapped("[::ffff:10.0.0.1]:80".parse().unwrap()),
+            "10.0.0.1:80".parse().unwrap()
+        );
     }
 }

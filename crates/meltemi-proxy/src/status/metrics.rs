@@ -19,7 +19,14 @@ pub(super) async fn merged(admin: &Admin) -> Answer {
     let mut out = String::new();
     if let Some(app) = &admin.bootstrap.app_metrics {
         let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), app.port);
-        let fetch = probe::get(admin, address, &app.path, &app.path, &[], SCRAPE_LIMIT_BYTES);
+        let fetch = probe::get(
+            admin,
+            address,
+            &app.path,
+            &app.path,
+            &[],
+            SCRAPE_LIMIT_BYTES,
+        );
         match tokio::time::timeout(SCRAPE_LIMIT, fetch).await {
             Ok(Ok((StatusCode::OK, body))) => {
                 out.push_str(&String::from_utf8_lossy(&body));
@@ -44,6 +51,8 @@ pub(super) async fn merged(admin: &Admin) -> Answer {
 pub(super) fn answer(body: String) -> Answer {
     let mut answer = text(StatusCode::OK, body);
     let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    answer.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    answer
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, content_type);
     answer
 }

@@ -27,7 +27,10 @@ pub(super) async fn application(admin: &Admin, path: &str) -> Answer {
     match tokio::time::timeout(probe.timeout, run(admin, probe)).await {
         Ok(Ok(status)) => text(status, ""),
         Ok(Err(error)) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")),
-        Err(_) => text(StatusCode::GATEWAY_TIMEOUT, format!("no answer in {:?}\n", probe.timeout)),
+        Err(_) => text(
+            StatusCode::GATEWAY_TIMEOUT,
+            format!("no answer in {:?}\n", probe.timeout),
+        ),
     }
 }
 
@@ -38,18 +41,40 @@ async fn run(admin: &Admin, probe: &Probe) -> anyhow::Result<StatusCode> {
             connect(admin, at(*port)).await?;
             Ok(StatusCode::OK)
         }
-        ProbeKind::Http { port, path, host, https: false, headers } => {
+        ProbeKind::Http {
+            port,
+            path,
+            host,
+            https: false,
+            headers,
+        } => {
             let host = host.clone().unwrap_or_else(|| at(*port).to_string());
-            Ok(get(admin, at(*port), path, &host, headers, ANSWER_LIMIT_BYTES).await?.0)
+            Ok(
+                get(admin, at(*port), path, &host, headers, ANSWER_LIMIT_BYTES)
+                    .await?
+                    .0,
+            )
         }
-        ProbeKind::Http { port, path, host, https: true, headers } => {
+        ProbeKind::Http {
+            port,
+            path,
+            host,
+            https: true,
+            headers,
+        } => {
             // The kubelet does not check certificates of probes either.
-            let config = DnsClientTls::insecure_skip_verify().alpn(["http/1.1"]).build()?;
+            let config = DnsClientTls::insecure_skip_verify()
+                .alpn(["http/1.1"])
+                .build()?;
             let host = host.clone().unwrap_or_else(|| at(*port).to_string());
             let name = meltemi_pki::server_name(&at(*port).ip().to_string())?;
-            let stream = TlsConnector::from(config).connect(name, Replay::from(connect(admin, at(*port)).await?)).await?;
+            let stream = TlsConnector::from(config)
+                .connect(name, Replay::from(connect(admin, at(*port)).await?))
+                .await?;
             let transport = Transport::Tls(Box::new(stream.into()));
-            Ok(ask(transport, path, &host, headers, ANSWER_LIMIT_BYTES).await?.0)
+            Ok(ask(transport, path, &host, headers, ANSWER_LIMIT_BYTES)
+                .await?
+                .0)
         }
         ProbeKind::Grpc { port, service } => grpc(connect(admin, at(*port)).await?, service).await,
     }
@@ -59,7 +84,10 @@ async fn run(admin: &Admin, probe: &Probe) -> anyhow::Result<StatusCode> {
 async fn connect(admin: &Admin, address: SocketAddr) -> anyhow::Result<Socket> {
     let captured = address.is_ipv4() && !address.ip().is_loopback();
     let source = captured.then_some(IpAddr::V4(INBOUND_PASSTHROUGH_SOURCE));
-    let options = UpstreamSocketOptions { mark: admin.shared.socket_mark, source };
+    let options = UpstreamSocketOptions {
+        mark: admin.shared.socket_mark,
+        source,
+    };
     Ok(Socket::Tcp(socket::connect(address, options).await?))
 }
 
@@ -73,7 +101,11 @@ pub(super) async fn get(
     limit: usize,
 ) -> anyhow::Result<(StatusCode, Bytes)> {
     let transport = Transport::Plain(Replay::from(connect(admin, address).await?));
-    let host = if host.starts_with('/') { address.to_string() } else { host.to_owned() };
+    let host = if host.starts_with('/') {
+        address.to_string()
+    } else {
+        host.to_owned()
+    };
     ask(transport, path, &host, headers, limit).await
 }
 
@@ -87,14 +119,24 @@ async fn ask(
     let (mut sender, connection) = http1::handshake(TokioIo::new(transport)).await?;
     tokio::spawn(connection);
     let mut request = Request::get(path).header(header::USER_AGENT, "kube-probe/meltemi");
-    let named_host = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host"));
+    let named_host = headers
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case("host"));
     request = request.header(header::HOST, named_host.map_or(host, |(_, value)| value));
-    for (name, value) in headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("host")) {
+    for (name, value) in headers
+        .iter()
+        .filter(|(name, _)| !name.eq_ignore_ascii_case("host"))
+    {
         request = request.header(name, value);
     }
-    let response = sender.send_request(request.body(Empty::<Bytes>::new())?).await?;
+    let response = sender
+        .send_request(request.body(Empty::<Bytes>::new())?)
+        .await?;
     let status = response.status();
-    let body = Limited::new(response.into_body(), limit).collect().await.map(|body| body.to_bytes());
+    let body = Limited::new(response.into_body(), limit)
+        .collect()
+        .await
+        .map(|body| body.to_bytes());
     // A long answer of a healthy application is still a healthy application.
     Ok((status, body.unwrap_or_default()))
 }
@@ -102,8 +144,11 @@ async fn ask(
 /// `grpc.health.v1.Health/Check`, written by hand: one string in, one enum out.
 async fn grpc(socket: Socket, service: &str) -> anyhow::Result<StatusCode> {
     const SERVING: u8 = 1;
-    let (mut sender, connection) =
-        http2::handshake(TokioExecutor::new(), TokioIo::new(Transport::Plain(Replay::from(socket)))).await?;
+    let (mut sender, connection) = http2::handshake(
+        TokioExecutor::new(),
+        TokioIo::new(Transport::Plain(Replay::from(socket))),
+    )
+    .await?;
     tokio::spawn(connection);
     let mut message = BytesMut::new();
     if !service.is_empty() {
@@ -120,8 +165,14 @@ async fn grpc(socket: Socket, service: &str) -> anyhow::Result<StatusCode> {
         .header(header::TE, "trailers")
         .body(Full::new(body.freeze()))?;
     let response = sender.send_request(request).await?;
-    let answer = Limited::new(response.into_body(), ANSWER_LIMIT_BYTES).collect().await;
+    let answer = Limited::new(response.into_body(), ANSWER_LIMIT_BYTES)
+        .collect()
+        .await;
     let answer = answer.map_err(|error| anyhow::anyhow!(error))?.to_bytes();
     let serving = answer.get(5..) == Some(&[0x08, SERVING]);
-    Ok(if serving { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR })
+    Ok(if serving {
+        StatusCode::OK
+    } else {
+        StatusCode::INTERNAL_SERVER_ERROR
+    })
 }

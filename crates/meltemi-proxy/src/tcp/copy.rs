@@ -27,7 +27,9 @@ thread_local! {
 
 fn borrow_buffer(large: bool) -> Box<[u8]> {
     FREE.with_borrow_mut(|free| free[usize::from(large)].pop())
-        .unwrap_or_else(|| vec![0; if large { LARGE_BYTES } else { SMALL_BYTES }].into_boxed_slice())
+        .unwrap_or_else(|| {
+            vec![0; if large { LARGE_BYTES } else { SMALL_BYTES }].into_boxed_slice()
+        })
 }
 
 fn return_buffer(buffer: Box<[u8]>) {
@@ -77,15 +79,22 @@ where
     let mut idle = pin!(tokio::time::sleep(idle_timeout.unwrap_or(FAR)));
     let mut last_moved = Instant::now();
     let result = poll_fn(|cx| {
-        let to_upstream = up.poll(cx, downstream, upstream).map_err(|side| match side {
-            Side::Reader(error) => CopyError::Downstream(error),
-            Side::Writer(error) => CopyError::Upstream(error),
-        })?;
-        let to_downstream = down.poll(cx, upstream, downstream).map_err(|side| match side {
-            Side::Reader(error) => CopyError::Upstream(error),
-            Side::Writer(error) => CopyError::Downstream(error),
-        })?;
-        let now = Copied { to_upstream: up.copied, to_downstream: down.copied };
+        let to_upstream = up
+            .poll(cx, downstream, upstream)
+            .map_err(|side| match side {
+                Side::Reader(error) => CopyError::Downstream(error),
+                Side::Writer(error) => CopyError::Upstream(error),
+            })?;
+        let to_downstream = down
+            .poll(cx, upstream, downstream)
+            .map_err(|side| match side {
+                Side::Reader(error) => CopyError::Upstream(error),
+                Side::Writer(error) => CopyError::Downstream(error),
+            })?;
+        let now = Copied {
+            to_upstream: up.copied,
+            to_downstream: down.copied,
+        };
         if now != last {
             last = now;
             moved(now);
@@ -94,7 +103,9 @@ where
         if to_upstream.is_ready() && to_downstream.is_ready() {
             return Poll::Ready(Ok(()));
         }
-        let Some(limit) = idle_timeout else { return Poll::Pending };
+        let Some(limit) = idle_timeout else {
+            return Poll::Pending;
+        };
         // The timer is moved only when it fires: re-arming it at every read would cost more than the copy.
         while idle.as_mut().poll(cx).is_ready() {
             let due = last_moved + limit;
@@ -106,7 +117,13 @@ where
         Poll::Pending
     })
     .await;
-    (Copied { to_upstream: up.copied, to_downstream: down.copied }, result)
+    (
+        Copied {
+            to_upstream: up.copied,
+            to_downstream: down.copied,
+        },
+        result,
+    )
 }
 
 /// Stands for "never" in a timer that is not polled.
@@ -138,7 +155,12 @@ enum State {
 }
 
 impl Direction {
-    fn poll<R, W>(&mut self, cx: &mut Context<'_>, reader: &mut R, writer: &mut W) -> Poll<Result<(), Side>>
+    fn poll<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut R,
+        writer: &mut W,
+    ) -> Poll<Result<(), Side>>
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
@@ -163,12 +185,20 @@ impl Direction {
         Poll::Pending
     }
 
-    fn poll_fill<R, W>(&mut self, cx: &mut Context<'_>, reader: &mut R, writer: &mut W) -> Poll<Result<(), Side>>
+    fn poll_fill<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut R,
+        writer: &mut W,
+    ) -> Poll<Result<(), Side>>
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        let mut buffer = self.buffer.take().unwrap_or_else(|| borrow_buffer(self.large));
+        let mut buffer = self
+            .buffer
+            .take()
+            .unwrap_or_else(|| borrow_buffer(self.large));
         let mut unread = ReadBuf::new(&mut buffer);
         match Pin::new(reader).poll_read(cx, &mut unread) {
             Poll::Pending => {
@@ -199,10 +229,17 @@ impl Direction {
         }
     }
 
-    fn poll_drain<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, writer: &mut W) -> Poll<io::Result<()>> {
-        let Some(buffer) = &self.buffer else { return Poll::Ready(Ok(())) };
+    fn poll_drain<W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        writer: &mut W,
+    ) -> Poll<io::Result<()>> {
+        let Some(buffer) = &self.buffer else {
+            return Poll::Ready(Ok(()));
+        };
         while self.start < self.end {
-            let written = ready!(Pin::new(&mut *writer).poll_write(cx, &buffer[self.start..self.end]))?;
+            let written =
+                ready!(Pin::new(&mut *writer).poll_write(cx, &buffer[self.start..self.end]))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -238,8 +275,9 @@ mod tests {
     async fn passes_a_half_close_on_and_keeps_the_other_direction() {
         let (mut client, mut downstream) = pipe();
         let (mut upstream, mut server) = pipe();
-        let copy =
-            tokio::spawn(async move { copy_bidirectional(&mut downstream, &mut upstream, None, |_| ()).await });
+        let copy = tokio::spawn(async move {
+            copy_bidirectional(&mut downstream, &mut upstream, None, |_| ()).await
+        });
         client.write_all(b"question").await.unwrap();
         client.shutdown().await.unwrap();
         let mut asked = String::new();
@@ -252,14 +290,22 @@ mod tests {
         assert_eq!(answered, "answer");
         let (copied, result) = copy.await.unwrap();
         result.unwrap();
-        assert_eq!(copied, Copied { to_upstream: 8, to_downstream: 6 });
+        assert_eq!(
+            copied,
+            Copied {
+                to_upstream: 8,
+                to_downstream: 6
+            }
+        );
     }
 
     #[tokio::test]
     async fn moves_bulk_unchanged() {
         let (mut client, mut downstream) = pipe();
         let (mut upstream, mut server) = pipe();
-        tokio::spawn(async move { copy_bidirectional(&mut downstream, &mut upstream, None, |_| ()).await });
+        tokio::spawn(async move {
+            copy_bidirectional(&mut downstream, &mut upstream, None, |_| ()).await
+        });
         let sent: Vec<u8> = (0..1_000_000_u32).map(|i| (i % 251) as u8).collect();
         let expected = sent.clone();
         tokio::spawn(async move {

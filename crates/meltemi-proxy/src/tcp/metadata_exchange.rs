@@ -36,7 +36,10 @@ pub(crate) async fn send(stream: &mut (impl AsyncWrite + Unpin), own: &Struct) -
 
 fn encode(own: &Struct) -> BytesMut {
     // The peer's keys are the fields `x-envoy-peer-metadata` and `-id` of an outer struct.
-    let any = Any { type_url: STRUCT_TYPE.to_owned(), value: outer(own).encode_to_vec() };
+    let any = Any {
+        type_url: STRUCT_TYPE.to_owned(),
+        value: outer(own).encode_to_vec(),
+    };
     let body = any.encode_to_vec();
     let mut message = BytesMut::with_capacity(HEAD_BYTES + body.len());
     message.put_u32(MAGIC);
@@ -50,16 +53,25 @@ const ID_KEY: &str = "x-envoy-peer-metadata-id";
 
 fn outer(own: &Struct) -> Struct {
     use meltemi_proto::google::protobuf::{Value, value::Kind};
-    let metadata = Value { kind: Some(Kind::StructValue(own.clone())) };
+    let metadata = Value {
+        kind: Some(Kind::StructValue(own.clone())),
+    };
     let name = own.fields.get("NAME").cloned().unwrap_or_default();
-    let fields = [(METADATA_KEY.to_owned(), metadata), (ID_KEY.to_owned(), name)];
-    Struct { fields: fields.into_iter().collect() }
+    let fields = [
+        (METADATA_KEY.to_owned(), metadata),
+        (ID_KEY.to_owned(), name),
+    ];
+    Struct {
+        fields: fields.into_iter().collect(),
+    }
 }
 
 /// Reads the other side's introduction. What does not begin with the magic is left alone: `Err` carries the bytes read,
 /// which belong to the application.
 pub(crate) async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Received> {
-    tokio::time::timeout(WAIT_LIMIT, receive_unbounded(stream)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    tokio::time::timeout(WAIT_LIMIT, receive_unbounded(stream))
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// What came first.
@@ -73,7 +85,10 @@ async fn receive_unbounded(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<
     let mut buffer = BytesMut::with_capacity(1024);
     while buffer.len() < HEAD_BYTES {
         let limit = HEAD_BYTES - buffer.len();
-        let read = (&mut *stream).take(limit as u64).read_buf(&mut buffer).await?;
+        let read = (&mut *stream)
+            .take(limit as u64)
+            .read_buf(&mut buffer)
+            .await?;
         let wrong = buffer.iter().zip(MAGIC.to_be_bytes()).any(|(a, b)| *a != b);
         if wrong || read == 0 {
             return Ok(Received::Application(buffer));
@@ -82,7 +97,10 @@ async fn receive_unbounded(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<
     buffer.advance(4);
     let length = buffer.get_u32();
     if length > LIMIT_BYTES {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the peer's metadata is too long"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the peer's metadata is too long",
+        ));
     }
     let mut body = vec![0; length as usize];
     stream.read_exact(&mut body).await?;
@@ -93,7 +111,11 @@ fn decode(body: &[u8]) -> Option<Workload> {
     use meltemi_proto::google::protobuf::value::Kind;
     let any = Any::decode(body).ok()?;
     let outer = Struct::decode(&*any.value).ok()?;
-    match outer.fields.get(METADATA_KEY).and_then(|value| value.kind.as_ref()) {
+    match outer
+        .fields
+        .get(METADATA_KEY)
+        .and_then(|value| value.kind.as_ref())
+    {
         Some(Kind::StructValue(metadata)) => Some(Workload::from_struct(metadata)),
         _ => None,
     }
@@ -110,7 +132,9 @@ mod tests {
         let (mut a, mut b) = tokio::io::duplex(4096);
         send(&mut a, &own).await.unwrap();
         a.write_all(b"rest").await.unwrap();
-        let Received::Peer(Some(peer)) = receive(&mut b).await.unwrap() else { panic!("no peer") };
+        let Received::Peer(Some(peer)) = receive(&mut b).await.unwrap() else {
+            panic!("no peer")
+        };
         assert_eq!(&*peer.namespace, "default");
         let mut rest = [0; 4];
         b.read_exact(&mut rest).await.unwrap();
@@ -121,7 +145,9 @@ mod tests {
     async fn application_bytes_are_kept() {
         let (mut a, mut b) = tokio::io::duplex(64);
         a.write_all(b"GET").await.unwrap();
-        let Received::Application(bytes) = receive(&mut b).await.unwrap() else { panic!("taken for a peer") };
+        let Received::Application(bytes) = receive(&mut b).await.unwrap() else {
+            panic!("taken for a peer")
+        };
         assert_eq!(&bytes[..], b"GET");
     }
 }

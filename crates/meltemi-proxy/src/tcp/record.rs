@@ -16,7 +16,12 @@ use crate::telemetry::{destination_service, security};
 pub(crate) fn series(session: &Session) -> Arc<TcpSeries> {
     let telemetry = &session.worker.shared.telemetry;
     let downstream = &session.downstream;
-    if !downstream.chain.filters.iter().any(|filter| matches!(filter, NetworkFilter::Stats(_))) {
+    if !downstream
+        .chain
+        .filters
+        .iter()
+        .any(|filter| matches!(filter, NetworkFilter::Stats(_)))
+    {
         return Arc::default();
     }
     let inbound = downstream.is_inbound();
@@ -24,13 +29,27 @@ pub(crate) fn series(session: &Session) -> Arc<TcpSeries> {
     let handshake = if inbound {
         downstream.handshake.as_ref()
     } else {
-        session.facts.as_ref().and_then(|facts| facts.handshake.as_ref())
+        session
+            .facts
+            .as_ref()
+            .and_then(|facts| facts.handshake.as_ref())
     };
-    let local = handshake.and_then(|handshake| handshake.local.as_ref()).map(ToString::to_string);
-    let peer = handshake.and_then(|handshake| handshake.peer.as_ref()).map(|peer| peer.identity.to_string());
-    let (source, destination) =
-        if inbound { (session.downstream_peer.as_deref(), own) } else { (own, session.upstream_peer.as_deref()) };
-    let (source_principal, destination_principal) = if inbound { (peer, local) } else { (local, peer) };
+    let local = handshake
+        .and_then(|handshake| handshake.local.as_ref())
+        .map(ToString::to_string);
+    let peer = handshake
+        .and_then(|handshake| handshake.peer.as_ref())
+        .map(|peer| peer.identity.to_string());
+    let (source, destination) = if inbound {
+        (session.downstream_peer.as_deref(), own)
+    } else {
+        (own, session.upstream_peer.as_deref())
+    };
+    let (source_principal, destination_principal) = if inbound {
+        (peer, local)
+    } else {
+        (local, peer)
+    };
     let flags = session.flags.to_string();
     let attributes = Attributes {
         reporter: if inbound { "destination" } else { "source" },
@@ -63,25 +82,42 @@ pub(crate) fn tell(session: &Session) {
     }
     let record = record(session);
     for log in logs {
-        let admitted = log.filter.as_ref().is_none_or(|filter| access_log::admits(filter, &record, rand::random()));
+        let admitted = log
+            .filter
+            .as_ref()
+            .is_none_or(|filter| access_log::admits(filter, &record, rand::random()));
         if admitted {
             let line = access_log::render(&log.format, &record).into_bytes();
-            session.worker.shared.telemetry.log.put(log.sink.clone(), line);
+            session
+                .worker
+                .shared
+                .telemetry
+                .log
+                .put(log.sink.clone(), line);
         }
     }
 }
 
 fn record(session: &Session) -> RequestRecord {
-    let mut record = RequestRecord::new(session.downstream.record.clone(), Protocol::Tcp, session.started_at);
+    let mut record = RequestRecord::new(
+        session.downstream.record.clone(),
+        Protocol::Tcp,
+        session.started_at,
+    );
     let facts = session.facts.as_ref();
     record.cluster_name = session.cluster_name.clone();
-    record.cluster = session.upstream.as_ref().map(|upstream| upstream.config.clone());
+    record.cluster = session
+        .upstream
+        .as_ref()
+        .map(|upstream| upstream.config.clone());
     record.upstream = UpstreamRecord {
         endpoint: session.host.as_ref().map(|host| host.endpoint.clone()),
         remote_address: session.host.as_ref().map(|host| host.address),
         local_address: facts.and_then(|facts| facts.local),
         protocol: None,
-        tls: facts.and_then(|facts| facts.handshake.as_ref()).map(tls_record),
+        tls: facts
+            .and_then(|facts| facts.handshake.as_ref())
+            .map(tls_record),
         transport_failure: session.transport_failure.clone(),
         attempts: session.attempts,
     };

@@ -92,7 +92,9 @@ pub(crate) async fn serve(
 fn authorise(session: &Session) -> Result<(), ProxyError> {
     let downstream = &session.downstream;
     for filter in &downstream.chain.filters {
-        let NetworkFilter::Rbac(config) = filter else { continue };
+        let NetworkFilter::Rbac(config) = filter else {
+            continue;
+        };
         let request = rbac::RbacRequest {
             head: None,
             destination: downstream.arrival.destination,
@@ -103,14 +105,22 @@ fn authorise(session: &Session) -> Result<(), ProxyError> {
         };
         let (verdict, _shadow) = rbac::evaluate(config, &request);
         if !verdict.is_allowed {
-            return Err(ErrorKind::RbacDenied { policy: verdict.policy.cloned() }.into());
+            return Err(ErrorKind::RbacDenied {
+                policy: verdict.policy.cloned(),
+            }
+            .into());
         }
     }
     Ok(())
 }
 
 fn exchanges_metadata(session: &Session) -> bool {
-    session.downstream.chain.filters.iter().any(|filter| matches!(filter, NetworkFilter::MetadataExchange(_)))
+    session
+        .downstream
+        .chain
+        .filters
+        .iter()
+        .any(|filter| matches!(filter, NetworkFilter::MetadataExchange(_)))
 }
 
 /// Exchanges metadata with the downstream, if both agreed to. Gives back bytes that were the application's.
@@ -154,7 +164,9 @@ async fn proxy_bytes(session: &mut Session, mut transport: Transport, first: &[u
     }
     let series = record::series(session);
     series.opened.add(1);
-    if connected.transport.write_all(first).await.is_err() || transport.write_all(&early).await.is_err() {
+    if connected.transport.write_all(first).await.is_err()
+        || transport.write_all(&early).await.is_err()
+    {
         series.closed.add(1);
         return;
     }
@@ -162,7 +174,10 @@ async fn proxy_bytes(session: &mut Session, mut transport: Transport, first: &[u
     series.closed.add(1);
 }
 
-async fn exchange_upstream(session: &mut Session, transport: &mut Transport) -> std::io::Result<Vec<u8>> {
+async fn exchange_upstream(
+    session: &mut Session,
+    transport: &mut Transport,
+) -> std::io::Result<Vec<u8>> {
     metadata_exchange::send(transport, &session.worker.shared.telemetry.own.metadata).await?;
     match metadata_exchange::receive(transport).await? {
         Received::Peer(peer) => {
@@ -173,11 +188,20 @@ async fn exchange_upstream(session: &mut Session, transport: &mut Transport) -> 
     }
 }
 
-async fn copy(session: &mut Session, transport: &mut Transport, connected: &mut Connected, series: &TcpSeries) {
+async fn copy(
+    session: &mut Session,
+    transport: &mut Transport,
+    connected: &mut Connected,
+    series: &TcpSeries,
+) {
     let mut reported = Copied::default();
     let report = |now: Copied| {
-        series.received_bytes.add(now.to_upstream - reported.to_upstream);
-        series.sent_bytes.add(now.to_downstream - reported.to_downstream);
+        series
+            .received_bytes
+            .add(now.to_upstream - reported.to_upstream);
+        series
+            .sent_bytes
+            .add(now.to_downstream - reported.to_downstream);
         reported = now;
     };
     let idle = session.proxy.idle_timeout;
@@ -196,11 +220,15 @@ async fn copy(session: &mut Session, transport: &mut Transport, connected: &mut 
     match result {
         Ok(()) => {}
         Err(CopyError::Downstream(_)) => {
-            session.flags.insert(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
+            session
+                .flags
+                .insert(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
             connected.transport.socket().reset_on_close();
         }
         Err(CopyError::Upstream(error)) => {
-            session.flags.insert(ResponseFlags::UPSTREAM_CONNECTION_TERMINATION);
+            session
+                .flags
+                .insert(ResponseFlags::UPSTREAM_CONNECTION_TERMINATION);
             tracing::debug!(%error, "upstream failed");
             transport.socket().reset_on_close();
         }
@@ -219,7 +247,10 @@ async fn open(session: &mut Session) -> Result<Connected, ProxyError> {
     let mut tried: Vec<SocketAddr> = Vec::new();
     loop {
         let pick = PickFor {
-            hash: session.proxy.hash_source_ip.then(|| source_hash(&session.downstream)),
+            hash: session
+                .proxy
+                .hash_source_ip
+                .then(|| source_hash(&session.downstream)),
             attempts: 1,
             original_dst: Some(session.downstream.arrival.destination),
             tried: &tried,

@@ -33,13 +33,21 @@ impl LogSink {
     /// The thread cannot be started.
     pub(crate) fn start() -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
         let (sink, lines) = Self::pair();
-        let writer = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write_all(&lines))?;
+        let writer = std::thread::Builder::new()
+            .name("access-log".to_owned())
+            .spawn(move || write_all(&lines))?;
         Ok((sink, writer))
     }
 
     fn pair() -> (Self, Receiver<Line>) {
         let (queue, lines) = sync_channel(QUEUE_LINES);
-        (Self { queue, dropped: Arc::default() }, lines)
+        (
+            Self {
+                queue,
+                dropped: Arc::default(),
+            },
+            lines,
+        )
     }
 
     pub(crate) fn put(&self, sink: AccessLogSink, text: Vec<u8>) {
@@ -65,7 +73,10 @@ pub(crate) struct TestLog(Receiver<Line>);
 #[cfg(test)]
 impl TestLog {
     pub(crate) fn lines(&self) -> Vec<String> {
-        self.0.try_iter().map(|line| String::from_utf8(line.text).unwrap()).collect()
+        self.0
+            .try_iter()
+            .map(|line| String::from_utf8(line.text).unwrap())
+            .collect()
     }
 }
 
@@ -100,8 +111,15 @@ impl Writer {
             AccessLogSink::File(path) => {
                 let known = self.files.iter().position(|(known, ..)| *known == path);
                 let at = known.unwrap_or_else(|| {
-                    let file = std::fs::OpenOptions::new().create(true).append(true).open(&*path);
-                    let file = file.inspect_err(|error| tracing::warn!(%path, %error, "cannot open the access log")).ok();
+                    let file = std::fs::OpenOptions::new()
+                        .create(true)
+                        .append(true)
+                        .open(&*path);
+                    let file = file
+                        .inspect_err(
+                            |error| tracing::warn!(%path, %error, "cannot open the access log"),
+                        )
+                        .ok();
                     self.files.push((path, file, Vec::new()));
                     self.files.len() - 1
                 });
@@ -156,7 +174,10 @@ mod tests {
         let path: Arc<str> = folder.path().join("log").to_str().unwrap().into();
         let (sink, writer) = LogSink::start().unwrap();
         for i in 0..3 {
-            sink.put(AccessLogSink::File(path.clone()), format!("{i}\n").into_bytes());
+            sink.put(
+                AccessLogSink::File(path.clone()),
+                format!("{i}\n").into_bytes(),
+            );
         }
         drop(sink);
         writer.join().unwrap();

@@ -47,30 +47,82 @@ impl Attributes<'_> {
         let destination = self.destination.unwrap_or(&nobody);
         label(&mut out, "reporter", self.reporter);
         label(&mut out, "source_workload", known(&source.name));
-        label(&mut out, "source_canonical_service", known(&source.canonical_name));
-        label(&mut out, "source_canonical_revision", known(&source.canonical_revision));
-        label(&mut out, "source_workload_namespace", known(&source.namespace));
-        label(&mut out, "source_principal", known(self.source_principal.unwrap_or_default()));
+        label(
+            &mut out,
+            "source_canonical_service",
+            known(&source.canonical_name),
+        );
+        label(
+            &mut out,
+            "source_canonical_revision",
+            known(&source.canonical_revision),
+        );
+        label(
+            &mut out,
+            "source_workload_namespace",
+            known(&source.namespace),
+        );
+        label(
+            &mut out,
+            "source_principal",
+            known(self.source_principal.unwrap_or_default()),
+        );
         label(&mut out, "source_app", known(&source.app));
         label(&mut out, "source_version", known(&source.version));
         label(&mut out, "source_cluster", known(&source.cluster));
         label(&mut out, "destination_workload", known(&destination.name));
-        label(&mut out, "destination_workload_namespace", known(&destination.namespace));
-        label(&mut out, "destination_principal", known(self.destination_principal.unwrap_or_default()));
+        label(
+            &mut out,
+            "destination_workload_namespace",
+            known(&destination.namespace),
+        );
+        label(
+            &mut out,
+            "destination_principal",
+            known(self.destination_principal.unwrap_or_default()),
+        );
         label(&mut out, "destination_app", known(&destination.app));
         label(&mut out, "destination_version", known(&destination.version));
         label(&mut out, "destination_service", known(self.service.host));
-        label(&mut out, "destination_canonical_service", known(&destination.canonical_name));
-        label(&mut out, "destination_canonical_revision", known(&destination.canonical_revision));
-        label(&mut out, "destination_service_name", known(self.service.name));
-        label(&mut out, "destination_service_namespace", known(self.service.namespace));
+        label(
+            &mut out,
+            "destination_canonical_service",
+            known(&destination.canonical_name),
+        );
+        label(
+            &mut out,
+            "destination_canonical_revision",
+            known(&destination.canonical_revision),
+        );
+        label(
+            &mut out,
+            "destination_service_name",
+            known(self.service.name),
+        );
+        label(
+            &mut out,
+            "destination_service_namespace",
+            known(self.service.namespace),
+        );
         label(&mut out, "destination_cluster", known(&destination.cluster));
         label(&mut out, "request_protocol", self.protocol);
         if let Some(response) = self.response {
-            label(&mut out, "response_code", itoa::Buffer::new().format(response.code));
+            label(
+                &mut out,
+                "response_code",
+                itoa::Buffer::new().format(response.code),
+            );
             label(&mut out, "grpc_response_status", response.grpc_status);
         }
-        label(&mut out, "response_flags", if self.response_flags.is_empty() { "-" } else { self.response_flags });
+        label(
+            &mut out,
+            "response_flags",
+            if self.response_flags.is_empty() {
+                "-"
+            } else {
+                self.response_flags
+            },
+        );
         label(&mut out, "connection_security_policy", self.security);
         out
     }
@@ -114,9 +166,16 @@ mod tests {
             source_principal: None,
             destination: None,
             destination_principal: Some("spiffe://cluster.local/ns/a/sa/b"),
-            service: Service { host: "a.b.svc.cluster.local", name: "a", namespace: "b" },
+            service: Service {
+                host: "a.b.svc.cluster.local",
+                name: "a",
+                namespace: "b",
+            },
             protocol: "http",
-            response: Some(Response { code: 200, grpc_status: "" }),
+            response: Some(Response {
+                code: 200,
+                grpc_status: "",
+            }),
             response_flags: "",
             security: "unknown",
         };

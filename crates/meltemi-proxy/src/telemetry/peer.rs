@@ -27,17 +27,26 @@ pub(crate) struct Workload {
 
 impl Workload {
     pub(crate) fn from_struct(metadata: &Struct) -> Self {
-        let text = |fields: &Struct, name: &str| match fields.fields.get(name).and_then(|v| v.kind.as_ref()) {
+        let text = |fields: &Struct, name: &str| match fields
+            .fields
+            .get(name)
+            .and_then(|v| v.kind.as_ref())
+        {
             Some(Kind::StringValue(text)) => text.clone(),
             _ => String::new(),
         };
         let empty = Struct::default();
         let labels = match metadata.fields.get("LABELS") {
-            Some(Value { kind: Some(Kind::StructValue(labels)) }) => labels,
+            Some(Value {
+                kind: Some(Kind::StructValue(labels)),
+            }) => labels,
             _ => &empty,
         };
         let first = |names: &[&str], default: String| {
-            let found = names.iter().map(|name| text(labels, name)).find(|value| !value.is_empty());
+            let found = names
+                .iter()
+                .map(|name| text(labels, name))
+                .find(|value| !value.is_empty());
             Arc::<str>::from(found.unwrap_or(default))
         };
         let name = text(metadata, "WORKLOAD_NAME");
@@ -46,9 +55,16 @@ impl Workload {
             cluster: text(metadata, "CLUSTER_ID").into(),
             app: first(&[label::APP], String::new()),
             version: first(&[label::VERSION], String::new()),
-            canonical_name: first(&[label::CANONICAL_NAME, label::K8S_APP_NAME, label::APP], name.clone()),
+            canonical_name: first(
+                &[label::CANONICAL_NAME, label::K8S_APP_NAME, label::APP],
+                name.clone(),
+            ),
             canonical_revision: first(
-                &[label::CANONICAL_REVISION, label::K8S_APP_VERSION, label::VERSION],
+                &[
+                    label::CANONICAL_REVISION,
+                    label::K8S_APP_VERSION,
+                    label::VERSION,
+                ],
                 "latest".to_owned(),
             ),
             name: name.into(),
@@ -73,7 +89,9 @@ impl Workload {
             return None;
         }
         let bytes = STANDARD.decode(header).ok()?;
-        Struct::decode(&*bytes).ok().map(|metadata| Self::from_struct(&metadata))
+        Struct::decode(&*bytes)
+            .ok()
+            .map(|metadata| Self::from_struct(&metadata))
     }
 }
 
@@ -89,7 +107,9 @@ pub(crate) struct Own {
 impl Own {
     pub(crate) fn new(metadata: Struct, node_id: &str) -> Self {
         let encoded = STANDARD.encode(metadata.encode_to_vec());
-        let value = |text: &str| HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
+        let value = |text: &str| {
+            HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+        };
         Self {
             workload: Arc::new(Workload::from_struct(&metadata)),
             header: value(&encoded),
@@ -125,14 +145,25 @@ mod tests {
     #[test]
     fn what_one_side_says_the_other_understands() {
         let mut vars = POD.to_vec();
-        vars.extend([("ISTIO_META_WORKLOAD_NAME", "reviews-v1"), ("ISTIO_META_CLUSTER_ID", "c1")]);
+        vars.extend([
+            ("ISTIO_META_WORKLOAD_NAME", "reviews-v1"),
+            ("ISTIO_META_CLUSTER_ID", "c1"),
+        ]);
         let mut bootstrap = bootstrap::tests::from(&vars).unwrap();
-        bootstrap.labels = [("app", "reviews"), ("version", "v1")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+        bootstrap.labels = [("app", "reviews"), ("version", "v1")]
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .into();
         let own = Own::new(bootstrap::peer_metadata(&bootstrap), &bootstrap.node_id());
         let peer = PeerMemo::default().resolve(&own.header).unwrap();
         assert_eq!(peer, own.workload);
-        assert_eq!((&*peer.name, &*peer.namespace, &*peer.cluster), ("reviews-v1", "default", "c1"));
-        assert_eq!((&*peer.canonical_name, &*peer.canonical_revision, &*peer.app), ("reviews", "v1", "reviews"));
+        assert_eq!(
+            (&*peer.name, &*peer.namespace, &*peer.cluster),
+            ("reviews-v1", "default", "c1")
+        );
+        assert_eq!(
+            (&*peer.canonical_name, &*peer.canonical_revision, &*peer.app),
+            ("reviews", "v1", "reviews")
+        );
     }
 
     #[test]

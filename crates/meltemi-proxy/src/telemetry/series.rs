@@ -9,8 +9,25 @@ use parking_lot::Mutex;
 
 /// Buckets of Istio's histograms: Envoy's defaults, for milliseconds and bytes alike.
 const BUCKETS: [f64; 19] = [
-    0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10000.0, 30000.0, 60000.0, 300_000.0,
-    600_000.0, 1_800_000.0, 3_600_000.0,
+    0.5,
+    1.0,
+    5.0,
+    10.0,
+    25.0,
+    50.0,
+    100.0,
+    250.0,
+    500.0,
+    1000.0,
+    2500.0,
+    5000.0,
+    10000.0,
+    30000.0,
+    60000.0,
+    300_000.0,
+    600_000.0,
+    1_800_000.0,
+    3_600_000.0,
 ];
 /// Label sets kept; what comes after shares one series (`overflow`), so that no client can grow our memory.
 const SERIES_LIMIT: usize = 20_000;
@@ -40,11 +57,15 @@ pub(crate) struct Histogram {
 impl Histogram {
     /// Adds a value of `thousandths / 1000`.
     pub(crate) fn observe_thousandths(&self, thousandths: u64) {
-        #[allow(clippy::cast_precision_loss, reason = "a bucket's border is no exact number of microseconds")]
+        #[allow(
+            clippy::cast_precision_loss,
+            reason = "a bucket's border is no exact number of microseconds"
+        )]
         let value = thousandths as f64 / 1000.0;
         let bucket = BUCKETS.partition_point(|border| *border < value);
         self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
-        self.sum_thousandths.fetch_add(thousandths, Ordering::Relaxed);
+        self.sum_thousandths
+            .fetch_add(thousandths, Ordering::Relaxed);
     }
 
     fn encode(&self, out: &mut String, name: &str, labels: &str) {
@@ -58,7 +79,10 @@ impl Histogram {
             debug_assert!(result.is_ok(), "a String takes every write");
         }
         let sum = self.sum_thousandths.load(Ordering::Relaxed);
-        line(out, &format!("{name}_sum{{{labels}}} {}.{:03}", sum / 1000, sum % 1000));
+        line(
+            out,
+            &format!("{name}_sum{{{labels}}} {}.{:03}", sum / 1000, sum % 1000),
+        );
         line(out, &format!("{name}_count{{{labels}}} {total}"));
     }
 }
@@ -104,12 +128,21 @@ impl<S: Default> Family<S> {
         if let Some(known) = series.get(labels) {
             return known.clone();
         }
-        let labels = if series.len() < SERIES_LIMIT { labels } else { "overflow=\"true\"" };
+        let labels = if series.len() < SERIES_LIMIT {
+            labels
+        } else {
+            "overflow=\"true\""
+        };
         series.entry(labels.into()).or_default().clone()
     }
 
     fn sorted(&self) -> Vec<(Box<str>, Arc<S>)> {
-        let mut all: Vec<_> = self.0.lock().iter().map(|(labels, series)| (labels.clone(), series.clone())).collect();
+        let mut all: Vec<_> = self
+            .0
+            .lock()
+            .iter()
+            .map(|(labels, series)| (labels.clone(), series.clone()))
+            .collect();
         all.sort_by(|a, b| a.0.cmp(&b.0));
         all
     }
@@ -118,9 +151,18 @@ impl<S: Default> Family<S> {
 impl Family<HttpSeries> {
     pub(crate) fn encode(&self, out: &mut String) {
         let all = self.sorted();
-        encode_counters(out, &all, "istio_requests_total", |series| &series.requests, true);
+        encode_counters(
+            out,
+            &all,
+            "istio_requests_total",
+            |series| &series.requests,
+            true,
+        );
         for (name, histogram) in [
-            ("istio_request_duration_milliseconds", (|s| &s.duration) as fn(&HttpSeries) -> &Histogram),
+            (
+                "istio_request_duration_milliseconds",
+                (|s| &s.duration) as fn(&HttpSeries) -> &Histogram,
+            ),
             ("istio_request_bytes", |s| &s.request_bytes),
             ("istio_response_bytes", |s| &s.response_bytes),
         ] {
@@ -131,18 +173,54 @@ impl Family<HttpSeries> {
                 histogram(series).encode(out, name, labels);
             }
         }
-        encode_counters(out, &all, "istio_request_messages_total", |series| &series.request_messages, false);
-        encode_counters(out, &all, "istio_response_messages_total", |series| &series.response_messages, false);
+        encode_counters(
+            out,
+            &all,
+            "istio_request_messages_total",
+            |series| &series.request_messages,
+            false,
+        );
+        encode_counters(
+            out,
+            &all,
+            "istio_response_messages_total",
+            |series| &series.response_messages,
+            false,
+        );
     }
 }
 
 impl Family<TcpSeries> {
     pub(crate) fn encode(&self, out: &mut String) {
         let all = self.sorted();
-        encode_counters(out, &all, "istio_tcp_connections_opened_total", |series| &series.opened, true);
-        encode_counters(out, &all, "istio_tcp_connections_closed_total", |series| &series.closed, true);
-        encode_counters(out, &all, "istio_tcp_sent_bytes_total", |series| &series.sent_bytes, true);
-        encode_counters(out, &all, "istio_tcp_received_bytes_total", |series| &series.received_bytes, true);
+        encode_counters(
+            out,
+            &all,
+            "istio_tcp_connections_opened_total",
+            |series| &series.opened,
+            true,
+        );
+        encode_counters(
+            out,
+            &all,
+            "istio_tcp_connections_closed_total",
+            |series| &series.closed,
+            true,
+        );
+        encode_counters(
+            out,
+            &all,
+            "istio_tcp_sent_bytes_total",
+            |series| &series.sent_bytes,
+            true,
+        );
+        encode_counters(
+            out,
+            &all,
+            "istio_tcp_received_bytes_total",
+            |series| &series.received_bytes,
+            true,
+        );
     }
 }
 

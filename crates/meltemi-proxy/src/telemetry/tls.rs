@@ -40,7 +40,10 @@ impl Evident {
         let Some(handshake) = handshake else { return };
         self.handshakes += 1;
         self.local_identity = handshake.local.as_ref().map(ToString::to_string);
-        self.peer_identity = handshake.peer.as_ref().map(|peer| peer.identity.to_string());
+        self.peer_identity = handshake
+            .peer
+            .as_ref()
+            .map(|peer| peer.identity.to_string());
         self.tls_version = Some(handshake.tls_version);
         self.cipher = Some(handshake.cipher);
         if !handshake.key_exchange.is_empty() {
@@ -96,20 +99,41 @@ impl Drop for Row {
 }
 
 impl Evidence {
-    pub(crate) fn upstream(&self, cluster: &str, endpoint: &str, handshake: Option<&HandshakeInfo>) -> Row {
-        note(&self.upstream, (cluster.to_owned(), endpoint.to_owned()), mode(handshake), handshake)
+    pub(crate) fn upstream(
+        &self,
+        cluster: &str,
+        endpoint: &str,
+        handshake: Option<&HandshakeInfo>,
+    ) -> Row {
+        note(
+            &self.upstream,
+            (cluster.to_owned(), endpoint.to_owned()),
+            mode(handshake),
+            handshake,
+        )
     }
 
-    pub(crate) fn upstream_failed(&self, cluster: &str, endpoint: &str, mode: &'static str, error: String) {
+    pub(crate) fn upstream_failed(
+        &self,
+        cluster: &str,
+        endpoint: &str,
+        mode: &'static str,
+        error: String,
+    ) {
         let mut rows = self.upstream.lock();
         make_room(&mut rows);
-        let row = rows.entry((cluster.to_owned(), endpoint.to_owned())).or_default();
+        let row = rows
+            .entry((cluster.to_owned(), endpoint.to_owned()))
+            .or_default();
         row.mode = mode;
         row.last_error = Some(error);
     }
 
     pub(crate) fn downstream(&self, arrival: &Arrival, handshake: Option<&HandshakeInfo>) -> Row {
-        let key = (arrival.destination.port().to_string(), arrival.peer.ip().to_string());
+        let key = (
+            arrival.destination.port().to_string(),
+            arrival.peer.ip().to_string(),
+        );
         note(&self.downstream, key, mode(handshake), handshake)
     }
 
@@ -138,16 +162,30 @@ impl Evidence {
 pub(crate) fn mode(handshake: Option<&HandshakeInfo>) -> &'static str {
     match handshake {
         None => "plaintext",
-        Some(HandshakeInfo { local: Some(_), peer: Some(_), .. }) => "mtls",
+        Some(HandshakeInfo {
+            local: Some(_),
+            peer: Some(_),
+            ..
+        }) => "mtls",
         Some(_) => "tls",
     }
 }
 
-fn note(rows: &Arc<Rows>, key: (String, String), mode: &'static str, handshake: Option<&HandshakeInfo>) -> Row {
+fn note(
+    rows: &Arc<Rows>,
+    key: (String, String),
+    mode: &'static str,
+    handshake: Option<&HandshakeInfo>,
+) -> Row {
     let mut all = rows.lock();
     make_room(&mut all);
-    all.entry(key.clone()).or_default().connected(mode, handshake);
-    Row { rows: rows.clone(), key }
+    all.entry(key.clone())
+        .or_default()
+        .connected(mode, handshake);
+    Row {
+        rows: rows.clone(),
+        key,
+    }
 }
 
 fn make_room(rows: &mut BTreeMap<(String, String), Evident>) {

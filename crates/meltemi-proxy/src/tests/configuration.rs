@@ -100,7 +100,12 @@ fn inspectors() -> Value {
 
 /// An outbound HTTP listener whose only route is `route`.
 pub(crate) fn outbound_http(route: Value) -> Value {
-    listener("outbound", "OUTBOUND", json!([]), json!([{"filters": http_filter(manager(false, route))}]))
+    listener(
+        "outbound",
+        "OUTBOUND",
+        json!([]),
+        json!([{"filters": http_filter(manager(false, route))}]),
+    )
 }
 
 /// An inbound HTTP listener with mutual TLS; PERMISSIVE also takes plain text.
@@ -125,7 +130,12 @@ fn tcp(cluster: &str) -> Value {
 }
 
 pub(crate) fn outbound_tcp(cluster: &str) -> Value {
-    listener("outbound", "OUTBOUND", json!([]), json!([{"filters": tcp(cluster)}]))
+    listener(
+        "outbound",
+        "OUTBOUND",
+        json!([]),
+        json!([{"filters": tcp(cluster)}]),
+    )
 }
 
 pub(crate) fn inbound_tcp(cluster: &str) -> Value {
@@ -136,9 +146,7 @@ pub(crate) fn inbound_tcp(cluster: &str) -> Value {
 
 /// A cluster of fixed endpoints in plain text.
 pub(crate) fn cluster(name: &str, endpoints: &[SocketAddr]) -> Value {
-    let endpoint = |address: &SocketAddr| {
-        json!({"endpoint": {"address": {"socketAddress": {"address": address.ip().to_string(), "portValue": address.port()}}}})
-    };
+    let endpoint = |address: &SocketAddr| json!({"endpoint": {"address": {"socketAddress": {"address": address.ip().to_string(), "portValue": address.port()}}}});
     let endpoints: Vec<Value> = endpoints.iter().map(endpoint).collect();
     json!({
         "name": name,
@@ -150,7 +158,12 @@ pub(crate) fn cluster(name: &str, endpoints: &[SocketAddr]) -> Value {
 }
 
 /// The same with mutual TLS to peers of the service account `peer`.
-pub(crate) fn mesh_cluster(name: &str, endpoints: &[SocketAddr], peer: &str, alpn: &[&str]) -> Value {
+pub(crate) fn mesh_cluster(
+    name: &str,
+    endpoints: &[SocketAddr],
+    peer: &str,
+    alpn: &[&str],
+) -> Value {
     let mut cluster = cluster(name, endpoints);
     cluster["transportSocket"] = upstream_tls(alpn, peer);
     cluster

@@ -16,7 +16,10 @@ use meltemi_pki::{PrivateKey, TrustBundle, WorkloadCertificate};
 use meltemi_proto::json::json_to_any;
 use meltemi_xds::Resource;
 use parking_lot::Mutex;
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyUsagePurpose, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyUsagePurpose,
+    SanType,
+};
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
@@ -62,13 +65,27 @@ impl Authority {
         let identity = Identity::new(TrustDomain::default(), "default", service_account).unwrap();
         let key = PrivateKey::generate().unwrap();
         let mut params = CertificateParams::default();
-        params.subject_alt_names = vec![SanType::URI(identity.to_string().as_str().try_into().unwrap())];
+        params.subject_alt_names = vec![SanType::URI(
+            identity.to_string().as_str().try_into().unwrap(),
+        )];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
         params.not_before = (SystemTime::now() - HOUR).into();
         params.not_after = (SystemTime::now() + HOUR).into();
-        let leaf = params.signed_by(&key, &Issuer::from_params(&self.params, &self.key)).unwrap().pem();
-        WorkloadCertificate::accept(&key, &[leaf, self.pem.clone()], &identity, SystemTime::now()).unwrap()
+        let leaf = params
+            .signed_by(&key, &Issuer::from_params(&self.params, &self.key))
+            .unwrap()
+            .pem();
+        WorkloadCertificate::accept(
+            &key,
+            &[leaf, self.pem.clone()],
+            &identity,
+            SystemTime::now(),
+        )
+        .unwrap()
     }
 }
 
@@ -104,8 +121,17 @@ impl Sidecar {
         let (stop, stopped) = watch::channel(false);
         let (tunnels, incoming) = mpsc::channel(1);
         tokio::spawn(worker::run(Worker::new(shared.clone()), incoming, stopped));
-        let configurator = Mutex::new(Configurator::new(shared.clone(), Arc::new(Retention::default())));
-        Self { shared, log, configurator, _stop: stop, _tunnels: tunnels }
+        let configurator = Mutex::new(Configurator::new(
+            shared.clone(),
+            Arc::new(Retention::default()),
+        ));
+        Self {
+            shared,
+            log,
+            configurator,
+            _stop: stop,
+            _tunnels: tunnels,
+        }
     }
 
     /// Applies resources and expects all to be accepted.
@@ -117,12 +143,20 @@ impl Sidecar {
     /// Applies resources; the answer is the reasons of those that were rejected.
     pub(crate) fn try_apply(&self, type_url: &str, resources: &[Value]) -> Vec<String> {
         let resource = |json: &Value| {
-            let name = json.get("name").or_else(|| json.get("clusterName")).unwrap().as_str().unwrap();
+            let name = json
+                .get("name")
+                .or_else(|| json.get("clusterName"))
+                .unwrap()
+                .as_str()
+                .unwrap();
             Resource::new(name, json_to_any(type_url, json).unwrap())
         };
         let resources: Vec<Resource> = resources.iter().map(resource).collect();
         let rejected = self.configurator.lock().apply(type_url, &resources, &[]);
-        rejected.into_iter().map(|rejection| rejection.reason).collect()
+        rejected
+            .into_iter()
+            .map(|rejection| rejection.reason)
+            .collect()
     }
 
     /// The address of a listener, once a worker has opened it.
@@ -145,7 +179,11 @@ impl Sidecar {
     /// The lines of metrics that contain all of `parts`.
     pub(crate) fn metric(&self, parts: &[&str]) -> Vec<String> {
         let has_all = |line: &&str| parts.iter().all(|part| line.contains(part));
-        self.metrics().lines().filter(has_all).map(str::to_owned).collect()
+        self.metrics()
+            .lines()
+            .filter(has_all)
+            .map(str::to_owned)
+            .collect()
     }
 
     /// Waits for access-log lines.
@@ -187,17 +225,27 @@ impl App {
                     async move {
                         let (parts, body) = request.into_parts();
                         let body = body.collect().await?.to_bytes();
-                        noted.lock().push((parts.uri.to_string(), parts.headers.clone()));
+                        noted
+                            .lock()
+                            .push((parts.uri.to_string(), parts.headers.clone()));
                         Ok::<_, hyper::Error>(answer(Request::from_parts(parts, body), number))
                     }
                 });
                 tokio::spawn(async move {
-                    let builder = hyper_util::server::conn::auto::Builder::new(hyper_util::rt::TokioExecutor::new());
-                    let _ended = builder.serve_connection(TokioIo::new(stream), service).await;
+                    let builder = hyper_util::server::conn::auto::Builder::new(
+                        hyper_util::rt::TokioExecutor::new(),
+                    );
+                    let _ended = builder
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
                 });
             }
         });
-        Self { address, connections, seen }
+        Self {
+            address,
+            connections,
+            seen,
+        }
     }
 
     pub(crate) async fn echo() -> Self {
@@ -220,11 +268,17 @@ impl Client {
         Self(sender)
     }
 
-    pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<Response<Bytes>> {
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> hyper::Result<Response<Bytes>> {
         self.0.ready().await?;
         let response = self.0.send_request(request).await?;
         let (parts, body) = response.into_parts();
-        Ok(Response::from_parts(parts, body.collect().await?.to_bytes()))
+        Ok(Response::from_parts(
+            parts,
+            body.collect().await?.to_bytes(),
+        ))
     }
 
     pub(crate) async fn get(&mut self, path: &str) -> Response<Bytes> {
@@ -233,9 +287,15 @@ impl Client {
 }
 
 pub(crate) fn get(path: &str) -> Request<Full<Bytes>> {
-    Request::get(path).header("host", "echo.default").body(Full::default()).unwrap()
+    Request::get(path)
+        .header("host", "echo.default")
+        .body(Full::default())
+        .unwrap()
 }
 
 pub(crate) fn post(path: &str, body: &'static [u8]) -> Request<Full<Bytes>> {
-    Request::post(path).header("host", "echo.default").body(Full::new(Bytes::from_static(body))).unwrap()
+    Request::post(path)
+        .header("host", "echo.default")
+        .body(Full::new(Bytes::from_static(body)))
+        .unwrap()
 }

@@ -9,7 +9,8 @@ use arc_swap::ArcSwap;
 use meltemi_core::Locality;
 use meltemi_proxy_core::balance::{LoadBalancer, Pick};
 use meltemi_proxy_core::runtime::{
-    Cluster, ClusterLoadAssignment, Discovery, Endpoint, EndpointAddress, Health, Thresholds, UpstreamTls,
+    Cluster, ClusterLoadAssignment, Discovery, Endpoint, EndpointAddress, Health, Thresholds,
+    UpstreamTls,
 };
 use parking_lot::Mutex;
 use rand::Rng as _;
@@ -17,7 +18,7 @@ use tokio::time::Instant;
 
 use super::host::{Host, HostState};
 use super::outlier::Outcome;
-use super::pool::{PoolLimits, DEFAULT_MAX_STREAMS};
+use super::pool::{DEFAULT_MAX_STREAMS, PoolLimits};
 use super::tls::fingerprint;
 use crate::telemetry::series::Counter;
 
@@ -79,20 +80,34 @@ fn key(endpoint: &Arc<Endpoint>) -> usize {
 impl Upstream {
     /// Makes a cluster; `previous` hands over its hosts' state and, for EDS, its endpoints until new ones come.
     pub(crate) fn new(config: Arc<Cluster>, previous: Option<&Self>) -> Self {
-        let contexts = config.transport.matches.iter().filter_map(|m| m.tls.as_ref()).chain(&config.transport.default);
-        let fingerprints = contexts.map(|tls| (Arc::as_ptr(tls) as usize, fingerprint(tls))).collect();
+        let contexts = config
+            .transport
+            .matches
+            .iter()
+            .filter_map(|m| m.tls.as_ref())
+            .chain(&config.transport.default);
+        let fingerprints = contexts
+            .map(|tls| (Arc::as_ptr(tls) as usize, fingerprint(tls)))
+            .collect();
         let assignment = match (&config.discovery, previous) {
             (Discovery::Static(assignment), _) => assignment.clone(),
-            (Discovery::Eds { service_name }, Some(previous)) if previous.config.eds_name() == Some(service_name) => {
+            (Discovery::Eds { service_name }, Some(previous))
+                if previous.config.eds_name() == Some(service_name) =>
+            {
                 previous.hosts.load().assignment.clone()
             }
             _ => Arc::new(empty_assignment(&config.name)),
         };
         let http = &config.http;
         let limits = PoolLimits {
-            idle_timeout: http.idle_timeout.unwrap_or(std::time::Duration::from_secs(365 * 24 * 3600)),
+            idle_timeout: http
+                .idle_timeout
+                .unwrap_or(std::time::Duration::from_secs(365 * 24 * 3600)),
             max_requests_per_connection: http.max_requests_per_connection.unwrap_or(0),
-            max_streams: http.http2.max_concurrent_streams.map_or(DEFAULT_MAX_STREAMS, |max| max.max(1) as usize),
+            max_streams: http
+                .http2
+                .max_concurrent_streams
+                .map_or(DEFAULT_MAX_STREAMS, |max| max.max(1) as usize),
         };
         let upstream = Self {
             hosts: ArcSwap::from_pointee(HostSet::empty(&config, &assignment)),
@@ -121,14 +136,25 @@ impl Upstream {
     }
 
     fn states(&self) -> HashMap<SocketAddr, Arc<HostState>> {
-        self.hosts.load().hosts.iter().map(|host| (host.address, host.state.clone())).collect()
+        self.hosts
+            .load()
+            .hosts
+            .iter()
+            .map(|host| (host.address, host.state.clone()))
+            .collect()
     }
 
-    fn install(&self, assignment: Arc<ClusterLoadAssignment>, states: &HashMap<SocketAddr, Arc<HostState>>) {
+    fn install(
+        &self,
+        assignment: Arc<ClusterLoadAssignment>,
+        states: &HashMap<SocketAddr, Arc<HostState>>,
+    ) {
         let mut hosts = Vec::new();
         let mut by_endpoint = HashMap::new();
         for endpoint in assignment.endpoints() {
-            let Some(address) = endpoint.socket_addr() else { continue };
+            let Some(address) = endpoint.socket_addr() else {
+                continue;
+            };
             let state = states.get(&address).cloned().unwrap_or_default();
             let host = Arc::new(self.host(endpoint.clone(), address, state));
             by_endpoint.insert(key(endpoint), host.clone());
@@ -136,10 +162,17 @@ impl Upstream {
         }
         let ejected = |endpoint: &Endpoint| {
             let address = endpoint.socket_addr();
-            address.and_then(|address| states.get(&address)).is_some_and(|state| state.outlier.is_ejected())
+            address
+                .and_then(|address| states.get(&address))
+                .is_some_and(|state| state.outlier.is_ejected())
         };
         let balancer = LoadBalancer::new(&self.config, &assignment, &ejected);
-        self.hosts.store(Arc::new(HostSet { assignment, balancer, hosts, by_endpoint }));
+        self.hosts.store(Arc::new(HostSet {
+            assignment,
+            balancer,
+            hosts,
+            by_endpoint,
+        }));
     }
 
     fn host(&self, endpoint: Arc<Endpoint>, address: SocketAddr, state: Arc<HostState>) -> Host {
@@ -160,9 +193,17 @@ impl Upstream {
     pub(crate) fn uses(&self, address: SocketAddr, tls: u64) -> bool {
         if let Discovery::OriginalDst { .. } = self.config.discovery {
             let default = self.config.transport.default.as_ref();
-            return default.and_then(|tls| self.fingerprints.get(&(Arc::as_ptr(tls) as usize))).copied().unwrap_or(0) == tls;
+            return default
+                .and_then(|tls| self.fingerprints.get(&(Arc::as_ptr(tls) as usize)))
+                .copied()
+                .unwrap_or(0)
+                == tls;
         }
-        self.hosts.load().hosts.iter().any(|host| host.address == address && host.fingerprint() == tls)
+        self.hosts
+            .load()
+            .hosts
+            .iter()
+            .any(|host| host.address == address && host.fingerprint() == tls)
     }
 
     /// Chooses a host for a request or connection.
@@ -175,14 +216,25 @@ impl Upstream {
         }
         let hosts = self.hosts.load();
         let mut random = || rand::rng().random::<u64>();
-        if hosts.assignment.drop_overloads.iter().any(|drop| drop.share.contains(random())) {
+        if hosts
+            .assignment
+            .drop_overloads
+            .iter()
+            .any(|drop| drop.share.contains(random()))
+        {
             return Picked::Dropped;
         }
         let load = |endpoint: &Endpoint| {
-            let host = hosts.by_endpoint.get(&(std::ptr::from_ref(endpoint) as usize));
+            let host = hosts
+                .by_endpoint
+                .get(&(std::ptr::from_ref(endpoint) as usize));
             host.map_or(0, |host| host.state.active_requests.load(Ordering::Relaxed))
         };
-        let avoid = |endpoint: &Endpoint| endpoint.socket_addr().is_some_and(|address| pick.tried.contains(&address));
+        let avoid = |endpoint: &Endpoint| {
+            endpoint
+                .socket_addr()
+                .is_some_and(|address| pick.tried.contains(&address))
+        };
         let picked = hosts.balancer.pick(&mut Pick {
             random: &mut random,
             turn: self.turn.fetch_add(1, Ordering::Relaxed),
@@ -198,7 +250,10 @@ impl Upstream {
     }
 
     fn original_host(&self, destination: SocketAddr, port_override: Option<u16>) -> Arc<Host> {
-        let address = SocketAddr::new(destination.ip(), port_override.unwrap_or(destination.port()));
+        let address = SocketAddr::new(
+            destination.ip(),
+            port_override.unwrap_or_else(|| destination.port()),
+        );
         let mut hosts = self.original.lock();
         if let Some(host) = hosts.get(&address) {
             return host.clone();
@@ -224,12 +279,22 @@ impl Upstream {
 
     /// Tells outlier detection how a request to `host` ended.
     pub(crate) fn observe(&self, host: &Host, outcome: Outcome) {
-        let Some(settings) = &self.config.outlier_detection else { return };
-        if !host.state.outlier.observe(settings, outcome, rand::rng().random_range(0..100)) {
+        let Some(settings) = &self.config.outlier_detection else {
+            return;
+        };
+        if !host
+            .state
+            .outlier
+            .observe(settings, outcome, rand::rng().random_range(0..100))
+        {
             return;
         }
         let hosts = self.hosts.load();
-        let ejected = hosts.hosts.iter().filter(|host| host.state.outlier.is_ejected()).count();
+        let ejected = hosts
+            .hosts
+            .iter()
+            .filter(|host| host.state.outlier.is_ejected())
+            .count();
         // Envoy ejects at least one host whatever the percentage says.
         let allowed = (hosts.hosts.len() * settings.max_ejection_percent as usize / 100).max(1);
         if ejected >= allowed {
@@ -245,7 +310,13 @@ impl Upstream {
     /// Takes hosts back whose ejection is over.
     pub(crate) fn readmit(&self) {
         let now = Instant::now();
-        let back = self.hosts.load().hosts.iter().filter(|host| host.state.outlier.readmit(now)).count();
+        let back = self
+            .hosts
+            .load()
+            .hosts
+            .iter()
+            .filter(|host| host.state.outlier.readmit(now))
+            .count();
         if back > 0 {
             tracing::info!(cluster = %self.config.name, hosts = back, "took hosts back");
             self.rebalance();
@@ -254,7 +325,11 @@ impl Upstream {
 
     /// The circuit breakers of a priority.
     pub(crate) fn thresholds(&self, high_priority: bool) -> &Thresholds {
-        if high_priority { &self.config.circuit_breakers.high } else { &self.config.circuit_breakers.default }
+        if high_priority {
+            &self.config.circuit_breakers.high
+        } else {
+            &self.config.circuit_breakers.default
+        }
     }
 }
 
@@ -284,7 +359,11 @@ pub(crate) struct Slot(Arc<ClusterStats>, fn(&ClusterStats) -> &AtomicU32);
 
 impl Slot {
     /// Takes a slot if fewer than `limit` are taken: a circuit breaker.
-    pub(crate) fn take(stats: &Arc<ClusterStats>, which: fn(&ClusterStats) -> &AtomicU32, limit: u32) -> Option<Self> {
+    pub(crate) fn take(
+        stats: &Arc<ClusterStats>,
+        which: fn(&ClusterStats) -> &AtomicU32,
+        limit: u32,
+    ) -> Option<Self> {
         if which(stats).fetch_add(1, Ordering::Relaxed) >= limit {
             which(stats).fetch_sub(1, Ordering::Relaxed);
             stats.overflows.add(1);

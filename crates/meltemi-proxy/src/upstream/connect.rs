@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use meltemi_pki::HandshakeInfo;
-use meltemi_proxy_core::error::ResetReason;
 use meltemi_proxy_core::alpn;
+use meltemi_proxy_core::error::ResetReason;
 use meltemi_proxy_core::runtime::{AlpnOverrides, AlpnProtocol, CertificateSource};
 use tokio_rustls::TlsConnector;
 
@@ -29,7 +29,10 @@ pub(crate) struct ConnectError {
 
 impl ConnectError {
     fn new(reason: ResetReason, failure: impl ToString) -> Self {
-        Self { reason, failure: Some(failure.to_string()) }
+        Self {
+            reason,
+            failure: Some(failure.to_string()),
+        }
     }
 }
 
@@ -74,37 +77,79 @@ pub(crate) async fn connect(
     protocol: Option<PoolProtocol>,
 ) -> Result<Connected, ConnectError> {
     let limit = upstream.thresholds(false).max_connections;
-    let slot = Slot::take(&upstream.stats, |stats| &stats.active_connections, limit)
-        .ok_or(ConnectError { reason: ResetReason::Overflow, failure: None })?;
+    let slot = Slot::take(&upstream.stats, |stats| &stats.active_connections, limit).ok_or(
+        ConnectError {
+            reason: ResetReason::Overflow,
+            failure: None,
+        },
+    )?;
     let timeout = upstream.config.connect_timeout;
-    let result = match tokio::time::timeout(timeout, connect_unbounded(shared, upstream, host, wish)).await {
+    let result = match tokio::time::timeout(
+        timeout,
+        connect_unbounded(shared, upstream, host, wish),
+    )
+    .await
+    {
         Ok(result) => result,
-        Err(_) => Err(ConnectError { reason: ResetReason::ConnectionTimeout, failure: None }),
+        Err(_) => Err(ConnectError {
+            reason: ResetReason::ConnectionTimeout,
+            failure: None,
+        }),
     };
     match result {
         Ok((transport, mut facts)) => {
             facts.is_http2 = protocol == Some(PoolProtocol::Http2);
             let row = evidence(shared, upstream, host, facts.handshake.as_ref());
-            let guard =
-                ConnectedGuard { _connection: ActiveConnection::new(&host.state), _slot: slot, _row: row };
-            Ok(Connected { transport, facts: Arc::new(facts), guard })
+            let guard = ConnectedGuard {
+                _connection: ActiveConnection::new(&host.state),
+                _slot: slot,
+                _row: row,
+            };
+            Ok(Connected {
+                transport,
+                facts: Arc::new(facts),
+                guard,
+            })
         }
         Err(error) => {
             host.state.connect_failures.add(1);
-            let text = error.failure.clone().unwrap_or_else(|| error.reason.as_str().to_owned());
-            let mode = host.tls.as_ref().map_or("plaintext", |tls| wanted_mode(tls));
-            shared.telemetry.tls.upstream_failed(&upstream.config.name, &host.address.to_string(), mode, text);
+            let text = error
+                .failure
+                .clone()
+                .unwrap_or_else(|| error.reason.as_str().to_owned());
+            let mode = host
+                .tls
+                .as_ref()
+                .map_or("plaintext", |tls| wanted_mode(tls));
+            shared.telemetry.tls.upstream_failed(
+                &upstream.config.name,
+                &host.address.to_string(),
+                mode,
+                text,
+            );
             Err(error)
         }
     }
 }
 
 fn wanted_mode(tls: &HostTls) -> &'static str {
-    if matches!(tls.context.certificate, Some(CertificateSource::Sds(_))) { "mtls" } else { "tls" }
+    if matches!(tls.context.certificate, Some(CertificateSource::Sds(_))) {
+        "mtls"
+    } else {
+        "tls"
+    }
 }
 
-fn evidence(shared: &Shared, upstream: &Upstream, host: &Host, handshake: Option<&HandshakeInfo>) -> Row {
-    shared.telemetry.tls.upstream(&upstream.config.name, &host.address.to_string(), handshake)
+fn evidence(
+    shared: &Shared,
+    upstream: &Upstream,
+    host: &Host,
+    handshake: Option<&HandshakeInfo>,
+) -> Row {
+    shared
+        .telemetry
+        .tls
+        .upstream(&upstream.config.name, &host.address.to_string(), handshake)
 }
 
 async fn connect_unbounded(
@@ -114,21 +159,41 @@ async fn connect_unbounded(
     wish: &Wish,
 ) -> Result<(Transport, ConnectionFacts), ConnectError> {
     if is_own(shared, host.address) {
-        return Err(ConnectError::new(ResetReason::LocalConnectionFailure, "the destination is this proxy itself"));
+        return Err(ConnectError::new(
+            ResetReason::LocalConnectionFailure,
+            "the destination is this proxy itself",
+        ));
     }
-    let options = UpstreamSocketOptions { mark: shared.socket_mark, source: source_for(upstream, host.address) };
+    let options = UpstreamSocketOptions {
+        mark: shared.socket_mark,
+        source: source_for(upstream, host.address),
+    };
     let stream = socket::connect(host.address, options)
         .await
         .map_err(|error| ConnectError::new(ResetReason::RemoteConnectionFailure, error))?;
     let local = stream.local_addr().ok();
     let replay = Replay::from(Socket::Tcp(stream));
     let Some(tls) = &host.tls else {
-        return Ok((Transport::Plain(replay), ConnectionFacts { local, handshake: None, is_http2: false }));
+        return Ok((
+            Transport::Plain(replay),
+            ConnectionFacts {
+                local,
+                handshake: None,
+                is_http2: false,
+            },
+        ));
     };
     let (transport, handshake) = secure(shared, host, tls, wish, replay)
         .await
         .map_err(|error| ConnectError::new(ResetReason::RemoteConnectionFailure, error))?;
-    Ok((transport, ConnectionFacts { local, handshake: Some(handshake), is_http2: false }))
+    Ok((
+        transport,
+        ConnectionFacts {
+            local,
+            handshake: Some(handshake),
+            is_http2: false,
+        },
+    ))
 }
 
 async fn secure(
@@ -142,12 +207,17 @@ async fn secure(
     let alpn = match &wish.alpn {
         Alpn::OfTheCluster => None,
         Alpn::These(protocols) => Some(protocols),
-        Alpn::Overridden(overrides, protocol) => Some(alpn::for_upstream(Some(overrides), *protocol, &tls.context)),
+        Alpn::Overridden(overrides, protocol) => {
+            Some(alpn::for_upstream(Some(overrides), *protocol, &tls.context))
+        }
     };
-    let setup = shared.tls.client(&tls.context, tls.fingerprint, alpn).map_err(|error| {
-        let error = anyhow::Error::new(error);
-        failed(&format!("{error:#}"))
-    })?;
+    let setup = shared
+        .tls
+        .client(&tls.context, tls.fingerprint, alpn)
+        .map_err(|error| {
+            let error = anyhow::Error::new(error);
+            failed(&format!("{error:#}"))
+        })?;
     let name = match (&tls.context.sni, &wish.server_name) {
         (Some(sni), _) => sni.to_string(),
         (None, Some(name)) => name.to_string(),
@@ -157,13 +227,18 @@ async fn secure(
         (None, None) => host.address.ip().to_string(),
     };
     let name = meltemi_pki::server_name(&name).map_err(|error| failed(&error))?;
-    let stream = TlsConnector::from(setup.config).connect(name, replay).await.map_err(|error| {
-        let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        match cause {
-            Some(cause) => failed(&meltemi_pki::explain(cause)),
-            None => failed(&error),
-        }
-    })?;
+    let stream = TlsConnector::from(setup.config)
+        .connect(name, replay)
+        .await
+        .map_err(|error| {
+            let cause = error
+                .get_ref()
+                .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+            match cause {
+                Some(cause) => failed(&meltemi_pki::explain(cause)),
+                None => failed(&error),
+            }
+        })?;
     let state = stream.get_ref().1;
     let now = SystemTime::now();
     let handshake = if setup.mesh {
@@ -177,7 +252,10 @@ async fn secure(
 
 /// Inbound passthrough comes from 127.0.0.6, which the capture rules let through. Elsewhere the kernel chooses.
 fn source_for(upstream: &Upstream, _to: SocketAddr) -> Option<std::net::IpAddr> {
-    upstream.config.source_address.filter(|source| !source.is_unspecified())
+    upstream
+        .config
+        .source_address
+        .filter(|source| !source.is_unspecified())
 }
 
 /// Whether the address is one of the ports that captured connections are redirected to: a loop.
@@ -222,10 +300,16 @@ pub(crate) async fn lease(
         return Ok(lease);
     }
     let connected = connect(&worker.shared, upstream, host, wish, Some(protocol)).await?;
-    let (sender, streams) = tokio::time::timeout(HTTP2_HANDSHAKE_LIMIT, connection::http2(connected.transport, connected.guard))
-        .await
-        .map_err(|_| ConnectError { reason: ResetReason::ConnectionTimeout, failure: None })?
-        .map_err(|error| ConnectError::new(ResetReason::ConnectionTermination, error))?;
+    let (sender, streams) = tokio::time::timeout(
+        HTTP2_HANDSHAKE_LIMIT,
+        connection::http2(connected.transport, connected.guard),
+    )
+    .await
+    .map_err(|_| ConnectError {
+        reason: ResetReason::ConnectionTimeout,
+        failure: None,
+    })?
+    .map_err(|error| ConnectError::new(ResetReason::ConnectionTermination, error))?;
     Ok(pool.lease_new_stream(sender, connected.facts, streams))
 }
 

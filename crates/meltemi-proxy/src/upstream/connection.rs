@@ -53,7 +53,11 @@ pub(crate) async fn http2(
         .handshake(TokioIo::new(transport))
         .await?;
     let max_streams = Arc::new(AtomicUsize::new(super::pool::DEFAULT_MAX_STREAMS));
-    let task = WatchedConnection { connection: Box::pin(connection), max_streams: max_streams.clone(), polls: 0 };
+    let task = WatchedConnection {
+        connection: Box::pin(connection),
+        max_streams: max_streams.clone(),
+        polls: 0,
+    };
     tokio::spawn(async move {
         if let Err(error) = task.await {
             tracing::debug!(%error, "upstream connection ended");
@@ -80,7 +84,10 @@ impl Future for WatchedConnection {
         self.polls = self.polls.wrapping_add(1);
         // SETTINGS come first and rarely change; reading them takes a lock of the connection.
         if self.polls < 8 || self.polls.is_multiple_of(64) {
-            self.max_streams.store(self.connection.current_max_send_streams(), Ordering::Relaxed);
+            self.max_streams.store(
+                self.connection.current_max_send_streams(),
+                Ordering::Relaxed,
+            );
         }
         polled
     }

@@ -47,8 +47,12 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 
 fn wanted(store: &Store) -> HashMap<usize, Arc<Upstream>> {
     let upstreams = store.upstreams.load();
-    let by_name = upstreams.values().filter(|upstream| source(upstream).is_some());
-    by_name.map(|upstream| (Arc::as_ptr(upstream) as usize, upstream.clone())).collect()
+    let by_name = upstreams
+        .values()
+        .filter(|upstream| source(upstream).is_some());
+    by_name
+        .map(|upstream| (Arc::as_ptr(upstream) as usize, upstream.clone()))
+        .collect()
 }
 
 fn source(upstream: &Upstream) -> Option<(&Arc<ClusterLoadAssignment>, DnsSettings, bool)> {
@@ -60,12 +64,17 @@ fn source(upstream: &Upstream) -> Option<(&Arc<ClusterLoadAssignment>, DnsSettin
 }
 
 async fn keep_resolved(upstream: Arc<Upstream>) {
-    let Some((endpoints, dns, all)) = source(&upstream) else { return };
+    let Some((endpoints, dns, all)) = source(&upstream) else {
+        return;
+    };
     let mut last: Option<Vec<SocketAddr>> = None;
     loop {
         let wait = match resolve(endpoints, dns, all).await {
             Ok(resolved) => {
-                let addresses: Vec<SocketAddr> = resolved.endpoints().filter_map(|e| e.socket_addr()).collect();
+                let addresses: Vec<SocketAddr> = resolved
+                    .endpoints()
+                    .filter_map(|e| e.socket_addr())
+                    .collect();
                 if last.as_ref() != Some(&addresses) {
                     last = Some(addresses);
                     upstream.set_endpoints(Arc::new(resolved));
@@ -97,30 +106,63 @@ async fn resolve(
                     let found = tokio::net::lookup_host((&**host, *port)).await?;
                     let chosen = choose(found.collect(), dns);
                     let count = if all { chosen.len() } else { 1 };
-                    resolved.extend(chosen.into_iter().take(count).map(|address| at(endpoint, host, address)));
+                    resolved.extend(
+                        chosen
+                            .into_iter()
+                            .take(count)
+                            .map(|address| at(endpoint, host, address)),
+                    );
                 }
             }
         }
-        localities.push(LocalityEndpoints { endpoints: resolved, ..locality.clone() });
+        localities.push(LocalityEndpoints {
+            endpoints: resolved,
+            ..locality.clone()
+        });
     }
-    Ok(ClusterLoadAssignment { localities, ..endpoints.clone() })
+    Ok(ClusterLoadAssignment {
+        localities,
+        ..endpoints.clone()
+    })
 }
 
 fn at(endpoint: &Endpoint, host: &Arc<str>, address: SocketAddr) -> Arc<Endpoint> {
-    let hostname = if endpoint.hostname.is_empty() { host.clone() } else { endpoint.hostname.clone() };
-    Arc::new(Endpoint { address: EndpointAddress::Socket(address), hostname, ..endpoint.clone() })
+    let hostname = if endpoint.hostname.is_empty() {
+        host.clone()
+    } else {
+        endpoint.hostname.clone()
+    };
+    Arc::new(Endpoint {
+        address: EndpointAddress::Socket(address),
+        hostname,
+        ..endpoint.clone()
+    })
 }
 
 /// The addresses of the wanted families, in a stable order (Envoy `dns_lookup_family`).
 fn choose(mut found: Vec<SocketAddr>, dns: DnsSettings) -> Vec<SocketAddr> {
-    found.retain(|address| if address.is_ipv4() { dns.ipv4 } else { dns.ipv6 });
+    found.retain(|address| {
+        if address.is_ipv4() {
+            dns.ipv4
+        } else {
+            dns.ipv6
+        }
+    });
     found.sort_unstable();
     found.dedup();
     if dns.use_all {
         return found;
     }
-    let preferred: Vec<SocketAddr> = found.iter().copied().filter(|a| a.is_ipv4() == dns.prefer_ipv4).collect();
-    if preferred.is_empty() { found } else { preferred }
+    let preferred: Vec<SocketAddr> = found
+        .iter()
+        .copied()
+        .filter(|a| a.is_ipv4() == dns.prefer_ipv4)
+        .collect();
+    if preferred.is_empty() {
+        found
+    } else {
+        preferred
+    }
 }
 
 #[cfg(test)]
@@ -129,7 +171,9 @@ mod tests {
 
     #[test]
     fn prefers_the_wanted_family() {
-        let found: Vec<SocketAddr> = ["[::1]:1", "127.0.0.2:1", "127.0.0.1:1", "127.0.0.1:1"].map(|a| a.parse().unwrap()).into();
+        let found: Vec<SocketAddr> = ["[::1]:1", "127.0.0.2:1", "127.0.0.1:1", "127.0.0.1:1"]
+            .map(|a| a.parse().unwrap())
+            .into();
         let mut dns = DnsSettings {
             refresh: RETRY,
             respect_ttl: false,
@@ -138,7 +182,12 @@ mod tests {
             prefer_ipv4: true,
             use_all: false,
         };
-        let addresses = |dns| choose(found.clone(), dns).iter().map(ToString::to_string).collect::<Vec<_>>();
+        let addresses = |dns| {
+            choose(found.clone(), dns)
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(addresses(dns), ["127.0.0.1:1", "127.0.0.2:1"]);
         dns.prefer_ipv4 = false;
         assert_eq!(addresses(dns), ["[::1]:1"]);

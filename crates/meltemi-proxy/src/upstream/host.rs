@@ -49,11 +49,21 @@ impl Host {
         state: Arc<HostState>,
         fingerprint: impl Fn(&Arc<UpstreamTls>) -> u64,
     ) -> Self {
-        let tls = cluster
-            .transport_for(&endpoint)
-            .map(|context| HostTls { context: context.clone(), fingerprint: fingerprint(context) });
-        let workload = endpoint.workload.as_deref().map(|workload| Arc::new(Workload::from_endpoint(workload)));
-        Self { endpoint, address, tls, workload, state }
+        let tls = cluster.transport_for(&endpoint).map(|context| HostTls {
+            context: context.clone(),
+            fingerprint: fingerprint(context),
+        });
+        let workload = endpoint
+            .workload
+            .as_deref()
+            .map(|workload| Arc::new(Workload::from_endpoint(workload)));
+        Self {
+            endpoint,
+            address,
+            tls,
+            workload,
+            state,
+        }
     }
 
     pub(crate) fn fingerprint(&self) -> u64 {

@@ -33,43 +33,65 @@ impl Outlier {
     }
 
     /// Counts an outcome and says whether the host is to be ejected now. `random_percent` is uniform in 0..100.
-    pub(crate) fn observe(&self, settings: &OutlierDetection, outcome: Outcome, random_percent: u32) -> bool {
+    pub(crate) fn observe(
+        &self,
+        settings: &OutlierDetection,
+        outcome: Outcome,
+        random_percent: u32,
+    ) -> bool {
         let mut state = self.0.lock();
         let (server_error, gateway_error, local) = match outcome {
             Outcome::Status(status) => (status >= 500, (502..=504).contains(&status), false),
             // Without the split a local failure counts as the 503 that the client sees.
-            Outcome::LocalOrigin if settings.split_external_local_origin_errors => (false, false, true),
+            Outcome::LocalOrigin if settings.split_external_local_origin_errors => {
+                (false, false, true)
+            }
             Outcome::LocalOrigin => (true, true, false),
         };
         if local {
             state.consecutive_local += 1;
         } else {
             state.consecutive_local = 0;
-            state.consecutive_5xx = if server_error { state.consecutive_5xx + 1 } else { 0 };
-            state.consecutive_gateway = if gateway_error { state.consecutive_gateway + 1 } else { 0 };
+            state.consecutive_5xx = if server_error {
+                state.consecutive_5xx + 1
+            } else {
+                0
+            };
+            state.consecutive_gateway = if gateway_error {
+                state.consecutive_gateway + 1
+            } else {
+                0
+            };
         }
         if state.ejected_until.is_some() {
             return false;
         }
-        let due = |count: u32, limit: u32, enforcing: u32| limit != 0 && count >= limit && random_percent < enforcing;
-        due(state.consecutive_5xx, settings.consecutive_5xx, settings.enforcing_consecutive_5xx_percent)
-            || due(
-                state.consecutive_gateway,
-                settings.consecutive_gateway_failure,
-                settings.enforcing_consecutive_gateway_failure_percent,
-            )
-            || due(
-                state.consecutive_local,
-                settings.consecutive_local_origin_failure,
-                settings.enforcing_consecutive_local_origin_failure_percent,
-            )
+        let due = |count: u32, limit: u32, enforcing: u32| {
+            limit != 0 && count >= limit && random_percent < enforcing
+        };
+        due(
+            state.consecutive_5xx,
+            settings.consecutive_5xx,
+            settings.enforcing_consecutive_5xx_percent,
+        ) || due(
+            state.consecutive_gateway,
+            settings.consecutive_gateway_failure,
+            settings.enforcing_consecutive_gateway_failure_percent,
+        ) || due(
+            state.consecutive_local,
+            settings.consecutive_local_origin_failure,
+            settings.enforcing_consecutive_local_origin_failure_percent,
+        )
     }
 
     /// Ejects for the base time times the number of ejections, at most the maximum.
     pub(crate) fn eject(&self, settings: &OutlierDetection, now: Instant) -> Duration {
         let mut state = self.0.lock();
         state.ejections += 1;
-        let time = settings.base_ejection_time.saturating_mul(state.ejections).min(settings.max_ejection_time);
+        let time = settings
+            .base_ejection_time
+            .saturating_mul(state.ejections)
+            .min(settings.max_ejection_time);
         state.ejected_until = Some(now + time);
         state.consecutive_5xx = 0;
         state.consecutive_gateway = 0;

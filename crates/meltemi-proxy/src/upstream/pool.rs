@@ -153,7 +153,11 @@ impl Pool {
         while let Some(Idle { connection, since }) = idle.pop_back() {
             let expired = oldest.is_some_and(|oldest| since < oldest);
             if !expired && connection.sender.is_ready() {
-                return Some(Lease::Own(OwnLease { connection, pool: self.clone(), reused: true }));
+                return Some(Lease::Own(OwnLease {
+                    connection,
+                    pool: self.clone(),
+                    reused: true,
+                }));
             }
         }
         None
@@ -163,10 +167,15 @@ impl Pool {
     pub(crate) fn take_stream(&self) -> Option<Lease> {
         let mut shared = self.shared.lock();
         shared.retain(|connection| !connection.sender.is_closed());
-        let connection = shared.iter().find(|connection| connection.has_room(self.limits))?;
+        let connection = shared
+            .iter()
+            .find(|connection| connection.has_room(self.limits))?;
         connection.streams.fetch_add(1, Ordering::Relaxed);
         connection.requests.fetch_add(1, Ordering::Relaxed);
-        Some(Lease::Stream(StreamLease { connection: connection.clone(), reused: true }))
+        Some(Lease::Stream(StreamLease {
+            connection: connection.clone(),
+            reused: true,
+        }))
     }
 
     /// Leases a connection just made.
@@ -175,8 +184,16 @@ impl Pool {
         sender: http1::SendRequest<RequestBody>,
         facts: Arc<ConnectionFacts>,
     ) -> Lease {
-        let connection = OwnConnection { sender, facts, requests: 0 };
-        Lease::Own(OwnLease { connection, pool: self.clone(), reused: false })
+        let connection = OwnConnection {
+            sender,
+            facts,
+            requests: 0,
+        };
+        Lease::Own(OwnLease {
+            connection,
+            pool: self.clone(),
+            reused: false,
+        })
     }
 
     /// Leases the first stream of a connection just made and shares the rest.
@@ -196,7 +213,10 @@ impl Pool {
         if !self.retired.load(Ordering::Acquire) {
             self.shared.lock().push(connection.clone());
         }
-        Lease::Stream(StreamLease { connection, reused: false })
+        Lease::Stream(StreamLease {
+            connection,
+            reused: false,
+        })
     }
 
     fn bring_back(self: &Arc<Self>, mut connection: OwnConnection) {
@@ -213,7 +233,8 @@ impl Pool {
         // The response ended before the request did, or hyper has yet to take its turn.
         let pool = Arc::clone(self);
         tokio::spawn(async move {
-            if let Ok(Ok(())) = tokio::time::timeout(SETTLE_LIMIT, connection.sender.ready()).await {
+            if let Ok(Ok(())) = tokio::time::timeout(SETTLE_LIMIT, connection.sender.ready()).await
+            {
                 pool.park(connection);
             }
         });
@@ -222,13 +243,20 @@ impl Pool {
     fn park(&self, connection: OwnConnection) {
         let mut idle = self.idle.lock();
         if !self.retired.load(Ordering::Acquire) {
-            idle.push_back(Idle { connection, since: Instant::now() });
+            idle.push_back(Idle {
+                connection,
+                since: Instant::now(),
+            });
         }
     }
 
     fn drop_idle(&self) {
-        let Some(oldest) = Instant::now().checked_sub(self.limits.idle_timeout) else { return };
-        self.idle.lock().retain(|idle| idle.since >= oldest && !idle.connection.sender.is_closed());
+        let Some(oldest) = Instant::now().checked_sub(self.limits.idle_timeout) else {
+            return;
+        };
+        self.idle
+            .lock()
+            .retain(|idle| idle.since >= oldest && !idle.connection.sender.is_closed());
     }
 
     fn retire(&self) {
@@ -244,7 +272,9 @@ impl Pool {
 
 impl SharedConnection {
     fn has_room(&self, limits: PoolLimits) -> bool {
-        let max = limits.max_streams.min(self.peer_max_streams.load(Ordering::Relaxed));
+        let max = limits
+            .max_streams
+            .min(self.peer_max_streams.load(Ordering::Relaxed));
         let used_up = limits.max_requests_per_connection != 0
             && self.requests.load(Ordering::Relaxed) >= limits.max_requests_per_connection as usize;
         !used_up && self.streams.load(Ordering::Relaxed) < max.max(1)
@@ -299,20 +329,36 @@ impl Lease {
     }
 
     /// Sends a request and waits for the response's head.
-    pub(crate) async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, SendError> {
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, SendError> {
         let result = match self {
             Self::Own(lease) => lease.connection.sender.try_send_request(request).await,
-            Self::Stream(lease) => lease.connection.sender.clone().try_send_request(request).await,
+            Self::Stream(lease) => {
+                lease
+                    .connection
+                    .sender
+                    .clone()
+                    .try_send_request(request)
+                    .await
+            }
         };
         result.map_err(|mut failed| {
             let unsent = failed.take_message().map(Box::new);
-            SendError { error: failed.into_error(), unsent }
+            SendError {
+                error: failed.into_error(),
+                unsent,
+            }
         })
     }
 
     /// Gives the connection back after the response was read to its end.
     pub(crate) fn finish(self) {
-        if let Self::Own(OwnLease { connection, pool, .. }) = self {
+        if let Self::Own(OwnLease {
+            connection, pool, ..
+        }) = self
+        {
             pool.bring_back(connection);
         }
     }

@@ -6,10 +6,12 @@ use std::time::SystemTime;
 
 use meltemi_core::Identity;
 use meltemi_pki::{
-    ClientAuth, ClientTls, DnsClientTls, MinimumTls, ServerTls, TlsError, TrustBundle, WorkloadCertificate,
+    ClientAuth, ClientTls, DnsClientTls, MinimumTls, ServerTls, TlsError, TrustBundle,
+    WorkloadCertificate,
 };
 use meltemi_proxy_core::runtime::{
-    CertificateSource, DownstreamTls, SanMatcher, SanType, StringPattern, TlsVersion, TrustSource, UpstreamTls,
+    CertificateSource, DownstreamTls, SanMatcher, SanType, StringPattern, TlsVersion, TrustSource,
+    UpstreamTls,
 };
 use parking_lot::Mutex;
 use rustls::{ClientConfig, ServerConfig};
@@ -19,8 +21,11 @@ use crate::certificates::{CredentialStore, Credentials};
 /// Configurations kept at most of each kind; beyond it the cache starts over.
 const CACHE_LIMIT: usize = 4096;
 /// Where distributions keep the roots that TLS to the outside world trusts.
-const SYSTEM_ROOTS: [&str; 3] =
-    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+const SYSTEM_ROOTS: [&str; 3] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+];
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TlsSetupError {
@@ -28,7 +33,9 @@ pub(crate) enum TlsSetupError {
     NoCredentials,
     #[error("the secret \"{0}\" is not known")]
     UnknownSecret(Arc<str>),
-    #[error("a subject alternative name that is not an exact SPIFFE ID or DNS name cannot be checked")]
+    #[error(
+        "a subject alternative name that is not an exact SPIFFE ID or DNS name cannot be checked"
+    )]
     UnsupportedSan,
     #[error("reading {0}")]
     File(Arc<str>, #[source] std::io::Error),
@@ -54,16 +61,24 @@ pub(crate) struct ClientSetup {
 pub(crate) struct TlsConfigs {
     credentials: Arc<CredentialStore>,
     clients: Mutex<HashMap<ClientKey, (u64, Arc<ClientConfig>)>>,
-    servers: Mutex<HashMap<(u64, bool), (u64, Arc<ServerConfig>)>>,
+    servers: Mutex<HashMap<ServerKey, (u64, Arc<ServerConfig>)>>,
     /// By address; the context is kept so that its address stays its own.
     fingerprints: Mutex<HashMap<usize, (Arc<DownstreamTls>, u64)>>,
 }
 
+/// Fingerprint, and whether protocols are offered.
+type ServerKey = (u64, bool);
+/// Fingerprint, and the protocols offered instead of the context's.
 type ClientKey = (u64, Option<Arc<[Arc<str>]>>);
 
 impl TlsConfigs {
     pub(crate) fn new(credentials: Arc<CredentialStore>) -> Self {
-        Self { credentials, clients: Mutex::default(), servers: Mutex::default(), fingerprints: Mutex::default() }
+        Self {
+            credentials,
+            clients: Mutex::default(),
+            servers: Mutex::default(),
+            fingerprints: Mutex::default(),
+        }
     }
 
     /// The client side for a TLS context, offering `alpn` instead of the context's own if given.
@@ -74,22 +89,34 @@ impl TlsConfigs {
         alpn: Option<&Arc<[Arc<str>]>>,
     ) -> Result<ClientSetup, TlsSetupError> {
         let credentials = self.credentials.get();
-        let generation = credentials.as_ref().map_or(0, |credentials| credentials.generation);
+        let generation = credentials
+            .as_ref()
+            .map_or(0, |credentials| credentials.generation);
         let key = (fingerprint, alpn.cloned());
         let mesh = is_mesh(tls);
         let local = match &tls.certificate {
-            Some(_) => credentials.as_ref().map(|credentials| credentials.certificate.identity().clone()),
+            Some(_) => credentials
+                .as_ref()
+                .map(|credentials| credentials.certificate.identity().clone()),
             None => None,
         };
         if let Some((made, config)) = self.clients.lock().get(&key)
             && *made == generation
         {
-            return Ok(ClientSetup { config: config.clone(), local, mesh });
+            return Ok(ClientSetup {
+                config: config.clone(),
+                local,
+                mesh,
+            });
         }
         let offered = alpn.unwrap_or(&tls.alpn);
         let config = build_client(tls, offered, credentials.as_deref())?;
         remember(&mut self.clients.lock(), key, (generation, config.clone()));
-        Ok(ClientSetup { config, local, mesh })
+        Ok(ClientSetup {
+            config,
+            local,
+            mesh,
+        })
     }
 
     /// The server side for a filter chain's TLS context; `with_alpn` where client and context have a protocol in common.
@@ -107,7 +134,11 @@ impl TlsConfigs {
             return Ok((config.clone(), identity));
         }
         let config = build_server(tls, with_alpn, &credentials)?;
-        remember(&mut self.servers.lock(), key, (credentials.generation, config.clone()));
+        remember(
+            &mut self.servers.lock(),
+            key,
+            (credentials.generation, config.clone()),
+        );
         Ok((config, identity))
     }
 
@@ -134,7 +165,9 @@ fn remember<K: std::hash::Hash + Eq, V>(cache: &mut HashMap<K, V>, key: K, value
 pub(crate) fn fingerprint(context: &impl std::fmt::Debug) -> u64 {
     use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
     // 0 means plain text.
-    BuildHasherDefault::<DefaultHasher>::default().hash_one(format!("{context:?}")).max(1)
+    BuildHasherDefault::<DefaultHasher>::default()
+        .hash_one(format!("{context:?}"))
+        .max(1)
 }
 
 /// Whether both sides use mesh certificates: Istio's `ISTIO_MUTUAL`.
@@ -154,7 +187,10 @@ fn build_client(
     if is_mesh(tls) {
         let credentials = credentials.ok_or(TlsSetupError::NoCredentials)?;
         known_secret(tls.certificate.as_ref())?;
-        let sans = tls.validation.as_ref().map_or(&[][..], |validation| &validation.sans);
+        let sans = tls
+            .validation
+            .as_ref()
+            .map_or(&[][..], |validation| &validation.sans);
         let mut client = ClientTls::new(&credentials.certificate, credentials.bundle.clone())
             .allow(identities(sans)?)
             .alpn(alpn)
@@ -179,14 +215,19 @@ fn build_client(
             client = client.certificate(&credentials.certificate);
         }
         Some(CertificateSource::Files { chain, key }) => {
-            let certificate = WorkloadCertificate::from_pem(&read(chain)?, &read(key)?, SystemTime::now())?;
+            let certificate =
+                WorkloadCertificate::from_pem(&read(chain)?, &read(key)?, SystemTime::now())?;
             client = client.certificate(&certificate);
         }
     }
     Ok(client.alpn(alpn).minimum(minimum).build()?)
 }
 
-fn build_server(tls: &DownstreamTls, with_alpn: bool, credentials: &Credentials) -> Result<Arc<ServerConfig>, TlsSetupError> {
+fn build_server(
+    tls: &DownstreamTls,
+    with_alpn: bool,
+    credentials: &Credentials,
+) -> Result<Arc<ServerConfig>, TlsSetupError> {
     let client_auth = match (&tls.validation, tls.require_client_certificate) {
         (_, true) => ClientAuth::Required,
         (Some(_), false) => ClientAuth::Optional,
@@ -199,18 +240,27 @@ fn build_server(tls: &DownstreamTls, with_alpn: bool, credentials: &Credentials)
             &credentials.certificate
         }
         CertificateSource::Files { chain, key } => {
-            from_files = WorkloadCertificate::from_pem(&read(chain)?, &read(key)?, SystemTime::now())?;
+            from_files =
+                WorkloadCertificate::from_pem(&read(chain)?, &read(key)?, SystemTime::now())?;
             &from_files
         }
     };
     let (bundle, sans) = match &tls.validation {
         None => (credentials.bundle.clone(), Vec::new()),
-        Some(validation) => (trust(&validation.trust, credentials)?, identities(&validation.sans)?),
+        Some(validation) => (
+            trust(&validation.trust, credentials)?,
+            identities(&validation.sans)?,
+        ),
     };
     let server = ServerTls::new(certificate, bundle)
         .client_auth(client_auth)
         .allow(sans)
-        .alpn(tls.alpn.iter().filter(|_| with_alpn).map(|protocol| protocol.as_bytes()))
+        .alpn(
+            tls.alpn
+                .iter()
+                .filter(|_| with_alpn)
+                .map(|protocol| protocol.as_bytes()),
+        )
         .minimum(minimum(tls.versions.min));
     Ok(server.build()?)
 }
@@ -225,7 +275,10 @@ fn known_secret(source: Option<&CertificateSource>) -> Result<(), TlsSetupError>
     }
 }
 
-fn trust(source: &TrustSource, credentials: &Credentials) -> Result<Arc<TrustBundle>, TlsSetupError> {
+fn trust(
+    source: &TrustSource,
+    credentials: &Credentials,
+) -> Result<Arc<TrustBundle>, TlsSetupError> {
     if let TrustSource::Sds(name) = source {
         return if &**name == meltemi_core::names::SDS_ROOT_CA {
             Ok(credentials.bundle.clone())
@@ -234,10 +287,16 @@ fn trust(source: &TrustSource, credentials: &Credentials) -> Result<Arc<TrustBun
         };
     }
     let domain = credentials.certificate.identity().trust_domain.clone();
-    Ok(Arc::new(TrustBundle::new(domain, &roots(source, Some(credentials))?)?))
+    Ok(Arc::new(TrustBundle::new(
+        domain,
+        &roots(source, Some(credentials))?,
+    )?))
 }
 
-fn roots(source: &TrustSource, credentials: Option<&Credentials>) -> Result<Vec<u8>, TlsSetupError> {
+fn roots(
+    source: &TrustSource,
+    credentials: Option<&Credentials>,
+) -> Result<Vec<u8>, TlsSetupError> {
     match source {
         TrustSource::Inline(pem) => Ok(pem.as_bytes().to_vec()),
         TrustSource::File(path) => read(path),
@@ -246,7 +305,9 @@ fn roots(source: &TrustSource, credentials: Option<&Credentials>) -> Result<Vec<
             Ok(trust(source, credentials)?.to_pem().into_bytes())
         }
         TrustSource::System => {
-            let found = SYSTEM_ROOTS.iter().find_map(|path| std::fs::read(path).ok());
+            let found = SYSTEM_ROOTS
+                .iter()
+                .find_map(|path| std::fs::read(path).ok());
             found.ok_or(TlsSetupError::NoSystemRoots)
         }
     }
@@ -265,7 +326,9 @@ fn exact(matcher: &SanMatcher) -> Result<&str, TlsSetupError> {
 
 fn identities(sans: &[SanMatcher]) -> Result<Vec<Identity>, TlsSetupError> {
     let identity = |matcher: &SanMatcher| match matcher.san_type {
-        SanType::Any | SanType::Uri => exact(matcher)?.parse().map_err(|_| TlsSetupError::UnsupportedSan),
+        SanType::Any | SanType::Uri => exact(matcher)?
+            .parse()
+            .map_err(|_| TlsSetupError::UnsupportedSan),
         SanType::Dns | SanType::Email | SanType::IpAddress => Err(TlsSetupError::UnsupportedSan),
     };
     sans.iter().map(identity).collect()

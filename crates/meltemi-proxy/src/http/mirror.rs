@@ -1,0 +1,133 @@
+//! Request mirroring (Envoy `request_mirror_policies`): copies are sent and their answers thrown away.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt as _, Limited};
+use meltemi_proxy_core::runtime::{ForwardAction, MirrorPolicy};
+
+use super::attempt;
+use super::body::RequestBody;
+use super::exchange::Exchange;
+use super::forward::Matched;
+use super::request;
+use crate::upstream::cluster::PickFor;
+use crate::upstream::connect::{self, Wish};
+use crate::upstream::{Host, Picked, PoolProtocol, Upstream};
+use crate::worker::Worker;
+
+/// Bound of a copy, its answer included.
+const LIMIT: Duration = Duration::from_secs(15);
+/// Bytes of a copy's answer that are read; longer ones cost the connection.
+const ANSWER_LIMIT_BYTES: usize = 1024 * 1024;
+
+/// The policies of a route, or else of its route configuration.
+pub(crate) fn policies<'a>(matched: &'a Matched, action: &'a ForwardAction) -> &'a [MirrorPolicy] {
+    if action.mirrors.is_empty() {
+        &matched.config.mirrors
+    } else {
+        &action.mirrors
+    }
+}
+
+/// Sends the copies that the policies ask for. `body` is the whole request body.
+pub(crate) fn send(
+    exchange: &Exchange,
+    matched: &Matched,
+    action: &ForwardAction,
+    body: &VecDeque<Bytes>,
+) {
+    for policy in policies(matched, action) {
+        if !policy.share.contains(rand::random()) {
+            continue;
+        }
+        if let Some(copy) = prepare(exchange, matched, action, policy, body) {
+            tokio::spawn(copy.send());
+        }
+    }
+}
+
+/// A copy that is ready to go, without ties to the exchange it came from.
+struct Copy {
+    worker: Arc<Worker>,
+    upstream: Arc<Upstream>,
+    host: Arc<Host>,
+    protocol: PoolProtocol,
+    wish: Wish,
+    request: Request<RequestBody>,
+}
+
+fn prepare(
+    exchange: &Exchange,
+    matched: &Matched,
+    action: &ForwardAction,
+    policy: &MirrorPolicy,
+    body: &VecDeque<Bytes>,
+) -> Option<Copy> {
+    let worker = exchange.connection.worker.clone();
+    let upstream = worker.shared.store.upstream(&policy.cluster)?;
+    let pick = PickFor {
+        hash: None,
+        attempts: 0,
+        original_dst: Some(exchange.connection.downstream.arrival.destination),
+        tried: &[],
+    };
+    let Picked::Host(host) = upstream.pick(&pick) else {
+        return None;
+    };
+    let protocol = attempt::protocol(exchange, &upstream);
+    let wish = attempt::wish(exchange, &upstream, protocol);
+    let target = attempt::Target {
+        matched,
+        action,
+        weighted: None,
+        upstream: &upstream,
+        host: &host,
+    };
+    let body = RequestBody::Kept(body.clone());
+    let mut request = request::build(exchange, &target, protocol, body);
+    if !policy.disable_shadow_host_suffix {
+        request::add_host_suffix(&mut request, "-shadow");
+    }
+    Some(Copy {
+        worker,
+        upstream,
+        host,
+        protocol,
+        wish,
+        request,
+    })
+}
+
+impl Copy {
+    async fn send(self) {
+        let _active = self.host.begin_request();
+        let sending = async {
+            let leasing = connect::lease(
+                &self.worker,
+                &self.upstream,
+                &self.host,
+                self.protocol,
+                &self.wish,
+                false,
+            );
+            let Ok(mut lease) = leasing.await else { return };
+            let Ok(response) = lease.send(self.request).await else {
+                return;
+            };
+            if Limited::new(response.into_body(), ANSWER_LIMIT_BYTES)
+                .collect()
+                .await
+                .is_ok()
+            {
+                lease.finish();
+            }
+        };
+        if tokio::time::timeout(LIMIT, sending).await.is_err() {
+            tracing::debug!(cluster = %self.upstream.config.name, "a mirrored request took too long");
+        }
+    }
+}
