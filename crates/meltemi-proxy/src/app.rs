@@ -20,6 +20,7 @@ use crate::config::dump::Retention;
 use crate::config::{Configurator, Store};
 use crate::control_channel::Endpoint;
 use crate::drain::{Drain, Phase};
+use crate::http::faults::ActiveFaults;
 use crate::http::rate_limit::RateLimits;
 use crate::telemetry::Telemetry;
 use crate::telemetry::access_log::LogSink;
@@ -157,6 +158,7 @@ fn shared(bootstrap: &Bootstrap, log: LogSink) -> Shared {
         ),
         drain: Drain::new(),
         rate_limits: RateLimits::default(),
+        active_faults: ActiveFaults::default(),
         socket_mark: bootstrap.socket_mark,
         drain_time: bootstrap.proxy_config.drain(),
         own_ips: vec![bootstrap.instance_ip],

@@ -95,7 +95,15 @@ async fn dial(address: &str, mark: Option<u32>) -> Result<tokio::net::TcpStream,
         .map_err(|error| ChannelError::Resolve(address.to_owned(), error))?;
     let mut last = ChannelError::NoAddress(address.to_owned());
     for candidate in resolved {
-        match socket::connect(candidate, UpstreamSocketOptions { mark, source: None }).await {
+        match socket::connect(
+            candidate,
+            UpstreamSocketOptions {
+                mark,
+                ..UpstreamSocketOptions::default()
+            },
+        )
+        .await
+        {
             Ok(stream) => return Ok(stream),
             Err(error) => last = ChannelError::Connect(candidate.to_string(), error.into()),
         }

@@ -8,6 +8,7 @@
 mod attempt;
 pub(crate) mod body;
 pub(crate) mod exchange;
+pub(crate) mod faults;
 mod filters;
 mod forward;
 mod grpc;

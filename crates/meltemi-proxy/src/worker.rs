@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use crate::certificates::CredentialStore;
 use crate::config::Store;
 use crate::drain::Drain;
+use crate::http::faults::ActiveFaults;
 use crate::http::rate_limit::RateLimits;
 use crate::listener::{Accepted, accept_loop, serve, socket};
 use crate::telemetry::Telemetry;
@@ -30,6 +31,7 @@ pub(crate) struct Shared {
     pub(crate) telemetry: Telemetry,
     pub(crate) drain: Drain,
     pub(crate) rate_limits: RateLimits,
+    pub(crate) active_faults: ActiveFaults,
     pub(crate) socket_mark: Option<u32>,
     /// How long connections of a replaced filter chain may live on.
     pub(crate) drain_time: Duration,

@@ -152,7 +152,14 @@ impl std::ops::DerefMut for Exchange {
 
 impl Exchange {
     fn new(connection: Arc<HttpConnection>, head: Head) -> Self {
-        connection.activity.begin();
+        let exchanges = connection.activity.begin();
+        if connection
+            .manager
+            .max_requests_per_connection
+            .is_some_and(|max| exchanges >= u64::from(max))
+        {
+            connection.end.announce();
+        }
         Self(Box::new(State {
             started: Instant::now(),
             started_at: SystemTime::now(),

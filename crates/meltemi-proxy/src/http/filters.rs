@@ -5,17 +5,16 @@ use std::sync::Arc;
 use http::header::{HeaderMap, HeaderValue};
 use http::{Method, Response, StatusCode, header};
 use meltemi_proxy_core::error::ErrorKind;
-use meltemi_proxy_core::rbac;
 use meltemi_proxy_core::runtime::{
     AlpnOverrides, Cors, FaultInjection, HttpConnectionManager, HttpFilterKind, LocalRateLimit,
     PeerMetadataExchange, PerFilterConfig, RbacFilter, Stats,
 };
+use meltemi_proxy_core::{headers, rbac};
 
 use super::body::ResponseBody;
 use super::exchange::Exchange;
 use super::forward::Matched;
-use super::respond;
-use crate::worker::Shared;
+use super::{record, respond};
 
 /// The filters of a listener, by what they do.
 #[derive(Debug, Default)]
@@ -64,6 +63,7 @@ impl FilterPlan {
 /// An answer that a filter gives instead of the route.
 pub(crate) enum Answer {
     Error(ErrorKind),
+    Limited(Arc<LocalRateLimit>),
     /// A CORS preflight that was allowed.
     Preflight(Arc<Cors>),
 }
@@ -71,6 +71,19 @@ pub(crate) enum Answer {
 pub(crate) fn reply(exchange: Exchange, answer: Answer) -> Response<ResponseBody> {
     match answer {
         Answer::Error(kind) => respond::error(exchange, kind.into()),
+        Answer::Limited(config) => {
+            let mut added = HeaderMap::new();
+            headers::apply(&config.response_headers, &mut added, &|pieces: &[_]| {
+                record::format(&exchange, pieces)
+            });
+            let kind = ErrorKind::LocalRateLimited {
+                status: config.status,
+                as_resource_exhausted: config.rate_limited_as_resource_exhausted,
+            };
+            let mut response = respond::error(exchange, kind.into());
+            response.headers_mut().extend(added);
+            response
+        }
         Answer::Preflight(cors) => {
             let mut headers = HeaderMap::new();
             let origin = exchange.head.headers.get(header::ORIGIN).cloned();
@@ -100,7 +113,7 @@ pub(crate) async fn before_routing(exchange: &mut Exchange, matched: &Matched) -
             Gate::RateLimit(name, config) if !is_disabled(matched, name) => {
                 let config = first(matched, |per| per.local_rate_limit.clone())
                     .unwrap_or_else(|| config.clone());
-                limit(&connection.worker.shared, &config)
+                limit(exchange, &config)
             }
             _ => None,
         };
@@ -158,7 +171,11 @@ fn authorise(
         requested_server_name: downstream.arrival.server_name.as_deref(),
         peer_uri_san: downstream.principal(),
     };
-    let (verdict, _shadow) = rbac::evaluate(&config, &request);
+    let (verdict, shadow) = rbac::evaluate(&config, &request);
+    if let Some(shadow) = shadow {
+        let policy = shadow.policy.map_or("none", |policy| policy);
+        tracing::debug!(is_allowed = shadow.is_allowed, policy, "shadow verdict");
+    }
     if verdict.is_allowed {
         return None;
     }
@@ -167,25 +184,29 @@ fn authorise(
     }))
 }
 
-fn limit(shared: &Shared, config: &Arc<LocalRateLimit>) -> Option<Answer> {
+fn limit(exchange: &Exchange, config: &Arc<LocalRateLimit>) -> Option<Answer> {
     let random: u64 = rand::random();
+    let connection = &exchange.connection;
+    let scope = if config.per_downstream_connection {
+        connection.downstream.id
+    } else {
+        0
+    };
     if !config.enabled.contains(random)
-        || shared.rate_limits.admit(config)
+        || connection.worker.shared.rate_limits.admit(config, scope)
         || !config.enforced.contains(random)
     {
         return None;
     }
-    Some(Answer::Error(ErrorKind::LocalRateLimited {
-        status: config.status,
-        as_resource_exhausted: config.rate_limited_as_resource_exhausted,
-    }))
+    Some(Answer::Limited(config.clone()))
 }
 
 /// Answers a preflight of an allowed origin (Envoy CORS filter; Fetch standard "CORS-preflight request").
 fn preflight(exchange: &Exchange, matched: &Matched) -> Option<Answer> {
     let cors = first(matched, |per| per.cors.clone())?;
     let headers = &exchange.head.headers;
-    let is_preflight = exchange.head.method == Method::OPTIONS
+    let is_preflight = cors.enabled.contains(rand::random())
+        && exchange.head.method == Method::OPTIONS
         && headers.contains_key(header::ORIGIN)
         && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     if !is_preflight {

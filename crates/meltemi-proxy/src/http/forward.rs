@@ -150,14 +150,17 @@ async fn inject_fault(
     cluster: &str,
 ) -> Option<ErrorKind> {
     let config = filters::fault(exchange, matched)?;
+    let shared = exchange.connection.worker.shared.clone();
+    let active = shared.active_faults.get();
     let decision = fault::decide(
         &config,
         cluster,
         &exchange.head.view(),
-        0,
+        active,
         rand::rng().random(),
     );
     if let Some(delay) = decision.delay {
+        let _active = shared.active_faults.begin();
         exchange
             .flags
             .insert(meltemi_proxy_core::flags::ResponseFlags::DELAY_INJECTED);
@@ -279,13 +282,11 @@ impl<'a> Call<'a> {
         exchange: &mut Exchange,
     ) -> Result<(Response<Incoming>, Lease, Arc<Host>), ProxyError> {
         let trusted = !exchange.connection.downstream.is_inbound();
-        let head = exchange.head.clone();
-        let view = head.view();
-        let mut retries = self
-            .action
+        let action: &'a ForwardAction = self.action;
+        let mut retries = action
             .retry
             .as_deref()
-            .and_then(|policy| Retries::new(policy, &view, trusted));
+            .and_then(|policy| Retries::new(policy, &exchange.head.view(), trusted));
         loop {
             let attempt = self.attempt(exchange).await?;
             let outcome = match &attempt {
@@ -424,7 +425,14 @@ impl<'a> Call<'a> {
         exchange.hold(Guard::Host(host.begin_request()));
         let mut fresh = false;
         loop {
-            let limit = [self.left(), self.timeouts.per_try]
+            // Until the response begins nothing moves, once the request is out.
+            let idle = [self.timeouts.stream_idle, self.timeouts.per_try_idle];
+            let idle = idle
+                .into_iter()
+                .flatten()
+                .min()
+                .filter(|_| self.body.has_ended());
+            let limit = [self.left(), self.timeouts.per_try, idle]
                 .into_iter()
                 .flatten()
                 .min();
@@ -501,13 +509,22 @@ impl<'a> Call<'a> {
         host.state.errors.add(1);
         self.upstream
             .observe(host, crate::upstream::Outcome::LocalOrigin);
-        if self.left().is_some_and(|left| left.is_zero()) || self.timeouts.per_try.is_none() {
+        if self.left().is_some_and(|left| left.is_zero()) {
             return Err(self.expired());
         }
-        Ok(Attempt::Failed(
-            ErrorKind::PerTryTimeout.into(),
-            Failure::PerTryTimeout,
-        ))
+        if self.timeouts.per_try.is_some() || self.timeouts.per_try_idle.is_some() {
+            return Ok(Attempt::Failed(
+                ErrorKind::PerTryTimeout.into(),
+                Failure::PerTryTimeout,
+            ));
+        }
+        match self.timeouts.stream_idle {
+            Some(_) => Err(ErrorKind::StreamIdleTimeout {
+                request_complete: true,
+            }
+            .into()),
+            None => Err(self.expired()),
+        }
     }
 
     fn pick(&self, exchange: &Exchange) -> Result<Arc<Host>, ProxyError> {

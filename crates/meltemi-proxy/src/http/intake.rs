@@ -7,8 +7,8 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Version};
 use meltemi_proxy_core::error::ErrorKind;
 use meltemi_proxy_core::path::{self, PathOutcome};
-use meltemi_proxy_core::request::{RequestHead, is_grpc};
-use meltemi_proxy_core::runtime::{HttpConnectionManager, PeerMetadataMethod};
+use meltemi_proxy_core::request::{RequestHead, is_grpc, without_port};
+use meltemi_proxy_core::runtime::{HttpConnectionManager, PeerMetadataMethod, StripPort};
 use meltemi_proxy_core::{strict, xfcc};
 use rand::Rng as _;
 
@@ -92,6 +92,7 @@ pub(crate) fn take_in(connection: &HttpConnection, parts: Parts) -> Intake {
     if let Some(kind) = underscores(manager, &mut head.headers) {
         return Intake::Refused(head, kind);
     }
+    strip_authority(connection, &mut head);
     match path::normalise(&head.path, manager.path) {
         Ok(PathOutcome::Unchanged) => {}
         Ok(PathOutcome::Changed(path)) => head.path = path,
@@ -136,6 +137,42 @@ fn head_of(downstream: &Downstream, parts: Parts, default_host: Option<&str>) ->
         headers,
         is_grpc,
         upgrade: None,
+    }
+}
+
+/// `strip_matching_host_port`, `strip_any_host_port`, `strip_trailing_host_dot`.
+fn strip_authority(connection: &HttpConnection, head: &mut Head) {
+    let manager = &connection.manager;
+    let host = without_port(&head.authority);
+    let port = head.authority.strip_prefix(host).unwrap_or_default();
+    let strips = match manager.strip_port {
+        StripPort::Keep => false,
+        StripPort::Any => !port.is_empty(),
+        StripPort::Matching => {
+            port.strip_prefix(':')
+                == Some(
+                    connection
+                        .downstream
+                        .arrival
+                        .destination
+                        .port()
+                        .to_string()
+                        .as_str(),
+                )
+        }
+    };
+    let has_dot = manager.strip_trailing_host_dot && host.ends_with('.');
+    if strips || has_dot {
+        let host = if has_dot {
+            host.trim_end_matches('.')
+        } else {
+            host
+        };
+        head.authority = if strips {
+            host.to_owned()
+        } else {
+            format!("{host}{port}")
+        };
     }
 }
 

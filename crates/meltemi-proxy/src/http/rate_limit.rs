@@ -12,7 +12,7 @@ const BUCKET_LIMIT: usize = 1024;
 
 /// The buckets of the process, shared by its workers as Envoy's are.
 #[derive(Debug, Default)]
-pub(crate) struct RateLimits(Mutex<HashMap<usize, Bucket>>);
+pub(crate) struct RateLimits(Mutex<HashMap<(usize, u64), Bucket>>);
 
 #[derive(Debug)]
 struct Bucket {
@@ -23,13 +23,13 @@ struct Bucket {
 }
 
 impl RateLimits {
-    /// Takes a token; false when there is none.
-    pub(crate) fn admit(&self, config: &Arc<LocalRateLimit>) -> bool {
+    /// Takes a token; false when there is none. Each `scope` has a bucket of its own.
+    pub(crate) fn admit(&self, config: &Arc<LocalRateLimit>, scope: u64) -> bool {
         let Some(settings) = &config.bucket else {
             return true;
         };
         let mut buckets = self.0.lock();
-        let key = Arc::as_ptr(config) as usize;
+        let key = (Arc::as_ptr(config) as usize, scope);
         if buckets.len() >= BUCKET_LIMIT && !buckets.contains_key(&key) {
             buckets.clear();
         }
@@ -106,7 +106,7 @@ mod tests {
             fill_interval: Duration::from_secs(60),
         };
         let config = Arc::new(limit(settings));
-        let admitted: Vec<bool> = (0..3).map(|_| limits.admit(&config)).collect();
+        let admitted: Vec<bool> = (0..3).map(|_| limits.admit(&config, 0)).collect();
         assert_eq!(admitted, [true, true, false]);
     }
 }

@@ -140,7 +140,7 @@ fn mutate(
     map: &mut HeaderMap,
     target: &mut Target,
 ) {
-    let mut levels = vec![
+    let mut levels = [
         weighted.map(|weighted| &weighted.request_headers),
         Some(&matched.route.request_headers),
         Some(&matched.host.request_headers),

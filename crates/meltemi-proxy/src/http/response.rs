@@ -74,7 +74,7 @@ pub(crate) fn mutate(
     weighted: Option<&WeightedCluster>,
     map: &mut HeaderMap,
 ) {
-    let mut levels = vec![
+    let mut levels = [
         weighted.map(|weighted| &weighted.response_headers),
         Some(&matched.route.response_headers),
         Some(&matched.host.response_headers),

@@ -65,9 +65,10 @@ impl Activity {
         }
     }
 
-    pub(crate) fn begin(&self) {
+    /// Counts an exchange and says how many there have been.
+    pub(crate) fn begin(&self) -> u64 {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        self.exchanges.fetch_add(1, Ordering::Relaxed);
+        self.exchanges.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     pub(crate) fn end(&self) {

@@ -1,7 +1,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use meltemi_proxy_core::access_log;
+use meltemi_proxy_core::error::ErrorKind;
 use meltemi_proxy_core::filter_chain::{ConnectionFacts, match_filter_chain};
+use meltemi_proxy_core::record::{ConnectionRecord, Protocol, RequestRecord};
 use meltemi_proxy_core::runtime::{InspectorKind, Listener, TransportProtocol};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -90,6 +94,7 @@ pub(crate) async fn serve(worker: &Arc<Worker>, bound: Arc<Listener>, mut accept
         worker.shared.telemetry.counters.no_filter_chain.add(1);
         tracing::debug!(listener = %listener.name, peer = %accepted.peer, "no filter chain matches, reset");
         accepted.socket.reset_on_close();
+        log_unmatched(worker, &listener, &accepted, server_name);
         return;
     };
     let arrival = Arrival {
@@ -99,6 +104,43 @@ pub(crate) async fn serve(worker: &Arc<Worker>, bound: Arc<Listener>, mut accept
         spoken: spoken.clone(),
     };
     downstream::serve(worker, listener, chain, arrival, accepted.socket, prefix).await;
+}
+
+/// The listener's access log tells of connections that no chain wanted (flag `NR`).
+fn log_unmatched(
+    worker: &Worker,
+    listener: &Listener,
+    accepted: &Accepted,
+    server_name: Option<&str>,
+) {
+    if listener.access_log.is_empty() {
+        return;
+    }
+    let connection = ConnectionRecord {
+        id: 0,
+        direction: listener.traffic_direction,
+        listener: listener.name.clone(),
+        filter_chain: Arc::from(""),
+        local_address: accepted.destination,
+        remote_address: accepted.peer,
+        direct_remote_address: accepted.peer,
+        requested_server_name: server_name.map(Arc::from),
+        tls: None,
+        transport_failure: None,
+    };
+    let mut record = RequestRecord::new(Arc::new(connection), Protocol::Tcp, SystemTime::now());
+    record.fail(ErrorKind::FilterChainNotFound.into());
+    record.status = None;
+    for log in &listener.access_log {
+        let admitted = log
+            .filter
+            .as_ref()
+            .is_none_or(|filter| access_log::admits(filter, &record, rand::random()));
+        if admitted {
+            let line = access_log::render(&log.format, &record).into_bytes();
+            worker.shared.telemetry.log.put(log.sink.clone(), line);
+        }
+    }
 }
 
 /// `use_original_dst`: the listener of the original destination serves, or else the accepting one.

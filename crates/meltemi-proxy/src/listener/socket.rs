@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+use meltemi_proxy_core::runtime::TcpKeepalive;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -60,6 +61,7 @@ pub(crate) struct UpstreamSocketOptions {
     pub(crate) mark: Option<u32>,
     /// Source address, 127.0.0.6 for inbound passthrough.
     pub(crate) source: Option<IpAddr>,
+    pub(crate) keepalive: Option<TcpKeepalive>,
 }
 
 /// Connects to an upstream.
@@ -78,12 +80,30 @@ pub(crate) async fn connect(
     if let Some(mark) = options.mark {
         SockRef::from(&socket).set_mark(mark)?;
     }
+    if let Some(keepalive) = options.keepalive {
+        set_keepalive(&socket, keepalive)?;
+    }
     if let Some(source) = options.source {
         socket.bind(SocketAddr::new(source, 0))?;
     }
     let stream = socket.connect(address).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+/// TCP keepalive with the cluster's settings; what it leaves open is the system's.
+fn set_keepalive(socket: &tokio::net::TcpSocket, settings: TcpKeepalive) -> io::Result<()> {
+    let mut keepalive = socket2::TcpKeepalive::new();
+    if let Some(time) = settings.time {
+        keepalive = keepalive.with_time(time);
+    }
+    if let Some(interval) = settings.interval {
+        keepalive = keepalive.with_interval(interval);
+    }
+    if let Some(probes) = settings.probes {
+        keepalive = keepalive.with_retries(probes);
+    }
+    SockRef::from(socket).set_tcp_keepalive(&keepalive)
 }
 
 /// Whether the address belongs to the loopback interface.
@@ -109,6 +129,7 @@ mod tests {
         let options = UpstreamSocketOptions {
             mark: None,
             source: Some("127.0.0.6".parse().unwrap()),
+            keepalive: None,
         };
         let stream = connect(listener.local_addr().unwrap(), options)
             .await

@@ -87,6 +87,7 @@ async fn connect(admin: &Admin, address: SocketAddr) -> anyhow::Result<Socket> {
     let options = UpstreamSocketOptions {
         mark: admin.shared.socket_mark,
         source,
+        keepalive: None,
     };
     Ok(Socket::Tcp(socket::connect(address, options).await?))
 }

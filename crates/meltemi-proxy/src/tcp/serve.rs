@@ -103,7 +103,11 @@ fn authorise(session: &Session) -> Result<(), ProxyError> {
             requested_server_name: downstream.arrival.server_name.as_deref(),
             peer_uri_san: downstream.principal(),
         };
-        let (verdict, _shadow) = rbac::evaluate(config, &request);
+        let (verdict, shadow) = rbac::evaluate(config, &request);
+        if let Some(shadow) = shadow {
+            let policy = shadow.policy.map_or("none", |policy| policy);
+            tracing::debug!(is_allowed = shadow.is_allowed, policy, "shadow verdict");
+        }
         if !verdict.is_allowed {
             return Err(ErrorKind::RbacDenied {
                 policy: verdict.policy.cloned(),

@@ -96,6 +96,12 @@ impl Upstream {
             {
                 previous.hosts.load().assignment.clone()
             }
+            // What was resolved serves until the names are resolved again.
+            (Discovery::StrictDns { .. } | Discovery::LogicalDns { .. }, Some(previous))
+                if previous.resolves_names() =>
+            {
+                previous.hosts.load().assignment.clone()
+            }
             _ => Arc::new(empty_assignment(&config.name)),
         };
         let http = &config.http;
@@ -108,6 +114,7 @@ impl Upstream {
                 .http2
                 .max_concurrent_streams
                 .map_or(DEFAULT_MAX_STREAMS, |max| max.max(1) as usize),
+            max_age: http.max_connection_duration,
         };
         let upstream = Self {
             hosts: ArcSwap::from_pointee(HostSet::empty(&config, &assignment)),
@@ -121,6 +128,13 @@ impl Upstream {
         let states = previous.map(Self::states).unwrap_or_default();
         upstream.install(assignment, &states);
         upstream
+    }
+
+    fn resolves_names(&self) -> bool {
+        matches!(
+            self.config.discovery,
+            Discovery::StrictDns { .. } | Discovery::LogicalDns { .. }
+        )
     }
 
     /// Replaces the endpoints. Hosts at known addresses keep their load, statistics and ejection.

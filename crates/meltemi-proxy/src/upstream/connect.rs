@@ -166,7 +166,8 @@ async fn connect_unbounded(
     }
     let options = UpstreamSocketOptions {
         mark: shared.socket_mark,
-        source: source_for(upstream, host.address),
+        source: source_for(upstream),
+        keepalive: upstream.config.tcp_keepalive,
     };
     let stream = socket::connect(host.address, options)
         .await
@@ -251,7 +252,7 @@ async fn secure(
 }
 
 /// Inbound passthrough comes from 127.0.0.6, which the capture rules let through. Elsewhere the kernel chooses.
-fn source_for(upstream: &Upstream, _to: SocketAddr) -> Option<std::net::IpAddr> {
+fn source_for(upstream: &Upstream) -> Option<std::net::IpAddr> {
     upstream
         .config
         .source_address

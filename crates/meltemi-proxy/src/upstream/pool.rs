@@ -59,6 +59,14 @@ pub(crate) struct PoolLimits {
     /// 0 for no limit.
     pub(crate) max_requests_per_connection: u32,
     pub(crate) max_streams: usize,
+    /// Connections older than this take no new request (`max_connection_duration`).
+    pub(crate) max_age: Option<Duration>,
+}
+
+impl PoolLimits {
+    fn is_too_old(&self, made: Instant) -> bool {
+        self.max_age.is_some_and(|max| made.elapsed() >= max)
+    }
 }
 
 impl Default for PoolLimits {
@@ -67,6 +75,7 @@ impl Default for PoolLimits {
             idle_timeout: Duration::from_secs(3600),
             max_requests_per_connection: 0,
             max_streams: DEFAULT_MAX_STREAMS,
+            max_age: None,
         }
     }
 }
@@ -123,12 +132,14 @@ struct OwnConnection {
     sender: http1::SendRequest<RequestBody>,
     facts: Arc<ConnectionFacts>,
     requests: u32,
+    made: Instant,
 }
 
 /// An HTTP/2 connection.
 pub(crate) struct SharedConnection {
     sender: http2::SendRequest<RequestBody>,
     facts: Arc<ConnectionFacts>,
+    made: Instant,
     streams: AtomicUsize,
     requests: AtomicUsize,
     /// The peer's SETTINGS_MAX_CONCURRENT_STREAMS, kept up to date by the connection's task.
@@ -152,7 +163,8 @@ impl Pool {
         let oldest = Instant::now().checked_sub(self.limits.idle_timeout);
         while let Some(Idle { connection, since }) = idle.pop_back() {
             let expired = oldest.is_some_and(|oldest| since < oldest);
-            if !expired && connection.sender.is_ready() {
+            if !expired && !self.limits.is_too_old(connection.made) && connection.sender.is_ready()
+            {
                 return Some(Lease::Own(OwnLease {
                     connection,
                     pool: self.clone(),
@@ -188,6 +200,7 @@ impl Pool {
             sender,
             facts,
             requests: 0,
+            made: Instant::now(),
         };
         Lease::Own(OwnLease {
             connection,
@@ -206,6 +219,7 @@ impl Pool {
         let connection = Arc::new(SharedConnection {
             sender,
             facts,
+            made: Instant::now(),
             streams: AtomicUsize::new(1),
             requests: AtomicUsize::new(1),
             peer_max_streams,
@@ -277,7 +291,9 @@ impl SharedConnection {
             .min(self.peer_max_streams.load(Ordering::Relaxed));
         let used_up = limits.max_requests_per_connection != 0
             && self.requests.load(Ordering::Relaxed) >= limits.max_requests_per_connection as usize;
-        !used_up && self.streams.load(Ordering::Relaxed) < max.max(1)
+        !used_up
+            && !limits.is_too_old(self.made)
+            && self.streams.load(Ordering::Relaxed) < max.max(1)
     }
 }
 
