@@ -5,6 +5,7 @@
 //! files), and only then the pods that must go. So a pod has left every list before it is told to stop.
 
 mod admission;
+mod analysis;
 pub(crate) mod commands;
 mod mirror;
 mod publish;

@@ -222,9 +222,11 @@ impl Programs {
 
     pub(crate) fn find(&self, name: &str) -> Option<PathBuf> {
         let on_path = std::env::var_os("PATH").unwrap_or_default();
-        let directories =
-            std::iter::once(self.beside.clone()).chain(std::env::split_paths(&on_path));
-        directories
+        // Users' PATHs often lack the folders where the system's own tools are.
+        let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+        std::iter::once(self.beside.clone())
+            .chain(std::env::split_paths(&on_path))
+            .chain(system)
             .map(|directory| directory.join(name))
             .find(|path| is_program(path))
     }

@@ -169,7 +169,7 @@ impl Store {
 }
 
 pub(crate) fn decode<T: DeserializeOwned>(object: &Value) -> Option<T> {
-    serde_json::from_value(object.clone()).ok()
+    T::deserialize(object).ok()
 }
 
 pub(crate) fn now() -> String {
@@ -220,7 +220,14 @@ fn keep_identity(object: &mut Value, before: &Value) {
     let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else {
         return;
     };
-    for field in ["uid", "resourceVersion", "generation", "creationTimestamp"] {
+    for field in [
+        "name",
+        "namespace",
+        "uid",
+        "resourceVersion",
+        "generation",
+        "creationTimestamp",
+    ] {
         if let Some(value) = before
             .get("metadata")
             .and_then(|metadata| metadata.get(field))
@@ -314,6 +321,16 @@ mod tests {
         );
         let own_output = store.get(&key()).unwrap().clone();
         assert_eq!(apply(&mut store, own_output), Applied::Unchanged);
+    }
+
+    #[test]
+    fn a_controller_that_has_nothing_new_to_say_changes_nothing() {
+        let mut store = Store::default();
+        let object = json!({"metadata": {"labels": {"a": "b"}}, "data": {}});
+        assert!(store.put(&key(), &object));
+        let revision = store.revision();
+        assert!(!store.put(&key(), &object));
+        assert_eq!(store.revision(), revision);
     }
 
     #[test]

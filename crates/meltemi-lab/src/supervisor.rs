@@ -85,14 +85,18 @@ async fn supervise(options: &Supervise, pids: MachinePids) -> Result<End> {
     dns::serve(SocketAddr::new(DNS_ADDRESS.into(), 53), Arc::clone(&zone))
         .await
         .context("cannot serve DNS")?;
+    let programs = Programs {
+        beside: parent(&options.program),
+    };
+    let nft = programs.find("nft");
+    let nft = nft.context("the program `nft` was not found: install the package nftables")?;
     let machine = Machine {
+        nft,
         children,
         node,
         directory: directory.clone(),
         hidden: parent(directory),
-        programs: Programs {
-            beside: parent(&options.program),
-        },
+        programs,
         images: RwLock::new(images(options)?),
         single_id: options.single_id,
         tokens: Tokens::load(

@@ -15,6 +15,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use http::Method;
+use http_body_util::BodyExt as _;
 use meltemi_lab::client::LabClient;
 use meltemi_lab::launch::{self, LaunchError, Options};
 use meltemi_lab::wire::{Handover, Label, Outcome, Restart};
@@ -65,6 +66,38 @@ spec:
       - {name: page, configMap: {name: page}}
 ---
 apiVersion: v1
+kind: Service
+metadata: {name: set}
+spec:
+  clusterIP: None
+  selector: {app: set}
+  ports: [{name: http, port: 8080}]
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: set}
+spec:
+  replicas: 2
+  serviceName: set
+  selector: {matchLabels: {app: set}}
+  template:
+    metadata: {labels: {app: set}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - {name: main, image: busybox, command: [sleep, infinity]}
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: once}
+spec:
+  template:
+    spec:
+      restartPolicy: Never
+      containers:
+      - {name: main, image: busybox, command: [sh, -c, "echo first; echo second"]}
+---
+apiVersion: v1
 kind: Pod
 metadata: {name: client}
 spec:
@@ -101,6 +134,10 @@ fn main() -> ExitCode {
     runtime.block_on(client.down()).unwrap();
     runtime.block_on(gone(&client));
     outcome.unwrap();
+    for victim in [Victim::Supervisor, Victim::Outer] {
+        launch::start(&options).unwrap();
+        runtime.block_on(crash(&client, victim));
+    }
     println!(
         "test a_lab_in_namespaces ({}) ... ok",
         if is_root() { "root" } else { "user namespace" }
@@ -156,7 +193,7 @@ async fn story(client: LabClient) {
         .unwrap();
     assert_eq!(
         (report.rejected, report.results.len()),
-        (0, 5),
+        (0, 8),
         "{:?}",
         report.diagnostics
     );
@@ -172,7 +209,7 @@ async fn story(client: LabClient) {
         "{:?}",
         again.results
     );
-    ready(&client, 3).await;
+    ready(&client, 5).await;
 
     // Names, addresses and the balance between two pods.
     let mut seen = std::collections::BTreeSet::new();
@@ -214,6 +251,53 @@ async fn story(client: LabClient) {
     assert_eq!(
         run(&client, "deploy/web", "cat /page/index").1,
         "hello from $(POD)"
+    );
+
+    // Pods of a StatefulSet have names; a Job ends, and its output stays.
+    let name = "set-1.set.default.svc.cluster.local";
+    assert!(
+        run(&client, "client", &format!("getent hosts {name}"))
+            .1
+            .contains(name)
+    );
+    let job = || async {
+        client.objects("Job", Some("default")).await.unwrap()[0]["status"]["succeeded"] == 1
+    };
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !job().await {
+        assert!(Instant::now() < deadline, "the job ends");
+        sleep(Duration::from_millis(20)).await;
+    }
+    let log = client
+        .stream("/logs?pod=job/once&tail=1")
+        .await
+        .unwrap()
+        .collect()
+        .await
+        .unwrap();
+    assert_eq!(log.to_bytes(), "second\n");
+
+    // A capture sees what passes the pod's link.
+    let frames = client
+        .stream("/capture?pod=client&millis=1500")
+        .await
+        .unwrap();
+    let frames = tokio::spawn(frames.collect());
+    assert_eq!(
+        run(
+            &client,
+            "client",
+            "curl -s -m 5 http://web/who -H 'x-marker: 7d1f0a'"
+        )
+        .0,
+        0
+    );
+    let frames = frames.await.unwrap().unwrap().to_bytes();
+    assert_eq!(frames[..4], [0xa1, 0xb2, 0xc3, 0xd4]);
+    assert!(
+        frames.windows(6).any(|bytes| bytes == b"7d1f0a"),
+        "{} bytes",
+        frames.len()
     );
 
     // Live changes: a ConfigMap reaches its volume.
@@ -266,6 +350,39 @@ async fn story(client: LabClient) {
         (status.as_u16(), String::from_utf8_lossy(&body).trim()),
         (200, pod.as_str())
     );
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Victim {
+    Supervisor,
+    Outer,
+}
+
+/// A lab whose supervisor, or the process that watches over it, is killed leaves nothing behind.
+async fn crash(client: &LabClient, victim: Victim) {
+    let status = client.status().await.unwrap();
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", status.supervisor_pid)).unwrap();
+    let parent = stat
+        .rsplit_once(") ")
+        .unwrap()
+        .1
+        .split(' ')
+        .nth(1)
+        .unwrap()
+        .to_owned();
+    let pid = match victim {
+        Victim::Supervisor => status.supervisor_pid.to_string(),
+        Victim::Outer => parent,
+    };
+    assert!(
+        Command::new("kill")
+            .args(["-9", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    gone(client).await;
+    assert!(!client.is_up().await, "{victim:?}");
 }
 
 async fn ready(client: &LabClient, pods: usize) {
@@ -343,6 +460,7 @@ async fn gone(client: &LabClient) {
     let mark = client.run_dir().display().to_string();
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     let own = std::process::id().to_string();
+    // The supervisor is PID 1 of all others: when it is gone, so are they.
     let left: Vec<String> = processes
         .filter(|entry| entry.file_name() != own.as_str() && entry.path().join("cmdline").exists())
         .filter_map(|entry| std::fs::read_to_string(entry.path().join("cmdline")).ok())

@@ -122,7 +122,6 @@ pub(super) fn set_defaults(
         Kind::Service => service_defaults(object, service_address),
         Kind::Namespace => {
             object["metadata"]["labels"]["kubernetes.io/metadata.name"] = json!(key.name);
-            object["status"] = json!({"phase": "Active"});
         }
         _ => {}
     }

@@ -11,6 +11,7 @@ use meltemi_inject::annotation;
 use serde_json::{Value, json};
 
 use super::admission::set_defaults;
+use super::analysis;
 use super::{Cluster, is_deleted, pod_key};
 use crate::controller;
 use crate::network::PodNetwork;
@@ -82,7 +83,7 @@ impl Cluster {
             rejected: parsed.rejected.len(),
             ..Report::default()
         };
-        for object in parsed.objects {
+        for object in &parsed.objects {
             let key = object.key();
             let Some(written) = object.source.as_ref().map(|source| source.to_json()) else {
                 continue;
@@ -104,6 +105,9 @@ impl Cluster {
                 }
             }
         }
+        report
+            .diagnostics
+            .extend(analysis::between(&self.store, &parsed.objects));
         report
     }
 
@@ -136,7 +140,13 @@ impl Cluster {
             .and_then(|live| Some(live.pointer("/spec/clusterIP")?.as_str()?.to_owned()));
         let address = live.unwrap_or_else(|| self.service_address());
         set_defaults(key, &mut written, || address);
-        Ok(self.store.apply(key, &written))
+        let applied = self.store.apply(key, &written);
+        if key.kind == Kind::Namespace {
+            self.store.edit(key, |namespace| {
+                namespace["status"] = json!({"phase": "Active"})
+            });
+        }
+        Ok(applied)
     }
 
     /// A pod's spec is fixed when it is created; later only labels and annotations change.

@@ -1,5 +1,6 @@
 //! What others see of the cluster: endpoints, addresses, names, the control plane's files.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ impl Cluster {
         self.zone.store(Arc::new(controller::zone(&routed)));
         let rules = vip::ruleset(&controller::vips(&routed));
         if rules != self.vips {
-            match nft(&self.machine.children, &rules).await {
+            match nft(&self.machine.children, &self.machine.nft, &rules).await {
                 Ok(()) => self.vips = rules,
                 Err(error) => tracing::error!("cannot set Service addresses: {error:#}"),
             }
@@ -195,19 +196,17 @@ fn endpoint_slice(key: &ObjectKey, service: &Service, backends: &[Backend]) -> V
 }
 
 /// Applies rules in the supervisor's own network namespace, in one transaction.
-async fn nft(children: &Children, rules: &str) -> anyhow::Result<()> {
+async fn nft(children: &Children, program: &Path, rules: &str) -> anyhow::Result<()> {
     use anyhow::Context as _;
     let (reader, mut writer) = std::io::pipe()?;
     let (errors, error_writer) = std::io::pipe()?;
-    let mut command = Command::new("nft");
+    let mut command = Command::new(program);
     command
         .args(["-f", "-"])
         .stdin(reader)
         .stdout(Stdio::null())
         .stderr(error_writer);
-    let child = children
-        .spawn(&mut command)
-        .context("cannot run nft: is the package nftables installed?")?;
+    let child = children.spawn(&mut command).context("cannot run nft")?;
     drop(command);
     let rules = rules.to_owned();
     let said = tokio::task::spawn_blocking(move || {

@@ -46,6 +46,8 @@ pub(crate) struct Machine {
     /// The directory that holds every lab's files, hidden from containers.
     pub(crate) hidden: PathBuf,
     pub(crate) programs: Programs,
+    /// The program that sets Service addresses.
+    pub(crate) nft: PathBuf,
     pub(crate) images: parking_lot::RwLock<Images>,
     pub(crate) single_id: bool,
     pub(crate) tokens: Tokens,
