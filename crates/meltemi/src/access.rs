@@ -26,12 +26,21 @@ impl Lab {
     /// What this lab injects pods with: its mesh configuration, and the socket mark where it has a single uid.
     async fn settings(&self) -> Option<InjectionSettings> {
         let rootless = self.0.status().await.ok()?.rootless;
-        let maps = self.0.objects("ConfigMap", Some(names::ISTIO_SYSTEM)).await.ok()?;
+        let maps = self
+            .0
+            .objects("ConfigMap", Some(names::ISTIO_SYSTEM))
+            .await
+            .ok()?;
         let mesh = maps.iter().find(|map| map["metadata"]["name"] == "istio");
-        let mesh = mesh.and_then(|map| map["data"]["mesh"].as_str()).unwrap_or_default();
+        let mesh = mesh
+            .and_then(|map| map["data"]["mesh"].as_str())
+            .unwrap_or_default();
         let (mesh, _) = parse_message::<MeshConfig>("ConfigMap istio-system/istio", mesh);
         let settings = InjectionSettings::of_mesh(&mesh.unwrap_or_default());
-        Some(InjectionSettings { proxy_mark: rootless.then_some(names::PROXY_MARK), ..settings })
+        Some(InjectionSettings {
+            proxy_mark: rootless.then_some(names::PROXY_MARK),
+            ..settings
+        })
     }
 }
 
@@ -51,10 +60,20 @@ impl Access for Lab {
         method: Method,
         path: &'a str,
     ) -> BoxFuture<'a, Result<Response, AccessError>> {
-        Box::pin(async move { answer(self.0.pod_http(namespace, pod, port, http_method(method), path).await) })
+        Box::pin(async move {
+            answer(
+                self.0
+                    .pod_http(namespace, pod, port, http_method(method), path)
+                    .await,
+            )
+        })
     }
 
-    fn istiod_http<'a>(&'a self, method: Method, path: &'a str) -> BoxFuture<'a, Result<Response, AccessError>> {
+    fn istiod_http<'a>(
+        &'a self,
+        method: Method,
+        path: &'a str,
+    ) -> BoxFuture<'a, Result<Response, AccessError>> {
         Box::pin(async move { answer(self.0.istiod_http(http_method(method), path).await) })
     }
 
@@ -70,9 +89,14 @@ fn http_method(method: Method) -> HttpMethod {
     }
 }
 
-fn answer(answer: Result<(StatusCode, bytes::Bytes), ClientError>) -> Result<Response, AccessError> {
+fn answer(
+    answer: Result<(StatusCode, bytes::Bytes), ClientError>,
+) -> Result<Response, AccessError> {
     let (status, body) = answer.map_err(failure)?;
-    Ok(Response { status: status.as_u16(), body: body.to_vec() })
+    Ok(Response {
+        status: status.as_u16(),
+        body: body.to_vec(),
+    })
 }
 
 fn failure(error: ClientError) -> AccessError {
@@ -81,24 +105,44 @@ fn failure(error: ClientError) -> AccessError {
             message: format!("no lab \"{name}\" runs on this machine"),
             hint: "start one with `meltemi lab up`, or name another with MELTEMI_LAB".to_owned(),
         },
-        error => AccessError::Failed { message: error.to_string() },
+        error => AccessError::Failed {
+            message: error.to_string(),
+        },
     }
 }
 
 /// What the commands need of a pod's JSON.
 fn pod(pod: &Value) -> Pod {
-    let text = |path: &str| pod.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let list = |path: &str| pod.pointer(path).and_then(Value::as_array).into_iter().flatten();
-    let sidecars = list("/spec/initContainers").filter(|container| container["restartPolicy"] == "Always");
+    let text = |path: &str| {
+        pod.pointer(path)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let list = |path: &str| {
+        pod.pointer(path)
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+    };
+    let sidecars =
+        list("/spec/initContainers").filter(|container| container["restartPolicy"] == "Always");
     let name = |container: &Value| container["name"].as_str().unwrap_or_default().to_owned();
-    let labels = pod.pointer("/metadata/labels").and_then(Value::as_object).into_iter().flatten();
+    let labels = pod
+        .pointer("/metadata/labels")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten();
     Pod {
         name: text("/metadata/name"),
         namespace: text("/metadata/namespace"),
-        labels: labels.map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned())).collect(),
+        labels: labels
+            .map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned()))
+            .collect(),
         address: text("/status/podIP"),
         containers: list("/spec/containers").chain(sidecars).map(name).collect(),
-        ready: list("/status/conditions").any(|condition| condition["type"] == "Ready" && condition["status"] == "True"),
+        ready: list("/status/conditions")
+            .any(|condition| condition["type"] == "Ready" && condition["status"] == "True"),
     }
 }
 
@@ -119,6 +163,13 @@ mod tests {
             "status": {"podIP": "10.244.0.2", "conditions": [{"type": "Ready", "status": "True"}]},
         }));
         assert_eq!(found.containers, ["a", "istio-proxy"]);
-        assert_eq!((found.ready, found.address.as_str(), found.labels["app"].as_str()), (true, "10.244.0.2", "a"));
+        assert_eq!(
+            (
+                found.ready,
+                found.address.as_str(),
+                found.labels["app"].as_str()
+            ),
+            (true, "10.244.0.2", "a")
+        );
     }
 }

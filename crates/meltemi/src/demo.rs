@@ -17,8 +17,10 @@ use tour::Tour;
 
 /// Brings up the bookinfo sample in a lab and proves each claim: identities, encryption, refusal, canary, routing.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  meltemi demo              # the tour, then the page stays open until Ctrl-C\n  \
-                        meltemi demo --once       # ends after the tour; status 0 only if every proof held")]
+#[command(
+    after_help = "Examples:\n  meltemi demo              # the tour, then the page stays open until Ctrl-C\n  \
+                        meltemi demo --once       # ends after the tour; status 0 only if every proof held"
+)]
 pub(crate) struct Options {
     /// End after the tour instead of keeping the page open.
     #[arg(long)]
@@ -39,10 +41,17 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     }
     let held = tour.finish(start.elapsed());
     if !options.once && std::io::stdin().is_terminal() {
-        tour.say(&format!("Open http://{}/productpage in a browser. Enter or Ctrl-C ends the lab.", page.address));
+        tour.say(&format!(
+            "Open http://{}/productpage in a browser. Enter or Ctrl-C ends the lab.",
+            page.address
+        ));
         std::io::stdin().read_line(&mut String::new())?;
     }
     drop(page);
     lab.down()?;
-    Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if held {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

@@ -17,7 +17,12 @@ use meltemi_process::shutdown;
 
 /// A service mesh that speaks Istio: the commands that watch and explain it, the lab, and the control plane.
 #[derive(Debug, Parser)]
-#[command(name = "meltemi", version, max_term_width = 110, propagate_version = true)]
+#[command(
+    name = "meltemi",
+    version,
+    max_term_width = 110,
+    propagate_version = true
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -30,7 +35,9 @@ enum Command {
     /// A mesh on this machine, without Kubernetes
     Lab(meltemi_lab::cli::Lab),
     /// Runs the control plane
-    #[command(after_help = "Examples:\n  meltemi control-plane --config-dir manifests/ --state-dir /var/lib/meltemi")]
+    #[command(
+        after_help = "Examples:\n  meltemi control-plane --config-dir manifests/ --state-dir /var/lib/meltemi"
+    )]
     ControlPlane(Box<ControlPlane>),
     #[command(flatten)]
     Mesh(meltemi_cli::Command),
@@ -53,7 +60,9 @@ fn main() -> ExitCode {
         return code;
     }
     let called = called();
-    let parsed = program(&called).try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let parsed = program(&called)
+        .try_get_matches()
+        .and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
@@ -75,7 +84,9 @@ fn called() -> String {
 }
 
 fn program(called: &str) -> clap::Command {
-    Cli::command().name(called.to_owned()).bin_name(called.to_owned())
+    Cli::command()
+        .name(called.to_owned())
+        .bin_name(called.to_owned())
 }
 
 /// Prints help to stdout with status 0, and a usage error to stderr with istioctl's status for it.
@@ -83,7 +94,11 @@ fn usage(error: &clap::Error) -> ExitCode {
     if error.print().is_err() {
         return ExitCode::FAILURE;
     }
-    if error.use_stderr() { ExitCode::from(exit::USAGE) } else { ExitCode::SUCCESS }
+    if error.use_stderr() {
+        ExitCode::from(exit::USAGE)
+    } else {
+        ExitCode::SUCCESS
+    }
 }
 
 fn run(command: Command, called: String) -> anyhow::Result<ExitCode> {
@@ -99,20 +114,31 @@ fn run(command: Command, called: String) -> anyhow::Result<ExitCode> {
 }
 
 fn run_control_plane(command: ControlPlane) -> anyhow::Result<ExitCode> {
-    let log = LogOptions { levels: command.log_output_level, json: command.log_as_json };
+    let log = LogOptions {
+        levels: command.log_output_level,
+        json: command.log_as_json,
+    };
     let _levels = logging::init(&log).context("cannot start the log")?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    runtime.context("cannot start the runtime")?.block_on(async {
-        let shutdown = shutdown::on_signal().context("cannot wait for signals")?;
-        meltemi_control::run(command.options, shutdown).await.context("the control plane ended")
-    })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    runtime
+        .context("cannot start the runtime")?
+        .block_on(async {
+            let shutdown = shutdown::on_signal().context("cannot wait for signals")?;
+            meltemi_control::run(command.options, shutdown)
+                .await
+                .context("the control plane ended")
+        })?;
     Ok(ExitCode::SUCCESS)
 }
 
 async fn mesh(command: meltemi_cli::Command, called: String) -> u8 {
     let access = access::Lab::from_env();
     let color = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let (mut stdin, mut stdout, mut stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let (mut stdin, mut stdout, mut stderr) =
+        (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let mut io = Io {
         stdin: &mut stdin,
         stdout: &mut stdout,
@@ -126,5 +152,8 @@ async fn mesh(command: meltemi_cli::Command, called: String) -> u8 {
 }
 
 fn client_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
 }

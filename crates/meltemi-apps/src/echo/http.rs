@@ -23,14 +23,13 @@ const DELAY_LIMIT: Duration = Duration::from_secs(60);
 const SIZE_LIMIT_BYTES: usize = 16 << 20;
 
 pub(super) fn app(counters: &Counters) -> Router {
-    let grpc = tonic::service::Routes::new(grpc::service()).into_axum_router();
     Router::new()
         .route("/counters", get(read_counters))
         .route("/health", get(|| async { "ok" }))
         .route("/ws", any(websocket))
         .fallback(any(echo))
         .with_state(counters.clone())
-        .route_service("/meltemi.echo.v1.Echo/{method}", grpc)
+        .route_service("/meltemi.echo.v1.Echo/{method}", grpc::service())
 }
 
 async fn read_counters(State(counters): State<Counters>) -> Json<Value> {
@@ -163,6 +162,11 @@ async fn echo_messages(mut socket: WebSocket) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_routes_are_sound() {
+        drop(app(&Counters::default()));
+    }
 
     #[test]
     fn status_by_weight() {

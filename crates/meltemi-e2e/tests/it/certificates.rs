@@ -31,7 +31,7 @@ fn renewal_under_load_loses_nothing() {
             .ok();
         let renewals = stats
             .lines()
-            .find_map(|line| line.strip_prefix("istio_agent_certificate_renewals_total"))
+            .find_map(|line| line.strip_prefix("istio_agent_cert_renewals_total"))
             .and_then(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok())
             .expect("the proxy counts its renewals");
         assert!(renewals >= 5.0, "{pod} renewed {renewals} times");

@@ -9,7 +9,6 @@
 mod certificates;
 mod demo;
 mod diagnostics;
-mod envoy;
 mod guide;
 mod hygiene;
 mod mtls;

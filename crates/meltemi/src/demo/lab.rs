@@ -15,14 +15,19 @@ use super::tour::Tour;
 const BOOKINFO: &str = include_str!("../../../../samples/bookinfo/platform/kube/bookinfo.yaml");
 const CURL: &str = include_str!("../../../../samples/curl/curl.yaml");
 const NETWORKING: &[(&str, &str)] = &[
-    ("destination-rule-all-mtls.yaml", include_str!("../../../../samples/bookinfo/networking/destination-rule-all-mtls.yaml")),
+    (
+        "destination-rule-all-mtls.yaml",
+        include_str!("../../../../samples/bookinfo/networking/destination-rule-all-mtls.yaml"),
+    ),
     (
         "virtual-service-reviews-90-10.yaml",
         include_str!("../../../../samples/bookinfo/networking/virtual-service-reviews-90-10.yaml"),
     ),
     (
         "virtual-service-reviews-test-v2.yaml",
-        include_str!("../../../../samples/bookinfo/networking/virtual-service-reviews-test-v2.yaml"),
+        include_str!(
+            "../../../../samples/bookinfo/networking/virtual-service-reviews-test-v2.yaml"
+        ),
     ),
 ];
 
@@ -63,12 +68,28 @@ impl Lab {
     /// Brings bookinfo up with sidecars, and one client without.
     pub(super) fn start(tour: &mut Tour) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("cannot find this program's own path")?;
-        let lab = Self { program, name: format!("demo-{}", std::process::id()), is_up: true.into() };
+        let lab = Self {
+            program,
+            name: format!("demo-{}", std::process::id()),
+            is_up: true.into(),
+        };
         tour.command("meltemi lab label namespace default istio-injection=enabled");
-        lab.meltemi(&["lab", "label", "namespace", "default", "istio-injection=enabled"])?;
+        lab.meltemi(&[
+            "lab",
+            "label",
+            "namespace",
+            "default",
+            "istio-injection=enabled",
+        ])?;
         tour.command("meltemi lab up -f samples/bookinfo/platform/kube/bookinfo.yaml --wait");
-        let outside = format!("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: outside\n---\n{}", in_namespace(CURL, "outside"));
-        lab.feed(&["lab", "up", "-f", "-", "--wait"], &format!("{BOOKINFO}\n---\n{outside}"))?;
+        let outside = format!(
+            "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: outside\n---\n{}",
+            in_namespace(CURL, "outside")
+        );
+        lab.feed(
+            &["lab", "up", "-f", "-", "--wait"],
+            &format!("{BOOKINFO}\n---\n{outside}"),
+        )?;
         let pods = lab.meltemi(&["lab", "get", "pods", "-A"])?;
         tour.say(pods.trim_end());
         Ok(lab)
@@ -83,8 +104,14 @@ impl Lab {
 
     /// Serves the page at an address of this machine, or at any free port when that is taken.
     pub(super) fn open_page(&self, address: &str) -> anyhow::Result<Page> {
-        let wanted: SocketAddr = address.parse().with_context(|| format!("\"{address}\" is not ADDRESS:PORT"))?;
-        let port = if std::net::TcpListener::bind(wanted).is_ok() { wanted.port() } else { 0 };
+        let wanted: SocketAddr = address
+            .parse()
+            .with_context(|| format!("\"{address}\" is not ADDRESS:PORT"))?;
+        let port = if std::net::TcpListener::bind(wanted).is_ok() {
+            wanted.port()
+        } else {
+            0
+        };
         let mut child = self
             .command(&["lab", "forward", &format!("{port}:productpage:9080")])
             .stdout(Stdio::piped())
@@ -92,7 +119,10 @@ impl Lab {
             .spawn()
             .context("cannot start the forwarding of the page")?;
         let mut line = String::new();
-        let output = child.stdout.take().context("the forwarding has no output")?;
+        let output = child
+            .stdout
+            .take()
+            .context("the forwarding has no output")?;
         BufReader::new(output).read_line(&mut line)?;
         let address = line.split_whitespace().find_map(|word| word.parse().ok());
         let Some(address) = address else {
@@ -120,18 +150,40 @@ impl Lab {
             if !modes.is_empty() && modes.iter().all(|found| found == mode.as_str()) {
                 return Ok(());
             }
-            ensure!(Instant::now() < deadline, "the proxies run in {modes:?} {} s after {} was asked", MODE_LIMIT.as_secs(), mode.as_str());
+            ensure!(
+                Instant::now() < deadline,
+                "the proxies run in {modes:?} {} s after {} was asked",
+                MODE_LIMIT.as_secs(),
+                mode.as_str()
+            );
             std::thread::park_timeout(Duration::from_millis(20));
         }
     }
 
     fn inbound_modes(&self) -> anyhow::Result<Vec<String>> {
         let mut modes = Vec::new();
-        for pod in ["deploy/reviews-v1", "deploy/reviews-v2", "deploy/reviews-v3"] {
-            let tls = self.exec_ok(pod, "istio-proxy", &["pilot-agent", "request", "GET", "tls"])?;
+        for pod in [
+            "deploy/reviews-v1",
+            "deploy/reviews-v2",
+            "deploy/reviews-v3",
+        ] {
+            let tls = self.exec_ok(
+                pod,
+                "istio-proxy",
+                &["pilot-agent", "request", "GET", "tls"],
+            )?;
             let tls: Value = serde_json::from_str(&tls).context("the proxy's /tls is not JSON")?;
-            let inbound = tls.pointer("/inbound").and_then(Value::as_array).cloned().unwrap_or_default();
-            modes.extend(inbound.iter().filter_map(|port| port.pointer("/mode").and_then(Value::as_str)).map(str::to_owned));
+            let inbound = tls
+                .pointer("/inbound")
+                .and_then(Value::as_array)
+                .cloned()
+                .unwrap_or_default();
+            modes.extend(
+                inbound
+                    .iter()
+                    .filter_map(|port| port.pointer("/mode").and_then(Value::as_str))
+                    .map(str::to_owned),
+            );
         }
         Ok(modes)
     }
@@ -151,17 +203,38 @@ impl Lab {
     }
 
     /// Sends requests to reviews and counts the versions that answered; every request must be answered.
-    pub(super) fn count_reviews(&self, requests: u32, headers: &[&str]) -> anyhow::Result<BTreeMap<String, u32>> {
+    pub(super) fn count_reviews(
+        &self,
+        requests: u32,
+        headers: &[&str],
+    ) -> anyhow::Result<BTreeMap<String, u32>> {
         let total = requests.to_string();
-        let mut call = vec!["meltemi-apps", "client", "--requests", &total, "--connections", "4", "--count-json", "podname"];
+        let mut call = vec![
+            "meltemi-apps",
+            "client",
+            "--requests",
+            &total,
+            "--connections",
+            "4",
+            "--count-json",
+            "podname",
+        ];
         call.extend(headers.iter().flat_map(|header| ["--header", header]));
         call.push("http://reviews:9080/reviews/0");
-        let summary: Value = serde_json::from_str(&self.exec_ok("deploy/productpage-v1", "productpage", &call)?)?;
-        ensure!(summary["ok"] == requests, "not all of {requests} requests were answered: {summary}");
+        let summary: Value =
+            serde_json::from_str(&self.exec_ok("deploy/productpage-v1", "productpage", &call)?)?;
+        ensure!(
+            summary["ok"] == requests,
+            "not all of {requests} requests were answered: {summary}"
+        );
         let mut versions = BTreeMap::new();
-        for (pod, count) in summary["by_json"].as_object().context("the client counted nothing")? {
+        for (pod, count) in summary["by_json"]
+            .as_object()
+            .context("the client counted nothing")?
+        {
             let version = pod.split('-').nth(1).unwrap_or("?");
-            *versions.entry(version.to_owned()).or_default() += u32::try_from(count.as_u64().unwrap_or(0))?;
+            *versions.entry(version.to_owned()).or_default() +=
+                u32::try_from(count.as_u64().unwrap_or(0))?;
         }
         Ok(versions)
     }
@@ -179,36 +252,65 @@ impl Lab {
                 .spawn()
                 .context("cannot start a capture")?;
             let mut line = String::new();
-            BufReader::new(child.stderr.take().context("the capture has no stderr")?).read_line(&mut line)?;
+            BufReader::new(child.stderr.take().context("the capture has no stderr")?)
+                .read_line(&mut line)?;
             captures.push(child);
         }
         let header = format!("x-marker: {marker}");
         for _ in 0..6 {
             self.call_reviews(&[&header])?;
         }
-        let mut seen = Capture { packets: 0, bytes: 0, found: false };
+        let mut seen = Capture {
+            packets: 0,
+            bytes: 0,
+            found: false,
+        };
         for mut child in captures {
             let mut pcap = Vec::new();
-            child.stdout.take().context("the capture has no output")?.read_to_end(&mut pcap)?;
+            child
+                .stdout
+                .take()
+                .context("the capture has no output")?
+                .read_to_end(&mut pcap)?;
             child.wait()?;
             seen.packets += count_packets(&pcap);
             seen.bytes += pcap.len();
-            seen.found |= pcap.windows(marker.len()).any(|window| window == marker.as_bytes());
+            seen.found |= pcap
+                .windows(marker.len())
+                .any(|window| window == marker.as_bytes());
         }
         Ok(seen)
     }
 
     /// Runs a command in a container and returns its exit status and all it printed.
-    pub(super) fn exec(&self, target: &str, namespace: &str, container: &str, call: &[&str]) -> anyhow::Result<(i32, String)> {
-        let mut args = vec!["lab", "exec", target, "-n", namespace, "-c", container, "--"];
+    pub(super) fn exec(
+        &self,
+        target: &str,
+        namespace: &str,
+        container: &str,
+        call: &[&str],
+    ) -> anyhow::Result<(i32, String)> {
+        let mut args = vec![
+            "lab", "exec", target, "-n", namespace, "-c", container, "--",
+        ];
         args.extend(call);
-        let output = self.command(&args).stdin(Stdio::null()).output().context("cannot start lab exec")?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        let output = self
+            .command(&args)
+            .stdin(Stdio::null())
+            .output()
+            .context("cannot start lab exec")?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr);
         Ok((output.status.code().unwrap_or(-1), text))
     }
 
     /// As [`Lab::exec`] in the default namespace, but the command must succeed; returns its standard output.
-    pub(super) fn exec_ok(&self, target: &str, container: &str, call: &[&str]) -> anyhow::Result<String> {
+    pub(super) fn exec_ok(
+        &self,
+        target: &str,
+        container: &str,
+        call: &[&str],
+    ) -> anyhow::Result<String> {
         let mut args = vec!["lab", "exec", target, "-c", container, "--"];
         args.extend(call);
         self.meltemi(&args)
@@ -216,7 +318,8 @@ impl Lab {
 
     pub(super) fn meltemi_json(&self, args: &[&str]) -> anyhow::Result<Value> {
         let text = self.meltemi(args)?;
-        serde_json::from_str(&text).with_context(|| format!("`meltemi {}` printed no JSON", args.join(" ")))
+        serde_json::from_str(&text)
+            .with_context(|| format!("`meltemi {}` printed no JSON", args.join(" ")))
     }
 
     /// Runs one of our own commands against this lab and returns what it printed on stdout.
@@ -226,13 +329,21 @@ impl Lab {
 
     fn feed(&self, args: &[&str], input: &str) -> anyhow::Result<String> {
         let mut command = self.command(args);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
             stdin.write_all(input.as_bytes())?;
         }
         let output = child.wait_with_output()?;
         if !output.status.success() {
-            bail!("`meltemi {}` failed: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+            bail!(
+                "`meltemi {}` failed: {}",
+                args.join(" "),
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
@@ -269,7 +380,10 @@ impl Drop for Page {
 
 /// Gives each document of a manifest without a namespace the one asked for.
 fn in_namespace(manifest: &str, namespace: &str) -> String {
-    manifest.replace("metadata:\n  name:", &format!("metadata:\n  namespace: {namespace}\n  name:"))
+    manifest.replace(
+        "metadata:\n  name:",
+        &format!("metadata:\n  namespace: {namespace}\n  name:"),
+    )
 }
 
 /// Counts the records of a classic pcap file (24 bytes of header, then 16 bytes and the packet for each; big-endian, as
@@ -277,8 +391,14 @@ fn in_namespace(manifest: &str, namespace: &str) -> String {
 fn count_packets(pcap: &[u8]) -> usize {
     let mut packets = 0;
     let mut rest = pcap.get(24..).unwrap_or_default();
-    while let Some(length) = rest.get(8..12).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes) {
-        let Some(next) = rest.get(16 + length as usize..) else { break };
+    while let Some(length) = rest
+        .get(8..12)
+        .and_then(|bytes| bytes.try_into().ok())
+        .map(u32::from_be_bytes)
+    {
+        let Some(next) = rest.get(16 + length as usize..) else {
+            break;
+        };
         rest = next;
         packets += 1;
     }

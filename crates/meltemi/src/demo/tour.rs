@@ -53,7 +53,10 @@ impl Tour {
     pub(super) fn finish(&self, took: Duration) -> bool {
         let proofs = self.step;
         let held = proofs - self.failed;
-        println!("\n{TITLE}{held} of {proofs} proofs held{TITLE:#} in {:.1} s.", took.as_secs_f32());
+        println!(
+            "\n{TITLE}{held} of {proofs} proofs held{TITLE:#} in {:.1} s.",
+            took.as_secs_f32()
+        );
         self.failed == 0
     }
 }
