@@ -132,10 +132,10 @@ impl Signer {
         }
         let key = verified_public_key(csr_pem).map_err(SignError::Request)?;
         let uri = SanType::URI(identity.to_string().try_into()?);
-        self.sign(&key, vec![uri], ttl, now)
+        self.sign(&key, vec![uri], self.granted(ttl), now)
     }
 
-    /// A certificate with DNS names for a server of the control plane.
+    /// A certificate with DNS names for a server of the control plane. The limits of workload certificates are not its.
     ///
     /// # Errors
     /// A name is no DNS name, or this authority cannot sign now.
@@ -184,7 +184,7 @@ impl Signer {
         }
         let validity = Validity {
             not_before: (now - BACKDATE).max(self.validity.not_before),
-            not_after: (now + self.granted(ttl)).min(self.validity.not_after),
+            not_after: (now + ttl).min(self.validity.not_after),
         };
         let serial = serial_number();
         let mut params = CertificateParams::default();
@@ -214,6 +214,7 @@ impl Signer {
         })
     }
 
+    /// What a workload gets that asks for this; zero asks for the default.
     fn granted(&self, ttl: Duration) -> Duration {
         let wanted = if ttl.is_zero() {
             self.options.default_ttl

@@ -136,7 +136,8 @@ impl Authority {
 
     /// Renews the serving certificate for ever.
     pub(crate) async fn keep_serving_certificate(&self) {
-        let mut wait = SERVING_TTL / 2;
+        // The first renewal comes soon, and tells when the next is due.
+        let mut wait = RENEWAL_RETRY;
         loop {
             tokio::time::sleep(wait).await;
             let now = SystemTime::now();

@@ -442,7 +442,8 @@ fn requests_prove_possession_and_only_their_key_is_read() {
         let mut forged = der.clone();
         forged[position] ^= 1;
         let forged = crate::pem::encode("CERTIFICATE REQUEST", &forged);
-        // The tag of the outer algorithm identifier, not covered by the signature, is all the parser is lenient about.
+        // Two bytes that the signature does not cover may differ: the tag of the outer algorithm identifier, and the count of
+        // unused bits of the signature itself when its last bit is zero. Neither changes the key that is read.
         if let Ok(read) = verified_public_key(forged.as_bytes()) {
             lenient.push(position);
             assert_eq!(
@@ -451,7 +452,7 @@ fn requests_prove_possession_and_only_their_key_is_read() {
             );
         }
     }
-    assert!(lenient.len() <= 1, "{lenient:?}");
+    assert!(lenient.len() <= 2, "{lenient:?}");
     let mut trailing = der;
     trailing.push(0);
     let trailing = crate::pem::encode("CERTIFICATE REQUEST", &trailing);

@@ -289,3 +289,20 @@ fn serving_certificates_carry_dns_names() {
     let bad = signer.sign_serving(&key, &["\u{e9}"], HOUR, now());
     assert!(matches!(bad, Err(SignError::Sign(_))));
 }
+
+#[test]
+fn serving_certificates_outlive_short_workload_certificates() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = SignerOptions {
+        default_ttl: HOUR,
+        max_ttl: HOUR,
+        ..SignerOptions::default()
+    };
+    let signer = Signer::load_or_create(&directory.path().join("ca"), options, now()).unwrap();
+    let key = PrivateKey::generate().unwrap();
+    let start = now();
+    let issued = signer
+        .sign_serving(&key, &["istiod.istio-system.svc"], 5 * HOUR, start)
+        .unwrap();
+    assert_eq!(issued.validity.not_after, start + 5 * HOUR);
+}
