@@ -78,6 +78,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
             "--",
         ])
         .args(&filters);
+    inner.env("ENVOY_BINARY", &envoy);
     tally.run(&mut inner)?;
     let mut lab = shell::cargo();
     lab.args([

@@ -9,6 +9,7 @@
 mod certificates;
 mod demo;
 mod diagnostics;
+mod envoy;
 mod guide;
 mod hygiene;
 mod mtls;
