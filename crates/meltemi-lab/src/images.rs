@@ -245,17 +245,17 @@ mod tests {
         let images = Images::default();
         for (image, command) in [
             (
-                "registry.istio.io/release/examples-bookinfo-reviews-v3:1.20.3",
+                "registry.example/release/examples-bookinfo-reviews-v3:1.20.3",
                 "meltemi-apps bookinfo reviews",
             ),
             (
-                "docker.io/istio/examples-bookinfo-details-v1:1.16.2",
+                "registry.example/istio/examples-bookinfo-details-v1:1.16.2",
                 "meltemi-apps bookinfo details",
             ),
-            ("docker.io/curlimages/curl:8.16.0", "curl"),
+            ("registry.example/curlimages/curl:8.16.0", "curl"),
             ("curlimages/curl", "curl"),
             (
-                "docker.io/mccutchen/go-httpbin:v2.15.0",
+                "registry.example/mccutchen/go-httpbin:v2.15.0",
                 "meltemi-apps httpbin",
             ),
             (
@@ -291,10 +291,13 @@ mod tests {
             .extend("images:\n- image: curlimages/curl\n  command: [sleep, infinity]\n")
             .unwrap();
         assert_eq!(
-            images.find("docker.io/library/nginx:1.27").unwrap().args,
+            images
+                .find("registry.example/library/nginx:1.27")
+                .unwrap()
+                .args,
             ["80"]
         );
-        assert_eq!(images.find("docker.io/library/nginx:2"), None);
+        assert_eq!(images.find("registry.example/library/nginx:2"), None);
         assert_eq!(
             images.find("curlimages/curl:1").unwrap().command[0],
             "sleep"
