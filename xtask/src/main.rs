@@ -1,4 +1,4 @@
-//! Everything a contributor runs: `cargo xtask demo | test | lint | setup`.
+//! Everything a contributor runs: `cargo xtask demo | test | conformance | lint | setup`.
 //!
 //! It depends on the standard library alone, so that it is there a second after `cargo xtask` was typed.
 #![allow(
@@ -7,6 +7,7 @@
     reason = "a command line talks to its terminal"
 )]
 
+mod conformance;
 mod demo;
 mod lint;
 mod setup;
@@ -23,6 +24,8 @@ Usage: cargo xtask <COMMAND>
 Commands:
   demo [-- ARGS]    builds Meltemi and runs `meltemi demo ARGS` (try: cargo xtask demo -- --once)
   test [FILTER]     builds Meltemi and runs every test tier, then prints the count of each
+  conformance ARGS  builds the proxy and shows what it does with hostile peers, beside a stock Envoy
+                    (`http`; see: cargo xtask conformance --help)
   lint              rustfmt and clippy, as CI wants them
   setup             only the set-up: installs the Debian packages that are missing (as root)
 
@@ -31,6 +34,7 @@ Examples:
   cargo xtask demo -- --once
   cargo xtask test
   cargo xtask test lab::guide
+  cargo xtask conformance http --only smuggling
 ";
 
 fn main() -> ExitCode {
@@ -42,6 +46,7 @@ fn main() -> ExitCode {
     let result = match command {
         "demo" => demo::run(rest),
         "test" => test::run(rest),
+        "conformance" => conformance::run(rest),
         "lint" => lint::run(),
         "setup" => setup::run(),
         "help" | "--help" | "-h" => {

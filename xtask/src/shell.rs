@@ -46,9 +46,17 @@ pub(crate) fn project_root() -> PathBuf {
 /// # Errors
 /// The build fails.
 pub(crate) fn build_programs() -> Result<PathBuf, String> {
+    build(&PROGRAMS)
+}
+
+/// Builds some programs and returns the folder that holds them.
+///
+/// # Errors
+/// The build fails.
+pub(crate) fn build(programs: &[&str]) -> Result<PathBuf, String> {
     let mut build = cargo();
     build.args(["build", "--locked"]);
-    for program in PROGRAMS {
+    for program in programs {
         build.args(["--bin", program]);
     }
     run(&mut build)?;
