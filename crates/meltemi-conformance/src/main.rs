@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand, ValueEnum};
+use meltemi_conformance::http2;
 use meltemi_conformance::report::Report;
 use meltemi_conformance::rig::{Kind, Programs, namespace};
 use meltemi_conformance::smuggling::{self, Extent};
@@ -52,7 +53,10 @@ struct HttpArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Group {
+    /// Requests and responses that two servers could read differently
     Smuggling,
+    /// HTTP/2 behaviour, as server and as client
+    Http2,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -104,6 +108,14 @@ async fn http(args: &HttpArgs) -> Result<Report> {
             None => None,
         };
         report.add(smuggling::cases(extent), ours, envoy);
+    }
+    if wants(Group::Http2) {
+        let ours = http2::run(Kind::Ours, &programs).await.context("HTTP/2")?;
+        let envoy = match programs.envoy {
+            Some(_) => Some(http2::run(Kind::Envoy, &programs).await?),
+            None => None,
+        };
+        report.add(http2::cases(), ours, envoy);
     }
     Ok(report)
 }

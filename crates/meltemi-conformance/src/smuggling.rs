@@ -57,6 +57,8 @@ struct Expectation {
     /// Text that must not arrive.
     never: Option<&'static str>,
     answer: Answer,
+    /// See [`crate::report::Case::known`].
+    known: Option<&'static str>,
 }
 
 impl Expectation {
@@ -69,6 +71,7 @@ impl Expectation {
             needs: None,
             never: None,
             answer: Answer::Whole,
+            known: None,
         }
     }
 }
@@ -140,6 +143,11 @@ impl Fields {
 
     fn trailer(mut self, fields: &[Field]) -> Self {
         self.trailer = Some(fields.to_vec());
+        self
+    }
+
+    fn known(mut self, why: &'static str) -> Self {
+        self.expectation.known = Some(why);
         self
     }
 
