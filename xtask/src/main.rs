@@ -1,4 +1,4 @@
-//! Everything a contributor runs: `cargo xtask demo | test | conformance | lint | setup`.
+//! Everything a contributor runs: `cargo xtask demo | test | conformance | bench | lint | setup`.
 //!
 //! It depends on the standard library alone, so that it is there a second after `cargo xtask` was typed.
 #![allow(
@@ -7,6 +7,7 @@
     reason = "a command line talks to its terminal"
 )]
 
+mod bench;
 mod conformance;
 mod demo;
 mod lint;
@@ -26,6 +27,7 @@ Commands:
   test [FILTER]     builds Meltemi and runs every test tier, then prints the count of each
   conformance ARGS  builds the proxy and shows what it does with hostile peers, beside a stock Envoy
                     (`http`; see: cargo xtask conformance --help)
+  bench proxy       measures our proxy beside a stock Envoy and HAProxy (options: cargo xtask bench proxy --help)
   lint              rustfmt and clippy, as CI wants them
   setup             only the set-up: installs the Debian packages that are missing (as root)
 
@@ -35,6 +37,7 @@ Examples:
   cargo xtask test
   cargo xtask test lab::guide
   cargo xtask conformance http --only smuggling
+  cargo xtask bench proxy --quick
 ";
 
 fn main() -> ExitCode {
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         "demo" => demo::run(rest),
         "test" => test::run(rest),
         "conformance" => conformance::run(rest),
+        "bench" => bench::run(rest),
         "lint" => lint::run(),
         "setup" => setup::run(),
         "help" | "--help" | "-h" => {

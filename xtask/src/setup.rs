@@ -49,6 +49,8 @@ fn apt(args: &[&str]) -> Result<(), String> {
         command
             .args(args)
             .env("DEBIAN_FRONTEND", "noninteractive")
+            // Services of new packages are not started (invoke-rc.d(8)).
+            .env("RUNLEVEL", "1")
             .stdout(Stdio::null()),
     )
 }
@@ -95,6 +97,19 @@ pub(crate) fn envoy() -> Result<PathBuf, String> {
     })
 }
 
+/// The HAProxy that benchmarks compare with: installed as root, otherwise left out unless it is there.
+///
+/// # Errors
+/// The package cannot be installed.
+pub(crate) fn haproxy() -> Result<Option<PathBuf>, String> {
+    if installed("haproxy").is_none() && is_root() {
+        eprintln!("xtask: installing haproxy");
+        apt(&["update", "-qq"])?;
+        apt(&["install", "-y", "-qq", "--no-install-recommends", "haproxy"])?;
+    }
+    Ok(installed("haproxy"))
+}
+
 fn pip_works() -> bool {
     let mut pip = Command::new("python3");
     pip.args(["-m", "pip", "--version"])
@@ -125,13 +140,17 @@ fn find_program(folder: &Path, name: &str) -> Option<PathBuf> {
     found.map(|(_, path)| path)
 }
 
-/// Looks through PATH and the folders where Debian keeps programs of the administrator.
 fn is_installed(program: &str) -> bool {
+    installed(program).is_some()
+}
+
+/// Looks through PATH and the folders where Debian keeps programs of the administrator.
+fn installed(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     folders
         .map(|folder| folder.join(program))
-        .any(|file| file.is_file())
+        .find(|file| file.is_file())
 }
 
 fn is_root() -> bool {

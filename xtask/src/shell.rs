@@ -64,7 +64,7 @@ pub(crate) fn build(programs: &[&str]) -> Result<PathBuf, String> {
 }
 
 /// Cargo's target folder: this very program lies in it.
-fn target_dir() -> Result<PathBuf, String> {
+pub(crate) fn target_dir() -> Result<PathBuf, String> {
     let exe = std::env::current_exe()
         .map_err(|error| format!("cannot find this program's own path: {error}"))?;
     let target = exe.parent().and_then(Path::parent);
