@@ -55,6 +55,8 @@ struct Proxy {
     state: ProxyState,
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     status: SharedStatus,
+    /// The order of subscriptions that the snapshots answer; none for a proxy that gets the full set.
+    answered: Option<u64>,
 }
 
 pub(crate) struct Hub {
@@ -65,6 +67,7 @@ pub(crate) struct Hub {
     pushes: u64,
     metrics: PushMetrics,
     departures: Arc<Notify>,
+    demands: Arc<Notify>,
     source_diagnostics: Arc<Vec<Diagnostic>>,
     config: ConfigSource,
 }
@@ -95,6 +98,7 @@ impl Hub {
             pushes: 0,
             metrics,
             departures: Arc::default(),
+            demands: Arc::default(),
             source_diagnostics: Arc::default(),
             config: ConfigSource {
                 is_file: has_mesh_file,
@@ -113,6 +117,7 @@ impl Hub {
         mut commands: mpsc::Receiver<Command>,
     ) {
         let departures = Arc::clone(&self.departures);
+        let demands = Arc::clone(&self.demands);
         loop {
             tokio::select! {
                 update = updates.recv() => {
@@ -128,6 +133,7 @@ impl Hub {
                     self.execute(command);
                 }
                 () = departures.notified() => self.sweep(),
+                () = demands.notified() => self.answer(),
             }
         }
     }
@@ -166,13 +172,26 @@ impl Hub {
         for proxy in &mut self.proxies {
             let report = proxy.state.update(&self.current, changes);
             if report.changed > 0 || report.removed > 0 {
-                let before = proxy.snapshots.borrow().clone();
-                let generated = proxy.state.generated();
-                let snapshot = self.pool.snapshot(&version, &generated, before.as_deref());
                 proxy.status.lock().published(noticed_at);
-                proxy.snapshots.send_replace(Some(Arc::new(snapshot)));
+                proxy.publish(&version, &mut self.pool);
             }
         }
+    }
+
+    /// Looks for what proxies have asked for since.
+    fn answer(&mut self) {
+        let started = Instant::now();
+        let version = self.pushes.to_string();
+        for proxy in &mut self.proxies {
+            let taken = proxy.status.lock().take_asked();
+            let Some((asked, order)) = taken else {
+                continue;
+            };
+            proxy.state.want(&self.current, &asked);
+            proxy.answered = Some(order);
+            proxy.publish(&version, &mut self.pool);
+        }
+        self.metrics.pushed("demand", started.elapsed());
     }
 
     fn take_diagnostics(&mut self, diagnostics: Arc<Vec<Diagnostic>>) {
@@ -209,22 +228,26 @@ impl Hub {
         self.sweep();
         let state = ProxyState::new(node.view.clone(), &self.current);
         let version = self.pushes.to_string();
-        let snapshot = self.pool.snapshot(&version, &state.generated(), None);
-        let (snapshots, receiver) = watch::channel(Some(Arc::new(snapshot)));
+        let on_demand = node.view.on_demand;
+        let (snapshots, receiver) = watch::channel(None);
         let status = SharedStatus::default();
         let recorder = Recorder {
             proxy: node.name.clone(),
             status: Arc::clone(&status),
             metrics: self.metrics.clone(),
             departures: Arc::clone(&self.departures),
+            demands: on_demand.then(|| Arc::clone(&self.demands)),
         };
         tracing::info!(proxy = node.name, version = node.version, "proxy connected");
-        self.proxies.push(Proxy {
+        let proxy = Proxy {
             node,
             state,
             snapshots,
             status,
-        });
+            answered: on_demand.then_some(0),
+        };
+        proxy.publish(&version, &mut self.pool);
+        self.proxies.push(proxy);
         self.metrics.set_connected(self.proxies.len());
         self.metrics.pushed("proxy", started.elapsed());
         Connection {
@@ -277,6 +300,18 @@ impl Hub {
         all.extend(self.config.diagnostics.iter().cloned());
         all.extend(meltemi_model::analyze(&self.mesh));
         all
+    }
+}
+
+impl Proxy {
+    fn publish(&self, version: &str, pool: &mut Pool) {
+        let before = self.snapshots.borrow().clone();
+        let generated = self.state.generated();
+        let mut snapshot = pool.snapshot(version, &generated, before.as_deref());
+        if let Some(order) = self.answered {
+            snapshot = snapshot.answering(order);
+        }
+        self.snapshots.send_replace(Some(Arc::new(snapshot)));
     }
 }
 

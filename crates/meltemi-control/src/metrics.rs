@@ -34,7 +34,7 @@ struct Inner {
     triggers: Family<TypeLabel, Counter>,
     rejects: Counter,
     /// Under `pilot_xds_<type>_reject`.
-    rejects_by_type: [(&'static str, Gauge); 4],
+    rejects_by_type: [(&'static str, Gauge); 5],
     refused: Counter,
     convergence: Histogram,
     push_time: Histogram,
@@ -57,7 +57,8 @@ impl PushMetrics {
             pushes: Family::default(),
             triggers: Family::default(),
             rejects: Counter::default(),
-            rejects_by_type: ["cds", "eds", "lds", "rds"].map(|name| (name, Gauge::default())),
+            rejects_by_type: ["cds", "eds", "lds", "rds", "vhds"]
+                .map(|name| (name, Gauge::default())),
             refused: Counter::default(),
             convergence: histogram(),
             push_time: histogram(),
@@ -216,6 +217,7 @@ pub(crate) fn short_name(type_url: &str) -> &'static str {
         type_url::ENDPOINT => "eds",
         type_url::LISTENER => "lds",
         type_url::ROUTE => "rds",
+        type_url::VIRTUAL_HOST => "vhds",
         type_url::SECRET => "sds",
         type_url::EXTENSION_CONFIG => "ecds",
         _ => "other",

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use meltemi_core::names::ON_DEMAND;
 use meltemi_core::{Identity, Labels, Locality};
 use meltemi_proto::envoy::config::core::v3::Node;
 use meltemi_proto::google::protobuf::Struct;
@@ -77,6 +78,7 @@ impl ProxyNode {
                 });
             }
         }
+        let flavour = flavour(node);
         Ok(Self {
             name: name.to_owned(),
             proxy_type: proxy_type.to_owned(),
@@ -91,7 +93,9 @@ impl ProxyNode {
                 labels: metadata.labels("LABELS"),
                 service_account: service_account.to_owned(),
                 locality: locality(node),
-                flavour: flavour(node),
+                flavour,
+                // A stock Envoy has no way to ask for listeners as it needs them: it gets the full set.
+                on_demand: flavour == Flavour::Meltemi && metadata.flag(ON_DEMAND),
                 dns_domain: domain.to_owned(),
                 http10: metadata.flag("HTTP10"),
             },
@@ -209,6 +213,7 @@ pub(crate) mod tests {
                 ("SERVICE_ACCOUNT", "web"),
                 ("INSTANCE_IPS", "10.0.0.1,fd00::1"),
                 ("HTTP10", "1"),
+                (ON_DEMAND, "true"),
             ],
         );
         let read = ProxyNode::new(&node, &identity(), "Kubernetes").unwrap();
@@ -219,6 +224,13 @@ pub(crate) mod tests {
         assert_eq!(read.view.addresses.len(), 2);
         assert!(read.view.http10);
         assert_eq!(read.view.flavour, Flavour::Meltemi);
+        assert!(read.view.on_demand);
+        let stock = Node {
+            user_agent_name: "envoy".to_owned(),
+            ..node
+        };
+        let stock = ProxyNode::new(&stock, &identity(), "Kubernetes").unwrap();
+        assert!(!stock.view.on_demand);
         assert_eq!(read.cluster_id, "Kubernetes");
     }
 

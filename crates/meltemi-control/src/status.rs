@@ -1,6 +1,6 @@
 //! What one proxy was sent and what it said to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use meltemi_xds::{Event, StatusSink};
@@ -28,10 +28,20 @@ impl TypeStatus {
     }
 }
 
+/// Nonces count from one: nothing was sent on this stream, for nothing was missing.
+const HELD_BEFORE: &str = "0";
+
+/// The names that a proxy asks for, per type URL.
+pub(crate) type Asked = BTreeMap<String, BTreeSet<String>>;
+
 #[derive(Debug, Default)]
 pub(crate) struct SyncStatus {
     pub(crate) types: BTreeMap<String, TypeStatus>,
     pub(crate) is_gone: bool,
+    asked: Asked,
+    /// The last change of `asked`.
+    order: u64,
+    answered: u64,
     /// When the oldest change was noticed that the proxy may not have yet.
     converging_since: Option<Instant>,
 }
@@ -43,6 +53,23 @@ impl SyncStatus {
     pub(crate) fn published(&mut self, noticed_at: Instant) {
         self.converging_since.get_or_insert(noticed_at);
     }
+
+    /// What is asked for, if that changed since it was last taken, and the order that a snapshot for it answers.
+    pub(crate) fn take_asked(&mut self) -> Option<(Asked, u64)> {
+        if self.answered == self.order {
+            return None;
+        }
+        self.answered = self.order;
+        Some((self.asked.clone(), self.order))
+    }
+
+    fn subscribe(&mut self, type_url: String, added: Vec<String>, dropped: &[String]) {
+        let names = self.asked.entry(type_url).or_default();
+        names.extend(added);
+        for name in dropped {
+            names.remove(name);
+        }
+    }
 }
 
 /// Keeps the status of one stream. Its end, however it comes, is told to the hub.
@@ -51,6 +78,8 @@ pub(crate) struct Recorder {
     pub(crate) status: SharedStatus,
     pub(crate) metrics: PushMetrics,
     pub(crate) departures: Arc<Notify>,
+    /// Told of new subscriptions of a proxy that is sent only what it asks for.
+    pub(crate) demands: Option<Arc<Notify>>,
 }
 
 impl StatusSink for Recorder {
@@ -65,6 +94,27 @@ impl StatusSink for Recorder {
                 let mut status = self.status.lock();
                 let of_type = status.types.entry(type_url).or_default();
                 (of_type.version, of_type.sent_nonce) = (version, nonce);
+            }
+            Event::InSync { type_url, version } => {
+                let mut status = self.status.lock();
+                let of_type = status.types.entry(type_url).or_default();
+                of_type.version = version;
+                of_type.sent_nonce = HELD_BEFORE.to_owned();
+                of_type.acked_nonce = HELD_BEFORE.to_owned();
+                self.settle(&mut status);
+            }
+            Event::Subscribed {
+                type_url,
+                added,
+                dropped,
+                order,
+            } => {
+                if let Some(demands) = &self.demands {
+                    let mut status = self.status.lock();
+                    status.subscribe(type_url, added, &dropped);
+                    status.order = order;
+                    demands.notify_one();
+                }
             }
             Event::Acked { type_url, nonce } => {
                 let mut status = self.status.lock();

@@ -47,6 +47,8 @@ pub const INIT_CONTAINER: &str = "istio-init";
 pub const CA_ROOT_CONFIG_MAP: &str = "istio-ca-root-cert";
 /// The audience of the projected token that authenticates a proxy.
 pub const TOKEN_AUDIENCE: &str = "istio-ca";
+/// Node metadata, and with `ISTIO_META_` before it the variable: the proxy asks for configuration as it needs it.
+pub const ON_DEMAND: &str = "ON_DEMAND";
 pub const CLUSTER_DOMAIN: &str = "cluster.local";
 
 pub const PASSTHROUGH_CLUSTER: &str = "PassthroughCluster";

@@ -79,6 +79,20 @@ pub fn route_configuration(
     collect(name, |scope| route::route_configuration(scope, resource))
 }
 
+/// Compiles a virtual host that came by itself (VHDS), with the bound of its route configuration.
+///
+/// # Errors
+/// The virtual host holds something that we do not implement, or that is wrong.
+pub fn virtual_host(
+    resource: route_proto::VirtualHost,
+    direct_response_limit_bytes: usize,
+) -> Result<runtime::VirtualHost, CompileErrors> {
+    let name = resource.name.clone();
+    collect(name, |scope| {
+        route::virtual_host(scope, resource, direct_response_limit_bytes)
+    })
+}
+
 /// # Errors
 /// The cluster holds something that we do not implement, or that is wrong.
 pub fn cluster(resource: cluster_proto::Cluster) -> Result<runtime::Cluster, CompileErrors> {

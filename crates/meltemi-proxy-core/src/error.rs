@@ -89,6 +89,8 @@ pub enum ErrorKind {
     RouteNotFound,
     /// With the status that the route wants for it.
     ClusterNotFound(StatusCode),
+    /// Configuration that is asked for on first use did not come in time (Envoy: on-demand discovery).
+    NotDiscovered,
     NoHealthyUpstream,
     UpstreamReset(ResetReason),
     /// The upstream's response ended early, after its head was sent on.
@@ -336,6 +338,7 @@ impl ErrorKind {
             Self::FilterChainNotFound
             | Self::RouteNotFound
             | Self::ClusterNotFound(_)
+            | Self::NotDiscovered
             | Self::FaultAbort(_)
             | Self::RbacDenied { .. }
             | Self::LocalRateLimited { .. }
@@ -359,6 +362,12 @@ impl ErrorKind {
             Self::ClusterNotFound(status) => {
                 answer(*status, F::NO_CLUSTER_FOUND, "cluster_not_found", "")
             }
+            Self::NotDiscovered => answer(
+                S::SERVICE_UNAVAILABLE,
+                F::NO_CLUSTER_FOUND,
+                "on_demand_discovery_timeout",
+                "no configuration came in time",
+            ),
             Self::NoHealthyUpstream => answer(
                 S::SERVICE_UNAVAILABLE,
                 F::NO_HEALTHY_UPSTREAM,

@@ -1,5 +1,6 @@
 //! Selects the virtual host of an authority.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::request::{lower, without_port};
@@ -19,6 +20,23 @@ pub fn select<'c>(config: &'c RouteConfiguration, authority: &str) -> Option<&'c
     let host = lower(host);
     let position = config.index.find(&host)?;
     config.virtual_hosts.get(position)
+}
+
+/// The longest name that a host can have (RFC 1035 section 2.3.4).
+const HOST_LIMIT_BYTES: usize = 253;
+
+/// How a virtual host is asked for: the authority as [`select`] compares it. What is no host's name is whatever `*` is.
+pub fn asked_as<'a>(config: &RouteConfiguration, authority: &'a str) -> Cow<'a, str> {
+    let host = if config.ignore_port_in_host_matching {
+        without_port(authority)
+    } else {
+        authority
+    };
+    let host = host.strip_suffix('.').unwrap_or(host);
+    if host.is_empty() || host.len() > HOST_LIMIT_BYTES || host.contains('/') {
+        return Cow::Borrowed("*");
+    }
+    lower(host)
 }
 
 impl DomainIndex {

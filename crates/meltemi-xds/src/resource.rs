@@ -41,6 +41,7 @@ pub type ResourceMap = BTreeMap<String, Arc<Resource>>;
 pub struct Snapshot {
     version: String,
     types: BTreeMap<TypeKey, Arc<ResourceMap>>,
+    answers: Option<u64>,
 }
 
 impl Snapshot {
@@ -49,7 +50,20 @@ impl Snapshot {
         Self {
             version: version.into(),
             types: BTreeMap::new(),
+            answers: None,
         }
+    }
+
+    /// Says that only names asked for up to `order` were looked for: the absence of a later one means nothing yet. A
+    /// snapshot for which this is not said is complete.
+    #[must_use]
+    pub fn answering(mut self, order: u64) -> Self {
+        self.answers = Some(order);
+        self
+    }
+
+    pub(crate) fn answers(&self, order: u64) -> bool {
+        self.answers.is_none_or(|answered| order <= answered)
     }
 
     /// Replaces the resources of a type.

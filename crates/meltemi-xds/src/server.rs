@@ -43,6 +43,20 @@ pub enum Event {
         type_url: String,
         nonce: String,
     },
+    /// The versions that the client brought along prove that it holds everything it asked for: nothing need be sent.
+    InSync {
+        type_url: String,
+        /// The snapshot's version.
+        version: String,
+    },
+    /// The client asks for names, or no longer does. What is made only on demand is answered by a snapshot that is
+    /// [`Snapshot::answering`] `order` or later.
+    Subscribed {
+        type_url: String,
+        added: Vec<String>,
+        dropped: Vec<String>,
+        order: u64,
+    },
     Nacked {
         type_url: String,
         nonce: String,

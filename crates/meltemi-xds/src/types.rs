@@ -4,11 +4,12 @@ use meltemi_proto::type_url;
 
 /// The order of a push: what is referred to goes before what refers to it, so that no route names a cluster that is
 /// not there yet (Envoy, "Eventual consistency considerations"). Other types follow by name.
-const PUSH_ORDER: [&str; 5] = [
+const PUSH_ORDER: [&str; 6] = [
     type_url::CLUSTER,
     type_url::ENDPOINT,
     type_url::LISTENER,
     type_url::ROUTE,
+    type_url::VIRTUAL_HOST,
     type_url::SECRET,
 ];
 
@@ -34,7 +35,12 @@ impl TypeKey {
     /// Whether a first request without names asks for everything. Types that are only ever named by another
     /// resource have no such request: there, no names means nothing, as Istio reads it.
     pub(crate) fn empty_means_all(&self) -> bool {
-        let by_name = [type_url::ENDPOINT, type_url::ROUTE, type_url::SECRET];
+        let by_name = [
+            type_url::ENDPOINT,
+            type_url::ROUTE,
+            type_url::VIRTUAL_HOST,
+            type_url::SECRET,
+        ];
         !by_name.contains(&self.url.as_str())
     }
 
@@ -61,6 +67,6 @@ impl TypeKey {
 
     /// Whether resources of this type may refer to those that are removed last.
     pub(crate) fn refers(&self) -> bool {
-        [type_url::LISTENER, type_url::ROUTE].contains(&self.url.as_str())
+        [type_url::LISTENER, type_url::ROUTE, type_url::VIRTUAL_HOST].contains(&self.url.as_str())
     }
 }

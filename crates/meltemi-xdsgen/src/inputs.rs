@@ -122,6 +122,21 @@ impl<'a> Inputs<'a> {
         out
     }
 
+    /// The first VirtualService that names this host, if the host is no service.
+    pub(crate) fn foreign_virtual_service(
+        &self,
+        domain: &str,
+    ) -> Option<(&'a Hostname, &'a Arc<MeshVirtualService>)> {
+        self.note(Part::ForeignVirtualServices);
+        let mut all = self.mesh.virtual_services(&self.view.namespace);
+        let (host, service) = all.find_map(|service| {
+            let host = service.hosts.iter().find(|host| host.as_str() == domain)?;
+            Some((host, service))
+        })?;
+        self.note(Part::Service(host.clone()));
+        self.mesh.service(host).is_none().then_some((host, service))
+    }
+
     pub(crate) fn namespace_tls(&self, namespace: &str) -> ServerTls {
         self.note(Part::PeerAuthentication(namespace.to_owned()));
         let root = &self.config().root_namespace;

@@ -15,6 +15,7 @@ mod endpoints;
 mod filters;
 mod inputs;
 mod listeners;
+mod on_demand;
 mod resource;
 mod routes;
 mod state;
@@ -22,6 +23,7 @@ mod tls;
 mod view;
 mod wire;
 
+pub use on_demand::{Asked, virtual_host_name};
 pub use resource::{Generated, Kind, Resource, Resources};
 pub use state::{ProxyState, UpdateReport, generate, update};
 pub use view::{Flavour, ProxyView};

@@ -7,17 +7,31 @@ use twox_hash::XxHash3_128;
 
 use crate::canonical::canonical;
 
-/// The four types that this crate generates, in the order they are pushed.
+/// The types that this crate generates, in the order they are pushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     Cluster,
     Endpoints,
     Listener,
     Route,
+    /// Of proxies that ask on demand: the others have theirs inside of route configurations.
+    VirtualHost,
 }
 
 impl Kind {
-    pub const ALL: [Self; 4] = [Self::Cluster, Self::Endpoints, Self::Listener, Self::Route];
+    pub const ALL: [Self; 5] = [
+        Self::Cluster,
+        Self::Endpoints,
+        Self::Listener,
+        Self::Route,
+        Self::VirtualHost,
+    ];
+
+    pub fn of_type(type_url: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.type_url() == type_url)
+    }
 
     pub fn type_url(self) -> &'static str {
         match self {
@@ -25,6 +39,7 @@ impl Kind {
             Self::Endpoints => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
             Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
             Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+            Self::VirtualHost => "type.googleapis.com/envoy.config.route.v3.VirtualHost",
         }
     }
 }
@@ -64,6 +79,7 @@ pub struct Generated {
     pub endpoints: Resources,
     pub listeners: Resources,
     pub routes: Resources,
+    pub virtual_hosts: Resources,
 }
 
 impl Generated {
@@ -73,6 +89,7 @@ impl Generated {
             Kind::Endpoints => &self.endpoints,
             Kind::Listener => &self.listeners,
             Kind::Route => &self.routes,
+            Kind::VirtualHost => &self.virtual_hosts,
         }
     }
 
@@ -82,6 +99,7 @@ impl Generated {
             Kind::Endpoints => &mut self.endpoints,
             Kind::Listener => &mut self.listeners,
             Kind::Route => &mut self.routes,
+            Kind::VirtualHost => &mut self.virtual_hosts,
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod action;
 mod matches;
+mod on_demand;
 mod policy;
 
 use std::collections::BTreeSet;
@@ -19,6 +20,8 @@ use meltemi_proto::google::protobuf::Duration;
 use crate::inputs::Inputs;
 use crate::listeners::{InboundPort, serves_http};
 use crate::wire;
+
+pub(crate) use on_demand::{on_demand, virtual_host_of};
 
 /// The port that routes hosts which are no service, a quirk that Istio's users rely on.
 const FOREIGN_PORT: u16 = 80;

@@ -7,12 +7,13 @@ use meltemi_core::Hostname;
 use meltemi_model::{ChangeSet, MeshSnapshot, Part, Service};
 
 use crate::inputs::Inputs;
+use crate::on_demand::{Asked, Wanted, virtual_host_name};
 use crate::resource::Kind;
 use crate::{Generated, ProxyView, Resource, clusters, endpoints, listeners, routes};
 
 /// A piece of generation: what it reads is tracked together, and its resources are replaced together.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Unit {
+pub(crate) enum Unit {
     /// The clusters and listeners that depend on no service.
     Standing,
     /// The clusters of a service.
@@ -25,6 +26,8 @@ enum Unit {
     Listeners(u16),
     /// The route configurations of a port number.
     Routes(u16),
+    /// The virtual host of an authority on a port number, for a proxy that asked for it.
+    VirtualHost(u16, String),
 }
 
 /// The output of a unit and the parts it was made from.
@@ -39,8 +42,9 @@ struct Made {
 pub struct ProxyState {
     view: ProxyView,
     units: BTreeMap<Unit, Made>,
-    /// What decided the list of units.
+    /// What decided the list of units: the mesh, or what the proxy asked for.
     inventory: BTreeSet<Part>,
+    wanted: Wanted,
     generated: Arc<Generated>,
 }
 
@@ -67,11 +71,12 @@ pub fn update(state: &mut ProxyState, mesh: &MeshSnapshot, changes: &ChangeSet) 
 
 impl ProxyState {
     pub fn new(view: ProxyView, mesh: &MeshSnapshot) -> Self {
-        let (units, inventory) = inventory(&view, mesh);
+        let wanted = Wanted::default();
+        let (units, inventory) = inventory(&view, mesh, &wanted);
         let units: BTreeMap<_, _> = units
             .into_iter()
             .map(|unit| {
-                let made = make(&unit, &view, mesh);
+                let made = make(&unit, &view, mesh, &wanted);
                 (unit, made)
             })
             .collect();
@@ -83,6 +88,7 @@ impl ProxyState {
             view,
             units,
             inventory,
+            wanted,
             generated: Arc::new(generated),
         }
     }
@@ -98,15 +104,41 @@ impl ProxyState {
 
     /// As [`update`].
     pub fn update(&mut self, mesh: &MeshSnapshot, changes: &ChangeSet) -> UpdateReport {
-        let mut replaced = Replaced::default();
-        let mut stale: BTreeSet<Unit> = self
+        let stale = self
             .units
             .iter()
             .filter(|(_, made)| changes.touches(&made.parts))
             .map(|(unit, _)| unit.clone())
             .collect();
-        if changes.touches(&self.inventory) {
-            let (wanted, parts) = inventory(&self.view, mesh);
+        self.renew(mesh, stale, changes.touches(&self.inventory))
+    }
+
+    /// Makes what a proxy on demand asks for, by name and no more than that. For others it changes nothing.
+    pub fn want(&mut self, mesh: &MeshSnapshot, asked: &Asked) -> UpdateReport {
+        if !self.view.on_demand {
+            return UpdateReport::default();
+        }
+        let wanted = Wanted::new(asked);
+        let stale = self
+            .units
+            .keys()
+            .filter(|unit| wanted.names(unit) != self.wanted.names(unit))
+            .cloned()
+            .collect();
+        self.wanted = wanted;
+        self.renew(mesh, stale, true)
+    }
+
+    /// Makes stale units again, and those that an inventory finds missing.
+    fn renew(
+        &mut self,
+        mesh: &MeshSnapshot,
+        mut stale: BTreeSet<Unit>,
+        take_inventory: bool,
+    ) -> UpdateReport {
+        let mut replaced = Replaced::default();
+        if take_inventory {
+            let (wanted, parts) = inventory(&self.view, mesh, &self.wanted);
             self.inventory = parts;
             let missing = wanted.iter().filter(|unit| !self.units.contains_key(unit));
             stale.extend(missing.cloned());
@@ -120,7 +152,7 @@ impl ProxyState {
             });
         }
         for unit in stale {
-            let made = make(&unit, &self.view, mesh);
+            let made = make(&unit, &self.view, mesh, &self.wanted);
             replaced.after.extend(made.resources.iter().cloned());
             let before = self.units.insert(unit, made).unwrap_or_default();
             replaced.before.extend(before.resources);
@@ -175,9 +207,17 @@ fn put(generated: &mut Generated, resource: &Arc<Resource>) {
         .or_insert_with(|| Arc::clone(resource));
 }
 
-fn inventory(view: &ProxyView, mesh: &MeshSnapshot) -> (BTreeSet<Unit>, BTreeSet<Part>) {
+fn inventory(
+    view: &ProxyView,
+    mesh: &MeshSnapshot,
+    wanted: &Wanted,
+) -> (BTreeSet<Unit>, BTreeSet<Part>) {
     let inputs = Inputs::new(view, mesh);
     let mut units = BTreeSet::from([Unit::Standing, Unit::Inbound]);
+    if view.on_demand {
+        units.extend(wanted.units().cloned());
+        return (units, inputs.into_parts());
+    }
     for service in inputs.services() {
         units.insert(Unit::Clusters(service.hostname.clone()));
         units.insert(Unit::Endpoints(service.hostname.clone()));
@@ -189,12 +229,15 @@ fn inventory(view: &ProxyView, mesh: &MeshSnapshot) -> (BTreeSet<Unit>, BTreeSet
     (units, inputs.into_parts())
 }
 
-fn make(unit: &Unit, view: &ProxyView, mesh: &MeshSnapshot) -> Made {
+fn make(unit: &Unit, view: &ProxyView, mesh: &MeshSnapshot, wanted: &Wanted) -> Made {
     let inputs = Inputs::new(view, mesh);
-    let resources = match unit {
+    let names = view.on_demand.then(|| wanted.names(unit));
+    let is_wanted = |name: &str| names.is_none_or(|names| names.contains(name));
+    let resources: Vec<Resource> = match unit {
         Unit::Standing => standing(&inputs),
         Unit::Clusters(host) => clusters::targets(&inputs, host)
             .iter()
+            .filter(|target| is_wanted(&target.name().to_string()))
             .map(|target| {
                 let cluster = clusters::outbound(&inputs, target);
                 Resource::new(Kind::Cluster, &cluster.name, &cluster)
@@ -203,20 +246,29 @@ fn make(unit: &Unit, view: &ProxyView, mesh: &MeshSnapshot) -> Made {
         Unit::Endpoints(host) => clusters::targets(&inputs, host)
             .iter()
             .filter(|target| target.resolution() == meltemi_model::Resolution::Endpoints)
+            .filter(|target| is_wanted(&target.name().to_string()))
             .map(|target| {
                 let assignment = endpoints::assignment(&inputs, target);
                 Resource::new(Kind::Endpoints, &assignment.cluster_name, &assignment)
             })
             .collect(),
         Unit::Inbound => inbound(&inputs),
-        Unit::Listeners(port) => listeners::on_port(&inputs, *port)
+        Unit::Listeners(port) => listeners::on_port(&inputs, *port, &is_wanted)
             .iter()
             .map(|listener| Resource::new(Kind::Listener, &listener.name, listener))
             .collect(),
-        Unit::Routes(port) => routes::on_port(&inputs, *port)
-            .iter()
-            .map(|routes| Resource::new(Kind::Route, &routes.name, routes))
-            .collect(),
+        Unit::Routes(port) => match names {
+            Some(names) => routes::on_demand(&inputs, *port, names),
+            None => routes::on_port(&inputs, *port),
+        }
+        .iter()
+        .map(|routes| Resource::new(Kind::Route, &routes.name, routes))
+        .collect(),
+        Unit::VirtualHost(port, authority) => {
+            let host = routes::virtual_host_of(&inputs, *port, authority);
+            let name = virtual_host_name(&port.to_string(), authority);
+            vec![Resource::new(Kind::VirtualHost, &name, &host)]
+        }
     };
     Made {
         resources: resources.into_iter().map(Arc::new).collect(),

@@ -25,6 +25,8 @@ pub struct ProxyView {
     pub dns_domain: String,
     /// Accepts HTTP/1.0 (node metadata `HTTP10`).
     pub http10: bool,
+    /// Is sent what it asks for by name, and nothing else (node metadata `ON_DEMAND`).
+    pub on_demand: bool,
 }
 
 impl ProxyView {
@@ -39,6 +41,7 @@ impl ProxyView {
             flavour: Flavour::Meltemi,
             dns_domain: format!("{namespace}.svc.cluster.local"),
             http10: false,
+            on_demand: false,
         }
     }
 

@@ -50,7 +50,25 @@ pub(super) fn route_configuration(
                 .refuse(format!("\"{domain}\" is there twice"));
         }
     };
+    let asks_for_hosts = match config.vhds.take() {
+        None => false,
+        Some(vhds) => {
+            let source = vhds.config_source.and_then(|s| s.config_source_specifier);
+            if !matches!(
+                source,
+                Some(core::config_source::ConfigSourceSpecifier::Ads(_))
+            ) {
+                return scope
+                    .at("vhds")
+                    .at("config_source")
+                    .refuse("only ads is supported");
+            }
+            true
+        }
+    };
     let compiled = RouteConfiguration {
+        asks_for_hosts,
+        direct_response_limit_bytes: body_limit,
         name: take(&mut config.name).into(),
         virtual_hosts,
         index,
@@ -82,7 +100,7 @@ pub(super) fn route_configuration(
     Some(compiled)
 }
 
-fn virtual_host(
+pub(super) fn virtual_host(
     scope: &Scope<'_>,
     mut host: proto::VirtualHost,
     body_limit: usize,

@@ -24,6 +24,10 @@ pub struct RouteConfiguration {
     pub most_specific_header_mutations_wins: bool,
     pub per_filter: PerFilterConfig,
     pub mirrors: Vec<MirrorPolicy>,
+    /// Virtual hosts that are not here are to be asked for, by authority (`vhds`).
+    pub asks_for_hosts: bool,
+    /// The longest `direct_response` body of its virtual hosts.
+    pub direct_response_limit_bytes: usize,
 }
 
 /// Which virtual host owns a domain; positions in [`RouteConfiguration::virtual_hosts`].

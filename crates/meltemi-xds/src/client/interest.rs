@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::types::TypeKey;
 
@@ -26,11 +26,17 @@ pub(crate) type Interest = BTreeMap<TypeKey, Wanted>;
 /// Adds and drops subscriptions. Cheap to clone; never blocks; changes made while the worker is busy or
 /// disconnected are merged.
 #[derive(Clone, Debug)]
-pub struct Subscriptions(Arc<watch::Sender<Interest>>);
+pub struct Subscriptions {
+    interest: Arc<watch::Sender<Interest>>,
+    restart: Arc<Notify>,
+}
 
 impl Default for Subscriptions {
     fn default() -> Self {
-        Self(Arc::new(watch::Sender::new(Interest::new())))
+        Self {
+            interest: Arc::new(watch::Sender::new(Interest::new())),
+            restart: Arc::default(),
+        }
     }
 }
 
@@ -79,12 +85,21 @@ impl Subscriptions {
         });
     }
 
+    /// Ends the connection, if there is one, for another: what was rejected is offered again.
+    pub fn restart(&self) {
+        self.restart.notify_one();
+    }
+
     pub(crate) fn follow(&self) -> watch::Receiver<Interest> {
-        self.0.subscribe()
+        self.interest.subscribe()
+    }
+
+    pub(crate) async fn restarted(&self) {
+        self.restart.notified().await;
     }
 
     fn change(&self, type_url: &str, change: impl FnOnce(&mut Wanted) -> bool) {
-        self.0.send_if_modified(|interest| {
+        self.interest.send_if_modified(|interest| {
             change(interest.entry(TypeKey::new(type_url)).or_default())
         });
     }

@@ -2,8 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use meltemi_proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use meltemi_proto::envoy::service::discovery::v3::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource as WireResource,
+};
 use meltemi_proto::google::rpc::Status as RpcStatus;
+use meltemi_proto::type_url;
 
 use super::Rejection;
 use super::interest::{Interest, Wanted};
@@ -69,33 +72,47 @@ impl State {
         let mut added = Vec::new();
         let mut malformed = Vec::new();
         let mut seen = BTreeSet::new();
+        let mut removed = response.removed_resources;
         for resource in response.resources {
-            if !covers(&resource.name) {
-                continue;
+            let WireResource {
+                name,
+                aliases,
+                version,
+                resource,
+                ..
+            } = resource;
+            // What was asked for under another name comes under that one too (Envoy, `Resource.aliases`).
+            let names: BTreeSet<String> = std::iter::once(name).chain(aliases).collect();
+            for name in names.into_iter().filter(|name| covers(name)) {
+                let reason = match &resource {
+                    // VHDS: "empty resources for aliases that it could not resolve".
+                    None if key.url == type_url::VIRTUAL_HOST => {
+                        removed.push(name);
+                        continue;
+                    }
+                    None => "resource: missing",
+                    Some(body) if body.type_url != key.url => {
+                        "resource.type_url: not that of the response"
+                    }
+                    Some(_) if !seen.insert(name.clone()) => "name: twice in one response",
+                    Some(body) => {
+                        added.push(Resource {
+                            name,
+                            version: version.clone(),
+                            body: body.clone(),
+                        });
+                        continue;
+                    }
+                };
+                malformed.push(Rejection {
+                    name,
+                    reason: reason.to_owned(),
+                });
             }
-            let reason = match resource.resource {
-                None => "resource: missing",
-                Some(body) if body.type_url != key.url => {
-                    "resource.type_url: not that of the response"
-                }
-                Some(_) if !seen.insert(resource.name.clone()) => "name: twice in one response",
-                Some(body) => {
-                    added.push(Resource {
-                        name: resource.name,
-                        version: resource.version,
-                        body,
-                    });
-                    continue;
-                }
-            };
-            malformed.push(Rejection {
-                name: resource.name,
-                reason: reason.to_owned(),
-            });
         }
-        let removed = response.removed_resources.into_iter();
+        removed.retain(|name| covers(name));
         Received {
-            removed: removed.filter(|name| covers(name)).collect(),
+            removed,
             key,
             nonce: response.nonce,
             added,

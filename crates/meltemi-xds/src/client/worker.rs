@@ -29,6 +29,8 @@ enum Ended {
     Stream(Box<Status>),
     #[error("the control plane closed the xDS stream")]
     Closed,
+    #[error("the application wants another connection")]
+    Restart,
     /// Nobody wants updates any more.
     #[error("the application is gone")]
     Unused,
@@ -45,7 +47,7 @@ pub(super) struct Worker {
     node: Node,
     interest: watch::Receiver<Interest>,
     /// Keeps `interest` open: subscriptions outlive the handles that made them.
-    _subscriptions: Subscriptions,
+    subscriptions: Subscriptions,
     updates: mpsc::Sender<Update>,
     reported: watch::Sender<ClientState>,
     state: State,
@@ -77,7 +79,7 @@ impl Worker {
         Self {
             node,
             interest: subscriptions.follow(),
-            _subscriptions: subscriptions,
+            subscriptions,
             updates,
             reported,
             state: State::default(),
@@ -163,6 +165,7 @@ impl Worker {
     ) -> Result<(), Ended> {
         loop {
             tokio::select! {
+                () = self.subscriptions.restarted() => return Err(Ended::Restart),
                 response = responses.message() => {
                     let response = response?.ok_or(Ended::Closed)?;
                     // Only a server that says something is a working one.

@@ -5,6 +5,8 @@
 //! | first request of a type | subscribes; `initial_resource_versions` is what the client holds |
 //! | names subscribed, again or anew | are owed, whatever version the client holds |
 //! | name owed or subscribed, resource missing | `removed_resources` once: "does not exist"; stays subscribed |
+//! | name not looked for yet (`Snapshot::answering`) | nothing, until a snapshot answers it |
+//! | type opened, everything named is held already | `InSync`: nothing is sent |
 //! | current nonce, no error | ACK: the next change of this type may be sent |
 //! | current nonce, error | NACK: counts as sent; not sent again until it changes |
 //! | other nonce | stale; its subscriptions still count |
@@ -30,13 +32,17 @@ use crate::types::TypeKey;
 pub(super) struct DeltaSession {
     types: BTreeMap<TypeKey, TypeState>,
     nonces: u64,
+    /// Requests that changed subscriptions.
+    orders: u64,
+    events: Vec<Event>,
     none: Arc<ResourceMap>,
 }
 
 #[derive(Debug, Default)]
 struct TypeState {
     wildcard: bool,
-    names: BTreeSet<String>,
+    /// Each name with the order that it was asked for in.
+    names: BTreeMap<String, u64>,
     held: HashMap<String, Held>,
     /// Names to answer whatever the client holds.
     owed: BTreeSet<String>,
@@ -46,6 +52,8 @@ struct TypeState {
     outstanding: Option<String>,
     /// The resources that the client is known to be in sync with.
     synced: Option<Arc<ResourceMap>>,
+    /// Something was sent on this stream, or need not be: the client's state is known.
+    is_known: bool,
 }
 
 #[derive(Debug)]
@@ -60,8 +68,8 @@ struct Held {
 struct Changes {
     added: Vec<Arc<Resource>>,
     removed: BTreeSet<String>,
-    /// Removals are left out because something may still refer to them.
-    held_back: bool,
+    /// Removals are left out because something may still refer to them, or names because nobody looked for them yet.
+    is_partial: bool,
 }
 
 impl Session for DeltaSession {
@@ -79,11 +87,12 @@ impl Session for DeltaSession {
                 return Err(Status::resource_exhausted("too many resource types"));
             }
             let warmed = self.names_to_warm(&key);
-            let state = TypeState::opened(&key, &request, &warmed);
+            let state = TypeState::opened(&key, &request, &warmed, self.orders + 1);
             self.types.insert(key.clone(), state);
         } else if let Some(state) = self.types.get_mut(&key) {
-            state.subscribe(&request.resource_names_subscribe);
+            state.subscribe(&request.resource_names_subscribe, self.orders + 1);
         }
+        self.tell_subscriptions(&request);
         let Some(state) = self.types.get_mut(&key) else {
             return Ok(None);
         };
@@ -104,15 +113,41 @@ impl Session for DeltaSession {
                 continue;
             };
             let hold_back = key.removed_last() && !referrers_in_sync;
-            if let Some(changes) = state.pending(&resources, hold_back) {
+            let answered = |order| snapshot.answers(order);
+            if let Some(changes) = state.pending(&resources, hold_back, &answered) {
                 return Some(self.send(key, changes, snapshot));
+            }
+            if state.turns_out_in_sync() {
+                self.events.push(Event::InSync {
+                    type_url: key.url.clone(),
+                    version: snapshot.version().to_owned(),
+                });
             }
         }
         None
     }
+
+    fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
 }
 
 impl DeltaSession {
+    fn tell_subscriptions(&mut self, request: &DeltaDiscoveryRequest) {
+        let added = &request.resource_names_subscribe;
+        let dropped = &request.resource_names_unsubscribe;
+        if added.is_empty() && dropped.is_empty() {
+            return;
+        }
+        self.orders += 1;
+        self.events.push(Event::Subscribed {
+            type_url: request.type_url.clone(),
+            added: added.clone(),
+            dropped: dropped.clone(),
+            order: self.orders,
+        });
+    }
+
     /// Clusters sent on this stream, whose endpoints must follow though the client may hold them from before.
     fn names_to_warm(&self, opened: &TypeKey) -> BTreeSet<String> {
         let sent = |state: &TypeState| {
@@ -171,7 +206,12 @@ impl DeltaSession {
 }
 
 impl TypeState {
-    fn opened(key: &TypeKey, request: &DeltaDiscoveryRequest, warmed: &BTreeSet<String>) -> Self {
+    fn opened(
+        key: &TypeKey,
+        request: &DeltaDiscoveryRequest,
+        warmed: &BTreeSet<String>,
+        order: u64,
+    ) -> Self {
         let held = |(name, version): (&String, &String)| {
             let held = Held {
                 version: Some(version.clone()),
@@ -187,7 +227,7 @@ impl TypeState {
             state.wildcard = true;
             state.answer_owed = true;
         }
-        state.subscribe(&request.resource_names_subscribe);
+        state.subscribe(&request.resource_names_subscribe, order);
         let held = &state.held;
         state
             .owed
@@ -195,13 +235,13 @@ impl TypeState {
         state
     }
 
-    fn subscribe(&mut self, names: &[String]) {
+    fn subscribe(&mut self, names: &[String], order: u64) {
         for name in names {
             if name == TypeKey::WILDCARD {
                 self.wildcard = true;
                 self.answer_owed = true;
             } else {
-                self.names.insert(name.clone());
+                self.names.insert(name.clone(), order);
                 self.owed.insert(name.clone());
             }
         }
@@ -213,8 +253,8 @@ impl TypeState {
             if name == TypeKey::WILDCARD {
                 self.wildcard = false;
                 let names = &self.names;
-                self.held.retain(|name, _| names.contains(name));
-            } else if self.names.remove(name) {
+                self.held.retain(|name, _| names.contains_key(name));
+            } else if self.names.remove(name).is_some() {
                 self.owed.remove(name);
                 if self.wildcard {
                     // Still subscribed by the wildcard, and the client no longer knows what it holds.
@@ -244,7 +284,7 @@ impl TypeState {
     }
 
     fn owe<'a>(&mut self, names: impl Iterator<Item = &'a String>) {
-        let subscribed = names.filter(|name| self.wildcard || self.names.contains(*name));
+        let subscribed = names.filter(|name| self.wildcard || self.names.contains_key(*name));
         let owed: Vec<String> = subscribed.cloned().collect();
         self.owed.extend(owed);
     }
@@ -257,14 +297,28 @@ impl TypeState {
             && compared.is_some_and(|synced| Arc::ptr_eq(synced, resources))
     }
 
+    /// Whether the client is now known, for the first time and without having been sent anything, to hold what it
+    /// asked for.
+    fn turns_out_in_sync(&mut self) -> bool {
+        let named = self.wildcard || !self.names.is_empty();
+        let first = named && !self.is_known && self.synced.is_some();
+        self.is_known |= first;
+        first
+    }
+
     /// What to send now, if anything may be sent.
-    fn pending(&mut self, resources: &Arc<ResourceMap>, hold_back: bool) -> Option<Changes> {
+    fn pending(
+        &mut self,
+        resources: &Arc<ResourceMap>,
+        hold_back: bool,
+        answered: &dyn Fn(u64) -> bool,
+    ) -> Option<Changes> {
         if self.outstanding.is_some() || self.in_sync_with(resources) {
             return None;
         }
-        let changes = self.changes(resources, hold_back);
+        let changes = self.changes(resources, hold_back, answered);
         if changes.added.is_empty() && changes.removed.is_empty() && !self.answer_owed {
-            if !changes.held_back {
+            if !changes.is_partial {
                 self.owed.clear();
                 self.synced = Some(Arc::clone(resources));
             }
@@ -273,7 +327,12 @@ impl TypeState {
         Some(changes)
     }
 
-    fn changes(&self, resources: &ResourceMap, hold_back: bool) -> Changes {
+    fn changes(
+        &self,
+        resources: &ResourceMap,
+        hold_back: bool,
+        answered: &dyn Fn(u64) -> bool,
+    ) -> Changes {
         let mut changes = Changes::default();
         let mut consider = |resource: &Arc<Resource>| {
             if self.owed.contains(&resource.name) || !self.holds(resource) {
@@ -283,11 +342,14 @@ impl TypeState {
         if self.wildcard {
             resources.values().for_each(&mut consider);
         } else {
-            let subscribed = self.names.iter().filter_map(|name| resources.get(name));
+            let subscribed = self.names.keys().filter_map(|name| resources.get(name));
             subscribed.for_each(&mut consider);
         }
-        for name in self.names.iter().filter(|n| !resources.contains_key(*n)) {
-            if self.owed.contains(name) || !self.held.contains_key(name) {
+        let missing = |(name, _): &(&String, &u64)| !resources.contains_key(*name);
+        for (name, order) in self.names.iter().filter(missing) {
+            if !answered(*order) {
+                changes.is_partial = true;
+            } else if self.owed.contains(name) || !self.held.contains_key(name) {
                 changes.removed.insert(name.clone());
             }
         }
@@ -295,8 +357,12 @@ impl TypeState {
             held.version.is_some() && !resources.contains_key(*name)
         };
         for (name, _) in self.held.iter().filter(is_gone) {
+            let order = self.names.get(name);
+            if order.is_some_and(|order| !answered(*order)) {
+                continue;
+            }
             if hold_back && !changes.removed.contains(name) {
-                changes.held_back = true;
+                changes.is_partial = true;
             } else {
                 changes.removed.insert(name.clone());
             }
@@ -322,7 +388,7 @@ impl TypeState {
         }
         for name in &changes.removed {
             self.owed.remove(name);
-            if self.names.contains(name) {
+            if self.names.contains_key(name) {
                 let held = Held {
                     version: None,
                     sent_on_this_stream: true,
@@ -333,6 +399,7 @@ impl TypeState {
             }
         }
         self.answer_owed = false;
+        self.is_known = true;
         self.outstanding = Some(nonce.to_owned());
         changes
     }

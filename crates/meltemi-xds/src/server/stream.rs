@@ -24,6 +24,11 @@ pub(super) trait Session: Send + 'static {
     /// The request breaks a bound; the stream ends.
     fn on_request(&mut self, request: Self::Request) -> Result<Option<Event>, Status>;
 
+    /// What happened since it was last asked, beside requests and responses.
+    fn take_events(&mut self) -> Vec<Event> {
+        Vec::new()
+    }
+
     /// The next response that brings the peer nearer to the snapshot, none when it is there or must ACK first.
     fn next_response(&mut self, snapshot: &Snapshot) -> Option<(Self::Response, Event)>;
 }
@@ -124,12 +129,21 @@ impl<S: Session> Stream<S> {
         if let Some(event) = self.session.on_request(request)? {
             self.status.record(event);
         }
+        self.record_events();
         Ok(())
+    }
+
+    fn record_events(&mut self) {
+        for event in self.session.take_events() {
+            self.status.record(event);
+        }
     }
 
     fn respond(&mut self) -> Option<S::Response> {
         let snapshot = self.snapshots.borrow().clone()?;
-        let (response, event) = self.session.next_response(&snapshot)?;
+        let next = self.session.next_response(&snapshot);
+        self.record_events();
+        let (response, event) = next?;
         self.status.record(event);
         Some(response)
     }

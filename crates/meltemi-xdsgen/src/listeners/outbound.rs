@@ -115,8 +115,13 @@ pub(crate) fn serves_http(service: &Service, port: &ServicePort) -> bool {
             && single_addresses(service).next().is_none())
 }
 
-/// All outbound listeners of a port number.
-pub(crate) fn on_port(inputs: &Inputs<'_>, port: u16) -> Vec<Listener> {
+/// The outbound listeners of a port number, of those that are wanted by name.
+pub(crate) fn on_port(
+    inputs: &Inputs<'_>,
+    port: u16,
+    is_wanted: &dyn Fn(&str) -> bool,
+) -> Vec<Listener> {
+    let wants_shared = is_wanted(&format!("{WILDCARD}_{port}"));
     let mut shared = Shared::default();
     let mut listeners: Vec<Listener> = Vec::new();
     let mut taken = BTreeSet::new();
@@ -124,10 +129,16 @@ pub(crate) fn on_port(inputs: &Inputs<'_>, port: u16) -> Vec<Listener> {
         let of_number = service.ports.iter().filter(|own| own.number == port);
         for own in of_number.filter(|own| own.protocol != meltemi_model::Protocol::Udp) {
             match place(inputs, service, own) {
-                Place::Shared => shared.add(inputs, service, own),
+                Place::Shared if wants_shared => shared.add(inputs, service, own),
+                Place::Shared => {}
                 Place::Addresses(addresses) => {
+                    let wanted = |ip: &String| is_wanted(&format!("{ip}_{port}"));
                     // The first service to claim an address keeps it.
-                    for ip in addresses.into_iter().filter(|ip| taken.insert(ip.clone())) {
+                    for ip in addresses
+                        .into_iter()
+                        .filter(wanted)
+                        .filter(|ip| taken.insert(ip.clone()))
+                    {
                         listeners.push(of_address(inputs, service, own, &ip));
                     }
                 }

@@ -10,7 +10,7 @@ use meltemi_proxy_core::listener_table::ListenerTable;
 use meltemi_proxy_core::request::RequestHead;
 use meltemi_proxy_core::runtime::{
     ClusterLoadAssignment, Endpoint, Listener, RouteAction, RouteConfiguration, RouteSource,
-    TcpTarget, Terminal, TransportProtocol,
+    TcpTarget, Terminal, TransportProtocol, VirtualHost,
 };
 use meltemi_proxy_core::{compile, routing, runtime, virtual_host};
 use prost::Message;
@@ -30,7 +30,11 @@ struct Proxy {
     routes: HashMap<String, RouteConfiguration>,
     clusters: HashMap<String, runtime::Cluster>,
     assignments: HashMap<String, ClusterLoadAssignment>,
+    /// Of a proxy that asks for virtual hosts, by route configuration and authority.
+    ask: Option<AskForHost>,
 }
+
+type AskForHost = Box<dyn Fn(&str, &str) -> Arc<VirtualHost>>;
 
 fn decode<M: Message + Default>(resource: &Resource) -> M {
     M::decode(resource.body.value.as_slice()).unwrap()
@@ -59,6 +63,7 @@ impl Proxy {
             assignments: compiled(&generated.endpoints, |r| {
                 compile::cluster_load_assignment(decode(r))
             }),
+            ask: None,
         }
     }
 
@@ -146,13 +151,17 @@ fn outcome(proxy: &Proxy, listener: &Listener, call: &Call<'_>) -> String {
                 RouteSource::Rds(name) => &proxy.routes[name.as_ref()],
                 RouteSource::Inline(routes) => routes,
             };
-            format!("http > {}", request(routes, call))
+            let host = match &proxy.ask {
+                Some(ask) if routes.asks_for_hosts => Some(ask(&routes.name, call.authority)),
+                _ => virtual_host::select(routes, call.authority).cloned(),
+            };
+            format!("http > {}", request(host, call))
         }
     };
     format!("{tls}{rest}")
 }
 
-fn request(routes: &RouteConfiguration, call: &Call<'_>) -> String {
+fn request(host: Option<Arc<VirtualHost>>, call: &Call<'_>) -> String {
     let headers: HeaderMap = call
         .headers
         .iter()
@@ -165,10 +174,10 @@ fn request(routes: &RouteConfiguration, call: &Call<'_>) -> String {
         scheme: "http",
         headers: &headers,
     };
-    let Some(host) = virtual_host::select(routes, call.authority) else {
+    let Some(host) = host else {
         return "404".to_owned();
     };
-    let Some(route) = routing::select(host, &head, call.random) else {
+    let Some(route) = routing::select(&host, &head, call.random) else {
         return "404".to_owned();
     };
     match &route.action {
@@ -499,3 +508,5 @@ fn virtual_services_route() {
         "tcp > outbound|8443||secure.default.svc.cluster.local"
     );
 }
+
+mod on_demand;

@@ -1,5 +1,4 @@
 use super::*;
-use meltemi_proto::envoy::service::discovery::v3::Resource as WireResource;
 use meltemi_proto::google::protobuf::Any;
 use meltemi_proto::type_url::{CLUSTER, ENDPOINT};
 
@@ -137,4 +136,34 @@ fn a_nack_is_bounded() {
     let detail = nack(&rejected).unwrap().message;
     assert!(detail.len() <= crate::limits::DETAIL_LIMIT_BYTES + 4);
     assert!(detail.ends_with(" ..."));
+}
+
+#[test]
+fn aliases_that_were_asked_for_are_delivered_under_their_own_names() {
+    let interest = interest(
+        type_url::VIRTUAL_HOST,
+        false,
+        &[("80/a", 1), ("80/gone", 1)],
+    );
+    let resource = |name: &str, aliases: &[&str], found: bool| {
+        let whole = wire(type_url::VIRTUAL_HOST, name);
+        WireResource {
+            aliases: aliases.iter().map(|a| (*a).to_owned()).collect(),
+            resource: whole.resource.filter(|_| found),
+            ..whole
+        }
+    };
+    let response = DeltaDiscoveryResponse {
+        type_url: type_url::VIRTUAL_HOST.to_owned(),
+        resources: vec![
+            resource("80/a.default:80", &["80/a", "80/b"], true),
+            resource("80/gone", &["80/gone"], false),
+        ],
+        ..DeltaDiscoveryResponse::default()
+    };
+    let received = State::default().receive(&interest, response);
+    let added: Vec<&str> = received.added.iter().map(|r| r.name.as_str()).collect();
+    assert_eq!(added, ["80/a"]);
+    assert!(received.removed.contains(&"80/gone".to_owned()));
+    assert_eq!(received.malformed, []);
 }

@@ -284,3 +284,55 @@ fn types_and_names_are_bounded() {
     request.resource_names_subscribe = names;
     assert!(session.on_request(request).is_err());
 }
+
+#[test]
+fn a_client_that_holds_everything_already_is_known_to_be_in_sync() {
+    let current = snapshot(ENDPOINT, &[("a", "1")]);
+    let version = current.resources(ENDPOINT).unwrap()["a"].version.clone();
+    let mut client = Client::default();
+    let mut request = subscribe(ENDPOINT, &["a"]);
+    request.initial_resource_versions = [("a".to_owned(), version)].into();
+    client.request(request);
+    client.session.take_events();
+    assert!(client.drain(&current).is_empty());
+    let in_sync = Event::InSync {
+        type_url: ENDPOINT.into(),
+        version: "v".into(),
+    };
+    assert_eq!(client.session.take_events(), [in_sync]);
+    // Once: what is sent later speaks for itself.
+    assert_eq!(
+        client.drain(&snapshot(ENDPOINT, &[("a", "2")])),
+        ["ClusterLoadAssignment +a"]
+    );
+    assert!(client.session.take_events().is_empty());
+}
+
+#[test]
+fn absence_is_told_only_by_a_snapshot_that_looked() {
+    let mut client = Client::default();
+    client.request(subscribe(LISTENER, &["a"]));
+    assert_eq!(
+        client.session.take_events(),
+        [Event::Subscribed {
+            type_url: LISTENER.into(),
+            added: vec!["a".into()],
+            dropped: Vec::new(),
+            order: 1,
+        }]
+    );
+    let empty = Arc::new(ResourceMap::new());
+    let of = |order| {
+        Snapshot::new("v")
+            .with_type(LISTENER, Arc::clone(&empty))
+            .answering(order)
+    };
+    assert!(client.drain(&of(0)).is_empty());
+    assert_eq!(client.drain(&of(1)), ["Listener -a"]);
+    // The same map, and yet an answer to the second name.
+    client.request(subscribe(LISTENER, &["b"]));
+    assert!(client.drain(&of(1)).is_empty());
+    assert_eq!(client.drain(&of(2)), ["Listener -b"]);
+    let appeared = snapshot(LISTENER, &[("a", "1")]).answering(2);
+    assert_eq!(client.drain(&appeared), ["Listener +a"]);
+}
