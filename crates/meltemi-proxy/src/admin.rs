@@ -39,4 +39,6 @@ pub(crate) struct Admin {
     pub(crate) log: Option<LogControl>,
     /// Ends the process at once.
     pub(crate) quit: CancellationToken,
+    /// Tells that the control plane means its removals.
+    pub(crate) believe: Arc<tokio::sync::Notify>,
 }

@@ -10,7 +10,7 @@ use meltemi_core::names::port;
 use meltemi_process::logging::LogControl;
 use meltemi_process::{CancellationToken, Readiness};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::admin::{self, Admin};
@@ -55,6 +55,7 @@ pub async fn sidecar(
     let (sink, writer) = LogSink::start().context("starting the access log")?;
     let shared = Arc::new(shared(&bootstrap, sink));
     let retention = Arc::new(Retention::default());
+    let believe = Arc::new(Notify::new());
 
     let identity = bootstrap.identity()?;
     tracing::info!(version = meltemi_process::VERSION, node = bootstrap.node_id(), %identity, "starting");
@@ -92,6 +93,7 @@ pub async fn sidecar(
     });
     tokio::spawn({
         let (shared, retention, bootstrap) = (shared.clone(), retention.clone(), bootstrap.clone());
+        let believe = believe.clone();
         async move {
             let endpoint = endpoint(&bootstrap, &bootstrap.discovery_address);
             control_link::run(
@@ -99,6 +101,7 @@ pub async fn sidecar(
                 endpoint,
                 Configurator::new(shared, retention),
                 config_gate,
+                believe,
             )
             .await;
         }
@@ -126,6 +129,7 @@ pub async fn sidecar(
         next_tunnel: AtomicUsize::new(0),
         log,
         quit: quit.clone(),
+        believe,
     });
     serve_ports(&admin).await?;
 
@@ -149,7 +153,11 @@ pub async fn sidecar(
 fn shared(bootstrap: &Bootstrap, log: LogSink) -> Shared {
     let credentials = Arc::new(CredentialStore::new());
     Shared {
-        store: Store::default(),
+        store: if bootstrap.is_on_demand() {
+            Store::on_demand()
+        } else {
+            Store::default()
+        },
         tls: TlsConfigs::new(credentials.clone()),
         credentials,
         telemetry: Telemetry::new(

@@ -47,6 +47,8 @@ pub struct Bootstrap {
     /// The pod's own `prometheus.io/*` annotations before injection replaced them.
     pub app_metrics: Option<AppMetrics>,
     pub workers: usize,
+    /// Where the configuration in use is kept for the next start (`MELTEMI_CACHE_DIR`).
+    pub cache_directory: Option<PathBuf>,
 }
 
 /// Where credentials lie.
@@ -169,6 +171,7 @@ impl Bootstrap {
             app_metrics: text("ISTIO_PROMETHEUS_ANNOTATIONS")
                 .as_deref()
                 .and_then(app_metrics),
+            cache_directory: text("MELTEMI_CACHE_DIR").map(PathBuf::from),
             namespace,
             proxy_config,
             paths,
@@ -197,6 +200,13 @@ impl Bootstrap {
             &self.namespace,
             &self.service_account,
         )?)
+    }
+
+    /// Whether to ask for configuration as the workload needs it, which takes a control plane that answers by name (node
+    /// metadata `ON_DEMAND`; our injector sets it).
+    pub fn is_on_demand(&self) -> bool {
+        let value = self.metadata.get(names::ON_DEMAND);
+        value.is_some_and(|value| matches!(value.as_str(), "true" | "1"))
     }
 
     /// `sidecar~<IP>~<pod>.<ns>~<ns>.svc.cluster.local`.

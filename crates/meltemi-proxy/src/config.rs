@@ -2,7 +2,11 @@
 //! resources.
 
 mod apply;
+pub(crate) mod demand;
 pub(crate) mod dump;
+pub(crate) mod guard;
+mod on_demand;
+pub(crate) mod saved;
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -14,7 +18,10 @@ use meltemi_proxy_core::runtime::{FilterChain, Listener, RouteConfiguration};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use demand::Demand;
+
 pub(crate) use apply::Configurator;
+pub(crate) use on_demand::SWEEP_INTERVAL;
 
 use crate::upstream::tls::fingerprint;
 use crate::upstream::{PoolKey, Upstream};
@@ -31,6 +38,8 @@ pub(crate) struct Store {
     pub(crate) routes: ArcSwap<Routes>,
     pub(crate) upstreams: ArcSwap<Upstreams>,
     chains: ArcSwap<Chains>,
+    /// For what is not held but may be asked for; `None` with the full set.
+    pub(crate) demand: Option<Arc<Demand>>,
     changed: watch::Sender<u64>,
     /// Where listeners really listen: differs from the configuration only for port 0.
     open: Mutex<HashMap<Arc<str>, SocketAddr>>,
@@ -43,6 +52,7 @@ impl Default for Store {
             routes: ArcSwap::default(),
             upstreams: ArcSwap::default(),
             chains: ArcSwap::default(),
+            demand: None,
             changed: watch::Sender::new(0),
             open: Mutex::default(),
         }
@@ -50,6 +60,21 @@ impl Default for Store {
 }
 
 impl Store {
+    /// A store of what is in use; the rest is asked for when it is.
+    pub(crate) fn on_demand() -> Self {
+        Self {
+            demand: Some(Arc::default()),
+            ..Self::default()
+        }
+    }
+
+    /// A cluster has resolved its names for the first time.
+    pub(crate) fn initialised(&self) {
+        if let Some(demand) = &self.demand {
+            demand.wake();
+        }
+    }
+
     pub(crate) fn listener(&self, name: &str) -> Option<Arc<Listener>> {
         self.listeners
             .load()

@@ -53,6 +53,8 @@ counters! {
     control_failures => "istio_agent_istiod_connection_failures",
     applied_updates => "istio_agent_xds_proxy_responses",
     rejected_resources => "istio_agent_xds_rejected_resources_total",
+    /// Removals by a control plane that came back empty.
+    refused_removals => "meltemi_refused_removals_total",
     scrapes => "istio_agent_scrapes_total",
     scrape_failures => "istio_agent_scrape_failures_total",
 }

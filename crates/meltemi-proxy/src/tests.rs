@@ -3,4 +3,5 @@
 mod configuration;
 mod http;
 mod mesh;
+mod on_demand;
 mod tcp;

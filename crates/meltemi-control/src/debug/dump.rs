@@ -19,11 +19,12 @@ pub(super) fn config_dump(proxy: &ProxyDetail) -> Value {
         let name = listener.get("name").cloned().unwrap_or_default();
         json!({ "name": name, "active_state": { "version_info": version, "listener": listener } })
     });
-    let routes = resources(
+    let mut routes = resources(
         snapshot,
         type_url::ROUTE,
         |routes| json!({ "version_info": version, "route_config": routes }),
     );
+    put_hosts(snapshot, &mut routes);
     let endpoints = resources(
         snapshot,
         type_url::ENDPOINT,
@@ -43,6 +44,31 @@ pub(super) fn config_dump(proxy: &ProxyDetail) -> Value {
         { "@type": type_url::ROUTES_CONFIG_DUMP, "dynamic_route_configs": routes },
         { "@type": type_url::ENDPOINTS_CONFIG_DUMP, "dynamic_endpoint_configs": endpoints },
     ]})
+}
+
+/// Shows the virtual hosts that a proxy asked for in their route configurations, as the proxy's own dump does.
+fn put_hosts(snapshot: &Snapshot, routes: &mut Value) {
+    let hosts = snapshot.resources(type_url::VIRTUAL_HOST).into_iter();
+    for (name, host) in hosts.flat_map(|map| map.iter()) {
+        let of = name.split_once('/').map(|(routes, _)| routes);
+        let config = routes
+            .as_array_mut()
+            .into_iter()
+            .flatten()
+            .find_map(|entry| {
+                let config = entry.get_mut("route_config")?.as_object_mut()?;
+                (config.get("name")?.as_str() == of).then_some(config)
+            });
+        let Some(config) = config else { continue };
+        let list = config.entry("virtual_hosts").or_insert_with(|| json!([]));
+        let body = proto_json::any_to_json_with(&host.body, FieldNames::Proto);
+        if let (Some(list), Ok(mut body)) = (list.as_array_mut(), body) {
+            if let Some(fields) = body.as_object_mut() {
+                fields.remove("@type");
+            }
+            list.push(body);
+        }
+    }
 }
 
 /// A resource that cannot be written as JSON shows why instead.

@@ -23,7 +23,10 @@ pub(super) fn dump(admin: &Admin, include_eds: bool, resource: Option<&str>) -> 
         clusters(&admin.retention.of(type_url::CLUSTER)),
         listeners(&admin.retention.of(type_url::LISTENER)),
         json!({ "@type": type_url::SCOPED_ROUTES_CONFIG_DUMP }),
-        routes(&admin.retention.of(type_url::ROUTE)),
+        routes(
+            &admin.retention.of(type_url::ROUTE),
+            &admin.retention.of(type_url::VIRTUAL_HOST),
+        ),
         secrets(admin),
     ];
     if include_eds {
@@ -97,7 +100,14 @@ fn entries(type_url: &str, key: &str, resources: &Type) -> Vec<Value> {
         never_accepted
             .map(|(name, rejected)| json!({ "name": name, "error_state": error_state(rejected) })),
     );
+    all.extend(others(resources));
     all
+}
+
+/// Subscriptions without a resource: the name, and why there is none.
+fn others(resources: &Type) -> impl Iterator<Item = Value> {
+    let others = resources.others.iter();
+    others.map(|(name, state)| json!({ "name": name, "client_status": state }))
 }
 
 fn version(resources: &Type) -> String {
@@ -142,14 +152,30 @@ fn listeners(resources: &Type) -> Value {
         never_accepted
             .map(|(name, rejected)| json!({ "name": name, "error_state": error_state(rejected) })),
     );
+    all.extend(others(resources));
     json!({ "@type": type_url::LISTENERS_CONFIG_DUMP, "version_info": version(resources), "dynamic_listeners": all })
 }
 
-fn routes(resources: &Type) -> Value {
-    json!({
-        "@type": type_url::ROUTES_CONFIG_DUMP,
-        "dynamic_route_configs": entries(type_url::ROUTE, "route_config", resources),
-    })
+/// Route configurations. Virtual hosts that came by themselves are shown in theirs, as Envoy does.
+fn routes(resources: &Type, hosts: &Type) -> Value {
+    let mut configurations = entries(type_url::ROUTE, "route_config", resources);
+    for (name, host) in &hosts.accepted {
+        let routes = name.split_once('/').map(|(routes, _)| routes);
+        let of = configurations.iter_mut().find_map(|entry| {
+            let config = entry.get_mut("route_config")?.as_object_mut()?;
+            (config.get("name")?.as_str() == routes).then_some(config)
+        });
+        let list = of.map(|config| config.entry("virtual_hosts").or_insert_with(|| json!([])));
+        if let Some(list) = list.and_then(Value::as_array_mut) {
+            let mut host = print(type_url::VIRTUAL_HOST, host);
+            if let Some(fields) = host.as_object_mut() {
+                fields.remove("@type");
+            }
+            list.push(host);
+        }
+    }
+    configurations.extend(others(hosts));
+    json!({ "@type": type_url::ROUTES_CONFIG_DUMP, "dynamic_route_configs": configurations })
 }
 
 fn endpoints(resources: &Type) -> Value {

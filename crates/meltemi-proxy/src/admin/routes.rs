@@ -7,6 +7,7 @@ use super::server::{Answer, Asked, json, text, typed};
 use super::{Admin, clusters, config_dump, connect, stats, tls};
 
 const HELP: &str = "admin commands are:
+  /believe_removals: take what a control plane that came back empty removes (POST)
   /certs: print certs on machine
   /clusters: upstream cluster status
   /config_dump: dump current configs
@@ -33,6 +34,7 @@ pub(crate) async fn serve(admin: Arc<Admin>, asked: Asked) -> Answer {
     let mutates = matches!(
         path.as_str(),
         "/logging"
+            | "/believe_removals"
             | "/quitquitquit"
             | "/drain_listeners"
             | "/tls/probe"
@@ -87,6 +89,10 @@ pub(crate) async fn serve(admin: Arc<Admin>, asked: Asked) -> Answer {
         "/logging" => logging(&admin, &asked),
         "/drain_listeners" => {
             admin.shared.drain.enter(crate::drain::Phase::Draining);
+            text(StatusCode::OK, "OK\n")
+        }
+        "/believe_removals" => {
+            admin.believe.notify_one();
             text(StatusCode::OK, "OK\n")
         }
         "/quitquitquit" => {

@@ -55,7 +55,52 @@ pub(crate) fn prometheus(admin: &Admin) -> String {
     );
     certificates(admin, &mut out);
     clusters(admin, &mut out);
+    demand(admin, &mut out);
     out
+}
+
+/// Configuration that is asked for on first use.
+fn demand(admin: &Admin, out: &mut String) {
+    let Some(demand) = &admin.shared.store.demand else {
+        return;
+    };
+    let counts = &demand.counts;
+    let read = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
+    for (name, kind, value) in [
+        ("meltemi_on_demand_entries", "gauge", read(&counts.entries)),
+        (
+            "meltemi_on_demand_waits_total",
+            "counter",
+            read(&counts.waits),
+        ),
+        (
+            "meltemi_on_demand_timeouts_total",
+            "counter",
+            read(&counts.timeouts),
+        ),
+        (
+            "meltemi_on_demand_refused_total",
+            "counter",
+            read(&counts.refused),
+        ),
+        (
+            "meltemi_on_demand_evicted_total",
+            "counter",
+            read(&counts.evicted),
+        ),
+        (
+            "meltemi_on_demand_expired_total",
+            "counter",
+            read(&counts.expired),
+        ),
+        (
+            "meltemi_on_demand_wait_microseconds_total",
+            "counter",
+            read(&counts.waited_micros),
+        ),
+    ] {
+        put(out, name, kind, "", value);
+    }
 }
 
 fn certificates(admin: &Admin, out: &mut String) {

@@ -44,6 +44,8 @@ pub(crate) struct Retention(Mutex<BTreeMap<String, Type>>);
 pub(crate) struct Type {
     pub(crate) accepted: BTreeMap<String, Retained>,
     pub(crate) rejected: BTreeMap<String, Rejected>,
+    /// Names that are subscribed to and are neither (`envoy.admin.v3.ClientResourceStatus`).
+    pub(crate) others: BTreeMap<String, &'static str>,
 }
 
 impl Retention {
@@ -72,6 +74,17 @@ impl Retention {
         if let Some(of_type) = self.0.lock().get_mut(type_url) {
             of_type.accepted.remove(name);
             of_type.rejected.remove(name);
+        }
+    }
+
+    /// Replaces the names that are asked for and not held, with their state.
+    pub(super) fn set_others(
+        &self,
+        others: BTreeMap<&'static str, BTreeMap<String, &'static str>>,
+    ) {
+        let mut types = self.0.lock();
+        for (type_url, names) in others {
+            types.entry(type_url.to_owned()).or_default().others = names;
         }
     }
 

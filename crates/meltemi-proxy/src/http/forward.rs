@@ -25,6 +25,7 @@ use super::exchange::{Exchange, Guard};
 use super::headers::GRPC_STATUS;
 use super::timeouts::IdleTimer;
 use super::{attempt, filters, mirror, request, respond, response, upgrade};
+use crate::config::demand::Unanswered;
 use crate::upstream::cluster::{PickFor, Slot};
 use crate::upstream::{Host, Lease, Picked, Upstream};
 
@@ -37,8 +38,10 @@ pub(crate) async fn route(
     let Some(config) = route_configuration(&exchange) else {
         return respond::error(exchange, ErrorKind::RouteNotFound.into());
     };
-    let Some(host) = virtual_host::select(&config, &exchange.head.authority).cloned() else {
-        return respond::error(exchange, ErrorKind::RouteNotFound.into());
+    let host = match virtual_host(&exchange, &config).await {
+        Ok(Some(host)) => host,
+        Ok(None) => return respond::error(exchange, ErrorKind::RouteNotFound.into()),
+        Err(Unanswered) => return respond::error(exchange, ErrorKind::NotDiscovered.into()),
     };
     exchange.virtual_host = Some(host.name.clone());
     let random = rand::rng().random();
@@ -90,6 +93,18 @@ fn route_configuration(exchange: &Exchange) -> Option<Arc<RouteConfiguration>> {
             .load()
             .get(name)
             .cloned(),
+    }
+}
+
+/// The virtual host of the request's authority: one that is held, or one that is asked for.
+async fn virtual_host(
+    exchange: &Exchange,
+    config: &RouteConfiguration,
+) -> Result<Option<Arc<VirtualHost>>, Unanswered> {
+    let authority = &exchange.head.authority;
+    match &exchange.connection.worker.shared.store.demand {
+        Some(demand) if config.asks_for_hosts => demand.host(config, authority).await,
+        _ => Ok(virtual_host::select(config, authority).cloned()),
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::inspect::Spoken;
 use super::sniff::{Inspection, SniffError, sniff};
 use super::socket::{original_dst, unmapped};
+use crate::config::demand::{Hold, Unanswered};
 use crate::downstream::{self, Arrival};
 use crate::io::Socket;
 use crate::worker::Worker;
@@ -69,7 +70,15 @@ fn describe(stream: TcpStream, peer: SocketAddr) -> Accepted {
 
 /// Serves one connection to its end.
 pub(crate) async fn serve(worker: &Arc<Worker>, bound: Arc<Listener>, mut accepted: Accepted) {
-    let listener = hand_over(worker, bound, accepted.destination);
+    let (listener, _in_use) = match hand_over(worker, &bound, accepted.destination).await {
+        Ok(found) => found,
+        Err(Unanswered) => {
+            tracing::warn!(destination = %accepted.destination, "no configuration for a connection came in time, reset");
+            accepted.socket.reset_on_close();
+            log_unserved(worker, &bound, &accepted, None, ErrorKind::NotDiscovered);
+            return;
+        }
+    };
     let inspection = inspection(&listener, accepted.destination.port());
     let (spoken, prefix) = match sniff(&mut accepted.socket, inspection).await {
         Ok(sniffed) => sniffed,
@@ -94,7 +103,8 @@ pub(crate) async fn serve(worker: &Arc<Worker>, bound: Arc<Listener>, mut accept
         worker.shared.telemetry.counters.no_filter_chain.add(1);
         tracing::debug!(listener = %listener.name, peer = %accepted.peer, "no filter chain matches, reset");
         accepted.socket.reset_on_close();
-        log_unmatched(worker, &listener, &accepted, server_name);
+        let kind = ErrorKind::FilterChainNotFound;
+        log_unserved(worker, &listener, &accepted, server_name, kind);
         return;
     };
     let arrival = Arrival {
@@ -106,12 +116,13 @@ pub(crate) async fn serve(worker: &Arc<Worker>, bound: Arc<Listener>, mut accept
     downstream::serve(worker, listener, chain, arrival, accepted.socket, prefix).await;
 }
 
-/// The listener's access log tells of connections that no chain wanted (flag `NR`).
-fn log_unmatched(
+/// The listener's access log tells of connections that no chain wanted (flag `NR`), or that nobody knew in time (`NC`).
+fn log_unserved(
     worker: &Worker,
     listener: &Listener,
     accepted: &Accepted,
     server_name: Option<&str>,
+    kind: ErrorKind,
 ) {
     if listener.access_log.is_empty() {
         return;
@@ -129,7 +140,7 @@ fn log_unmatched(
         transport_failure: None,
     };
     let mut record = RequestRecord::new(Arc::new(connection), Protocol::Tcp, SystemTime::now());
-    record.fail(ErrorKind::FilterChainNotFound.into());
+    record.fail(kind.into());
     record.status = None;
     for log in &listener.access_log {
         let admitted = log
@@ -144,18 +155,23 @@ fn log_unmatched(
 }
 
 /// `use_original_dst`: the listener of the original destination serves, or else the accepting one.
-fn hand_over(worker: &Worker, bound: Arc<Listener>, destination: SocketAddr) -> Arc<Listener> {
+async fn hand_over(
+    worker: &Worker,
+    bound: &Arc<Listener>,
+    destination: SocketAddr,
+) -> Result<(Arc<Listener>, Vec<Hold>), Unanswered> {
+    let store = &worker.shared.store;
     if !bound.use_original_dst {
-        return bound;
+        return Ok((bound.clone(), Vec::new()));
     }
-    worker
-        .shared
-        .store
-        .listeners
-        .load()
-        .find(destination)
-        .cloned()
-        .unwrap_or(bound)
+    let (found, holds) = match &store.demand {
+        Some(demand) => demand.listener(&store.listeners, destination).await?,
+        None => (
+            store.listeners.load().find(destination).cloned(),
+            Vec::new(),
+        ),
+    };
+    Ok((found.unwrap_or_else(|| bound.clone()), holds))
 }
 
 fn inspection(listener: &Listener, port: u16) -> Inspection {

@@ -195,3 +195,31 @@ async fn a_bad_resource_is_rejected_alone_and_the_last_good_one_stays() {
     assert_eq!(upstreams["a"].hosts().len(), 1);
     assert!(upstreams.contains_key("b"));
 }
+
+fn eds_cluster(name: &str) -> Value {
+    let mut cluster = cluster(name, &[]);
+    let fields = cluster.as_object_mut().unwrap();
+    fields.remove("loadAssignment");
+    fields.insert("type".to_owned(), "EDS".into());
+    let source = json!({"serviceName": name, "edsConfig": {"ads": {}, "resourceApiVersion": "V3"}});
+    fields.insert("edsClusterConfig".to_owned(), source);
+    cluster
+}
+
+#[tokio::test]
+async fn a_cluster_that_comes_back_waits_for_its_endpoints_anew() {
+    let sidecar = Sidecar::start(&Authority::new(), "client");
+    sidecar.apply(type_url::CLUSTER, &[eds_cluster("a")]);
+    let mut assignment = cluster("a", &[nowhere()]);
+    let assignment = assignment["loadAssignment"].take();
+    sidecar.apply(type_url::ENDPOINT, std::slice::from_ref(&assignment));
+    let hosts = || sidecar.shared.store.upstream("a").unwrap().hosts().len();
+    assert_eq!(hosts(), 1);
+    let gone = ["a".to_owned()];
+    let rejected = sidecar.configurator().apply(type_url::CLUSTER, &[], &gone);
+    assert_eq!(rejected, []);
+    sidecar.apply(type_url::CLUSTER, &[eds_cluster("a")]);
+    assert_eq!(hosts(), 0, "nobody vouches for the endpoints it had");
+    sidecar.apply(type_url::ENDPOINT, &[assignment]);
+    assert_eq!(hosts(), 1);
+}

@@ -93,13 +93,22 @@ impl Authority {
 pub(crate) struct Sidecar {
     pub(crate) shared: Arc<Shared>,
     pub(crate) log: TestLog,
-    configurator: Mutex<Configurator>,
+    pub(crate) configurator: Arc<Mutex<Configurator>>,
     _stop: watch::Sender<bool>,
     _tunnels: mpsc::Sender<worker::Tunnel>,
 }
 
 impl Sidecar {
     pub(crate) fn start(authority: &Authority, name: &str) -> Self {
+        Self::with(Store::default(), authority, name)
+    }
+
+    /// One that asks for what it needs.
+    pub(crate) fn on_demand(authority: &Authority, name: &str) -> Self {
+        Self::with(Store::on_demand(), authority, name)
+    }
+
+    fn with(store: Store, authority: &Authority, name: &str) -> Self {
         let (sink, log) = LogSink::for_tests();
         let credentials = Arc::new(CredentialStore::new());
         credentials.replace(authority.issue(name), authority.bundle());
@@ -107,7 +116,7 @@ impl Sidecar {
         vars.push(("ISTIO_META_WORKLOAD_NAME", name));
         let bootstrap = bootstrap::tests::from(&vars).unwrap();
         let shared = Arc::new(Shared {
-            store: Store::default(),
+            store,
             tls: TlsConfigs::new(credentials.clone()),
             credentials,
             telemetry: Telemetry::new(Own::new(peer_metadata(&bootstrap), name), sink),
@@ -122,10 +131,10 @@ impl Sidecar {
         let (stop, stopped) = watch::channel(false);
         let (tunnels, incoming) = mpsc::channel(1);
         tokio::spawn(worker::run(Worker::new(shared.clone()), incoming, stopped));
-        let configurator = Mutex::new(Configurator::new(
+        let configurator = Arc::new(Mutex::new(Configurator::new(
             shared.clone(),
             Arc::new(Retention::default()),
-        ));
+        )));
         Self {
             shared,
             log,
@@ -133,6 +142,10 @@ impl Sidecar {
             _stop: stop,
             _tunnels: tunnels,
         }
+    }
+
+    pub(crate) fn configurator(&self) -> parking_lot::MutexGuard<'_, Configurator> {
+        self.configurator.lock()
     }
 
     /// Applies resources and expects all to be accepted.

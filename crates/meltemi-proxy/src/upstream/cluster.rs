@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use meltemi_core::Locality;
@@ -35,6 +35,8 @@ pub(crate) struct Upstream {
     original: Mutex<HashMap<SocketAddr, Arc<Host>>>,
     fingerprints: HashMap<usize, u64>,
     turn: AtomicU64,
+    /// Its names were looked up once, if it has any (Envoy: the cluster is initialised).
+    is_initialised: AtomicBool,
 }
 
 /// Numbers of a cluster that outlive its updates.
@@ -116,7 +118,14 @@ impl Upstream {
                 .map_or(DEFAULT_MAX_STREAMS, |max| max.max(1) as usize),
             max_age: http.max_connection_duration,
         };
+        let needs_lookup = matches!(
+            config.discovery,
+            Discovery::StrictDns { .. } | Discovery::LogicalDns { .. }
+        );
+        let was_initialised =
+            previous.is_some_and(|previous| previous.resolves_names() && previous.is_initialised());
         let upstream = Self {
+            is_initialised: AtomicBool::new(!needs_lookup || was_initialised),
             hosts: ArcSwap::from_pointee(HostSet::empty(&config, &assignment)),
             limits,
             stats: previous.map_or_else(Arc::default, |previous| previous.stats.clone()),
@@ -128,6 +137,15 @@ impl Upstream {
         let states = previous.map(Self::states).unwrap_or_default();
         upstream.install(assignment, &states);
         upstream
+    }
+
+    pub(crate) fn is_initialised(&self) -> bool {
+        self.is_initialised.load(Ordering::Acquire)
+    }
+
+    /// Notes that its names were looked up; true the first time.
+    pub(crate) fn initialised(&self) -> bool {
+        !self.is_initialised.swap(true, Ordering::AcqRel)
     }
 
     fn resolves_names(&self) -> bool {

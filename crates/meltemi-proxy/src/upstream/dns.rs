@@ -35,7 +35,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         });
         for (key, upstream) in wanted {
             running.entry(key).or_insert_with(|| {
-                let task = tokio::spawn(keep_resolved(upstream.clone()));
+                let task = tokio::spawn(keep_resolved(shared.clone(), upstream.clone()));
                 (upstream, task)
             });
         }
@@ -63,7 +63,7 @@ fn source(upstream: &Upstream) -> Option<(&Arc<ClusterLoadAssignment>, DnsSettin
     }
 }
 
-async fn keep_resolved(upstream: Arc<Upstream>) {
+async fn keep_resolved(shared: Arc<Shared>, upstream: Arc<Upstream>) {
     let Some((endpoints, dns, all)) = source(&upstream) else {
         return;
     };
@@ -87,6 +87,9 @@ async fn keep_resolved(upstream: Arc<Upstream>) {
                 RETRY
             }
         };
+        if upstream.initialised() {
+            shared.store.initialised();
+        }
         tokio::time::sleep(wait).await;
     }
 }
