@@ -10,7 +10,7 @@ use rustls_pki_types::ServerName;
 use crate::bundle::Roots;
 use crate::provider::{provider, versions};
 use crate::verify::{DnsVerifier, NoVerifier, UpstreamVerifier};
-use crate::{MinimumTls, TlsError, TrustBundle, WorkloadCertificate};
+use crate::{Terms, TlsError, TrustBundle, WorkloadCertificate};
 
 /// Server names for which one configuration keeps sessions.
 const SESSION_LIMIT: usize = 64;
@@ -22,8 +22,9 @@ pub struct ClientTls {
     bundle: Arc<TrustBundle>,
     allowed: BTreeSet<Identity>,
     alpn: Vec<Vec<u8>>,
-    minimum: MinimumTls,
+    terms: Terms,
     sni: bool,
+    resumes: bool,
 }
 
 impl ClientTls {
@@ -33,8 +34,9 @@ impl ClientTls {
             bundle,
             allowed: BTreeSet::new(),
             alpn: Vec::new(),
-            minimum: MinimumTls::default(),
+            terms: Terms::default(),
             sni: true,
+            resumes: true,
         }
     }
 
@@ -53,8 +55,8 @@ impl ClientTls {
     }
 
     #[must_use]
-    pub fn minimum(mut self, minimum: MinimumTls) -> Self {
-        self.minimum = minimum;
+    pub fn terms(mut self, terms: Terms) -> Self {
+        self.terms = terms;
         self
     }
 
@@ -65,14 +67,21 @@ impl ClientTls {
         self
     }
 
+    /// Makes a full handshake for every connection (Envoy `max_session_keys: 0`).
+    #[must_use]
+    pub fn without_resumption(mut self) -> Self {
+        self.resumes = false;
+        self
+    }
+
     /// # Errors
-    /// rustls refuses the combination.
+    /// rustls refuses the combination, or no cipher suite is left.
     pub fn build(self) -> Result<Arc<ClientConfig>, TlsError> {
         let verifier = Arc::new(UpstreamVerifier {
             bundle: self.bundle,
             allowed: self.allowed,
         });
-        let mut config = config(verifier, Some(self.certified), self.minimum)?;
+        let mut config = config(verifier, Some(self.certified), &self.terms, self.resumes)?;
         config.alpn_protocols = self.alpn;
         config.enable_sni = self.sni;
         Ok(Arc::new(config))
@@ -87,7 +96,8 @@ pub struct DnsClientTls {
     names: Vec<ServerName<'static>>,
     certified: Option<Arc<CertifiedKey>>,
     alpn: Vec<Vec<u8>>,
-    minimum: MinimumTls,
+    terms: Terms,
+    resumes: bool,
 }
 
 impl DnsClientTls {
@@ -109,7 +119,8 @@ impl DnsClientTls {
             names: Vec::new(),
             certified: None,
             alpn: Vec::new(),
-            minimum: MinimumTls::default(),
+            terms: Terms::default(),
+            resumes: true,
         }
     }
 
@@ -142,13 +153,20 @@ impl DnsClientTls {
     }
 
     #[must_use]
-    pub fn minimum(mut self, minimum: MinimumTls) -> Self {
-        self.minimum = minimum;
+    pub fn terms(mut self, terms: Terms) -> Self {
+        self.terms = terms;
+        self
+    }
+
+    /// Makes a full handshake for every connection (Envoy `max_session_keys: 0`).
+    #[must_use]
+    pub fn without_resumption(mut self) -> Self {
+        self.resumes = false;
         self
     }
 
     /// # Errors
-    /// rustls refuses the combination.
+    /// rustls refuses the combination, or no cipher suite is left.
     pub fn build(self) -> Result<Arc<ClientConfig>, TlsError> {
         let verifier: Arc<dyn ServerCertVerifier> = match self.roots {
             Some(roots) => Arc::new(DnsVerifier {
@@ -157,7 +175,7 @@ impl DnsClientTls {
             }),
             None => Arc::new(NoVerifier),
         };
-        let mut config = config(verifier, self.certified, self.minimum)?;
+        let mut config = config(verifier, self.certified, &self.terms, self.resumes)?;
         config.alpn_protocols = self.alpn;
         Ok(Arc::new(config))
     }
@@ -175,10 +193,11 @@ pub fn server_name(name: &str) -> Result<ServerName<'static>, TlsError> {
 fn config(
     verifier: Arc<dyn ServerCertVerifier>,
     certified: Option<Arc<CertifiedKey>>,
-    minimum: MinimumTls,
+    terms: &Terms,
+    resumes: bool,
 ) -> Result<ClientConfig, TlsError> {
-    let builder = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(versions(minimum))?
+    let builder = ClientConfig::builder_with_provider(provider(terms)?)
+        .with_protocol_versions(&versions(terms))?
         .dangerous()
         .with_custom_certificate_verifier(verifier);
     let mut config = match certified {
@@ -187,7 +206,11 @@ fn config(
         }
         None => builder.with_no_client_auth(),
     };
-    config.resumption = Resumption::in_memory_sessions(SESSION_LIMIT);
+    config.resumption = if resumes {
+        Resumption::in_memory_sessions(SESSION_LIMIT)
+    } else {
+        Resumption::disabled()
+    };
     Ok(config)
 }
 

@@ -22,6 +22,7 @@ mod pem;
 mod provider;
 mod renewal;
 mod server;
+mod terms;
 mod validity;
 mod verify;
 
@@ -37,6 +38,7 @@ pub use leaf::{Leaf, LeafError, Usage};
 pub use pem::{PemError, certificates_from_pem, certificates_to_pem};
 pub use renewal::renew_at;
 pub use server::{CertificateSlot, ClientAuth, ServerTls, ServingTls};
+pub use terms::{Terms, Version};
 pub use validity::Validity;
 pub use verify::{VerifyError, explain};
 
@@ -49,13 +51,6 @@ pub enum TlsError {
     ServerName(String),
     #[error("trusted roots")]
     Bundle(#[from] BundleError),
-}
-
-/// The oldest TLS version a side agrees to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum MinimumTls {
-    /// Istio's default for sidecars, which stock peers may need.
-    #[default]
-    V12,
-    V13,
+    #[error("none of the cipher suites {0:?} is supported")]
+    CipherSuites(Vec<String>),
 }

@@ -14,7 +14,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use crate::client::owned;
 use crate::provider::{provider, versions};
 use crate::verify::DownstreamVerifier;
-use crate::{MinimumTls, ServingCertificate, TlsError, TrustBundle, WorkloadCertificate};
+use crate::{ServingCertificate, Terms, TlsError, TrustBundle, WorkloadCertificate};
 
 /// What a server wants of a client's certificate. A certificate that is presented is always verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,7 +32,7 @@ pub struct ServerTls {
     client_auth: ClientAuth,
     allowed: BTreeSet<Identity>,
     alpn: Vec<Vec<u8>>,
-    minimum: MinimumTls,
+    terms: Terms,
 }
 
 impl ServerTls {
@@ -44,7 +44,7 @@ impl ServerTls {
             client_auth: ClientAuth::Required,
             allowed: BTreeSet::new(),
             alpn: Vec::new(),
-            minimum: MinimumTls::default(),
+            terms: Terms::default(),
         }
     }
 
@@ -70,15 +70,15 @@ impl ServerTls {
     }
 
     #[must_use]
-    pub fn minimum(mut self, minimum: MinimumTls) -> Self {
-        self.minimum = minimum;
+    pub fn terms(mut self, terms: Terms) -> Self {
+        self.terms = terms;
         self
     }
 
     /// Session tickets are sealed with a key of this configuration's own: they end with it.
     ///
     /// # Errors
-    /// rustls refuses the combination, or no ticket key can be made.
+    /// rustls refuses the combination, no cipher suite is left, or no ticket key can be made.
     pub fn build(self) -> Result<Arc<ServerConfig>, TlsError> {
         let verifier = client_verifier(
             Arc::new(ArcSwap::new(self.bundle)),
@@ -86,7 +86,7 @@ impl ServerTls {
             self.allowed,
         );
         let resolver = Arc::new(SingleCertAndKey::from(self.certified));
-        let mut config = config(verifier, resolver, self.minimum)?;
+        let mut config = config(verifier, resolver, &self.terms)?;
         config.alpn_protocols = self.alpn;
         config.ticketer = Ticketer::new()?;
         Ok(Arc::new(config))
@@ -101,7 +101,7 @@ pub struct ServingTls {
     bundle: Arc<ArcSwap<TrustBundle>>,
     client_auth: ClientAuth,
     alpn: Vec<Vec<u8>>,
-    minimum: MinimumTls,
+    terms: Terms,
 }
 
 impl ServingTls {
@@ -111,7 +111,7 @@ impl ServingTls {
             bundle: Arc::default(),
             client_auth: ClientAuth::None,
             alpn: Vec::new(),
-            minimum: MinimumTls::default(),
+            terms: Terms::default(),
         }
     }
 
@@ -134,8 +134,8 @@ impl ServingTls {
     }
 
     #[must_use]
-    pub fn minimum(mut self, minimum: MinimumTls) -> Self {
-        self.minimum = minimum;
+    pub fn terms(mut self, terms: Terms) -> Self {
+        self.terms = terms;
         self
     }
 
@@ -143,7 +143,7 @@ impl ServingTls {
     /// rustls refuses the combination.
     pub fn build(self) -> Result<Arc<ServerConfig>, TlsError> {
         let verifier = client_verifier(self.bundle, self.client_auth, BTreeSet::new());
-        let mut config = config(verifier, self.certificate, self.minimum)?;
+        let mut config = config(verifier, self.certificate, &self.terms)?;
         config.alpn_protocols = self.alpn;
         config.send_tls13_tickets = 0;
         Ok(Arc::new(config))
@@ -191,10 +191,10 @@ fn client_verifier(
 fn config(
     verifier: Arc<dyn ClientCertVerifier>,
     resolver: Arc<dyn ResolvesServerCert>,
-    minimum: MinimumTls,
+    terms: &Terms,
 ) -> Result<ServerConfig, TlsError> {
-    let mut config = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(versions(minimum))?
+    let mut config = ServerConfig::builder_with_provider(provider(terms)?)
+        .with_protocol_versions(&versions(terms))?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(resolver);
     config.session_storage = Arc::new(NoServerSessionStorage {});

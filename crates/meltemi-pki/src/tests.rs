@@ -14,8 +14,8 @@ use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 
 use crate::{
     CertificateError, CertificateSlot, ClientAuth, ClientTls, DnsClientTls, HandshakeInfo,
-    KeyError, MinimumTls, PeerError, PrivateKey, ServerTls, ServingCertificate, ServingTls,
-    TrustBundle, Usage, VerifyError, WorkloadCertificate, certificates_from_pem, explain,
+    KeyError, PeerError, PrivateKey, ServerTls, ServingCertificate, ServingTls, Terms, TlsError,
+    TrustBundle, Usage, VerifyError, Version, WorkloadCertificate, certificates_from_pem, explain,
     server_name, verified_public_key, verify::verify_workload,
 };
 
@@ -183,17 +183,64 @@ fn tls12_where_a_peer_needs_it() {
             .with_custom_certificate_verifier(Arc::new(crate::verify::NoVerifier))
             .with_client_cert_resolver(Arc::clone(&old.client_auth_cert_resolver)),
     );
-    let serve = |minimum| {
+    let serve = |oldest| {
         ServerTls::new(&certificate, ca.bundle())
-            .minimum(minimum)
+            .terms(Terms::from(oldest))
             .build()
             .unwrap()
     };
-    let session = handshake(&old, &serve(MinimumTls::V12), SNI).unwrap();
+    let session = handshake(&old, &serve(Version::V12), SNI).unwrap();
     let info = HandshakeInfo::new(&session.server, None, now()).unwrap();
     assert_eq!(info.tls_version, "TLSv1.2");
     assert_eq!(info.cipher, "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384");
-    assert!(handshake(&old, &serve(MinimumTls::V13), SNI).is_err());
+    assert!(handshake(&old, &serve(Version::V13), SNI).is_err());
+}
+
+#[test]
+fn terms_bound_versions_and_cipher_suites() {
+    let ca = Authority::new(now() + HOUR);
+    let certificate = ca.issue(&id("a"));
+    let client = |newest| {
+        let terms = Terms {
+            newest,
+            ..Terms::default()
+        };
+        let client = ClientTls::new(&certificate, ca.bundle()).terms(terms);
+        client.build().unwrap()
+    };
+    let server = |newest, suites: &[&str]| {
+        let terms = Terms {
+            newest,
+            cipher_suites: suites.iter().map(ToString::to_string).collect(),
+            ..Terms::default()
+        };
+        ServerTls::new(&certificate, ca.bundle())
+            .terms(terms)
+            .build()
+    };
+    let agreed = |client, server| {
+        let session = handshake(client, server, SNI).ok()?;
+        let info = HandshakeInfo::new(&session.server, None, now()).unwrap();
+        Some((info.tls_version, info.cipher))
+    };
+    let (new, old) = (client(Version::V13), client(Version::V12));
+
+    let suites = &[
+        "[ECDHE-RSA-CHACHA20-POLY1305|ECDHE-ECDSA-CHACHA20-POLY1305]",
+        "AES128-SHA",
+    ];
+    let chosen = "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256";
+    let only_12 = server(Version::V12, suites).unwrap();
+    assert_eq!(agreed(&new, &only_12), Some(("TLSv1.2", chosen)));
+    let both = server(Version::V13, suites).unwrap();
+    assert_eq!(agreed(&new, &both).unwrap().0, "TLSv1.3");
+    assert_eq!(agreed(&old, &both), Some(("TLSv1.2", chosen)));
+
+    let no_suite_of_12 = server(Version::V13, &["AES128-SHA"]).unwrap();
+    assert_eq!(agreed(&new, &no_suite_of_12).unwrap().0, "TLSv1.3");
+    assert_eq!(agreed(&old, &no_suite_of_12), None);
+    let nothing = server(Version::V12, &["AES128-SHA"]);
+    assert!(matches!(nothing, Err(TlsError::CipherSuites(_))));
 }
 
 #[test]

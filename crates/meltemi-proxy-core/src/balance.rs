@@ -25,7 +25,8 @@ pub struct Pick<'a> {
     pub active: &'a dyn Fn(&Endpoint) -> u32,
     /// Endpoints that were tried before, or that are closed to new streams.
     pub avoid: &'a dyn Fn(&Endpoint) -> bool,
-    /// How often to choose again when the choice is to be avoided; then it is taken anyway.
+    /// How often to choose again when the choice is to be avoided; then it is taken anyway. Envoy's
+    /// `host_selection_retry_max_attempts`.
     pub attempts: u32,
 }
 
@@ -125,7 +126,7 @@ impl LoadBalancer {
     /// Chooses an endpoint; `None` if no endpoint may take load.
     pub fn pick(&self, pick: &mut Pick<'_>) -> Option<&Arc<Endpoint>> {
         let mut choice = None;
-        for attempt in 0..pick.attempts.max(1) {
+        for attempt in 0..=pick.attempts {
             choice = self.choose(pick, u64::from(attempt));
             if choice.is_none_or(|endpoint| !(pick.avoid)(endpoint)) {
                 break;

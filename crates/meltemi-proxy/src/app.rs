@@ -32,7 +32,7 @@ use crate::{control_link, status};
 
 /// With `EXIT_ON_ZERO_ACTIVE_CONNECTIONS`, the shortest drain (Istio `MINIMUM_DRAIN_DURATION`).
 const MINIMUM_DRAIN: Duration = Duration::from_secs(5);
-/// What is left of the drain for closing idle connections.
+/// What is left of the drain for closing idle connections, and for the last lines of the access log.
 const CLOSING: Duration = Duration::from_millis(200);
 const READMIT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -52,8 +52,8 @@ pub async fn sidecar(
         readiness.gate("configuration"),
         readiness.gate("certificate"),
     );
-    let (sink, writer) = LogSink::start().context("starting the access log")?;
-    let shared = Arc::new(shared(&bootstrap, sink));
+    let (log_sink, log_written) = LogSink::start().context("starting the access log")?;
+    let shared = Arc::new(shared(&bootstrap, log_sink.clone()));
     let retention = Arc::new(Retention::default());
     let believe = Arc::new(Notify::new());
 
@@ -143,9 +143,11 @@ pub async fn sidecar(
         anyhow::ensure!(matches!(joined, Ok(Ok(()))), "a worker panicked");
     }
     drop((admin, shared));
-    // Lines of the last connections are written before the process ends; tasks that still hold the sink end with us.
-    tokio::time::sleep(CLOSING).await;
-    drop(writer);
+    // Lines of the last connections are written before the process ends, unless nobody reads them.
+    log_sink.close();
+    if tokio::time::timeout(CLOSING, log_written).await.is_err() {
+        tracing::warn!("the last lines of the access log were not taken");
+    }
     tracing::info!("ended");
     Ok(())
 }

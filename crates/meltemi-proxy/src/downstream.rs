@@ -15,7 +15,7 @@ use meltemi_proxy_core::xfcc::PeerCertificate;
 use tokio_rustls::TlsAcceptor;
 
 use crate::drain::ConnectionGuard;
-use crate::io::{Replay, Socket, Transport};
+use crate::io::{ReadAhead, Replay, Socket, Transport};
 use crate::listener::inspect::Spoken;
 use crate::worker::Worker;
 
@@ -108,6 +108,44 @@ pub(crate) async fn serve(
     socket: Socket,
     prefix: Bytes,
 ) {
+    // Each stage in a box of its own: an idle connection keeps the room of the stage it is in, not of its handshake.
+    let establishing = Box::pin(establish(worker, listener, chain, arrival, socket, prefix));
+    let Some((downstream, transport)) = establishing.await else {
+        return;
+    };
+    let chain = downstream.chain.clone();
+    match &chain.terminal {
+        Terminal::Http(hcm) => {
+            Box::pin(crate::http::serve(
+                worker,
+                downstream,
+                hcm.clone(),
+                transport,
+            ))
+            .await;
+        }
+        Terminal::Tcp(proxy) => {
+            Box::pin(crate::tcp::serve(
+                worker,
+                downstream,
+                proxy.clone(),
+                transport,
+            ))
+            .await;
+        }
+        Terminal::Close => transport.socket().reset_on_close(),
+    }
+}
+
+/// The connection after its TLS handshake; `None` if that failed.
+async fn establish(
+    worker: &Arc<Worker>,
+    listener: Arc<Listener>,
+    chain: Arc<FilterChain>,
+    arrival: Arrival,
+    socket: Socket,
+    prefix: Bytes,
+) -> Option<(Arc<Downstream>, Transport)> {
     let guard = worker.shared.drain.connection();
     let replay = Replay::new(prefix, socket);
     let (transport, handshake) = match &chain.tls {
@@ -124,7 +162,7 @@ pub(crate) async fn serve(
                 tracing::debug!(
                     chain = %chain.name, peer = %arrival.peer, error = format!("{error:#}"), "TLS handshake failed"
                 );
-                return;
+                return None;
             }
         },
     };
@@ -161,19 +199,13 @@ pub(crate) async fn serve(
         certificate,
         chain_fingerprint: worker.shared.store.chain_fingerprint(&chain),
         listener,
-        chain: chain.clone(),
+        chain,
         arrival,
         handshake,
         _guard: guard,
         _row: row,
     });
-    match &chain.terminal {
-        Terminal::Http(hcm) => crate::http::serve(worker, downstream, hcm.clone(), transport).await,
-        Terminal::Tcp(proxy) => {
-            crate::tcp::serve(worker, downstream, proxy.clone(), transport).await
-        }
-        Terminal::Close => transport.socket().reset_on_close(),
-    }
+    Some((downstream, transport))
 }
 
 async fn accept_tls(
@@ -195,7 +227,8 @@ async fn accept_tls(
     let limit = chain
         .transport_socket_connect_timeout
         .unwrap_or(HANDSHAKE_LIMIT);
-    let stream = tokio::time::timeout(limit, TlsAcceptor::from(config).accept(replay)).await??;
+    let accepting = TlsAcceptor::from(config).accept(ReadAhead::new(replay));
+    let stream = tokio::time::timeout(limit, accepting).await??;
     let handshake = HandshakeInfo::new(stream.get_ref().1, Some(&identity), SystemTime::now())?;
-    Ok((Transport::Tls(Box::new(stream.into())), handshake))
+    Ok((Transport::tls(stream), handshake))
 }

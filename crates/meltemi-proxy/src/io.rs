@@ -1,5 +1,10 @@
 //! Byte streams of the data path: a socket, a socket whose first bytes were already read, and either of them in TLS.
 
+mod forward;
+pub(crate) mod lent;
+mod pieces;
+mod read_ahead;
+
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,6 +14,12 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
+
+pub(crate) use forward::forward_write;
+pub(crate) use read_ahead::ReadAhead;
+
+use forward::forward_read;
+use pieces::InPieces;
 
 /// What a boxed stream must be able to do: an upgraded HTTP stream or a memory pipe stands in for a socket.
 pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -36,57 +47,8 @@ impl Socket {
     }
 }
 
-macro_rules! delegate {
-    ($self:ident, $io:ident => $call:expr) => {
-        match $self.get_mut() {
-            Self::Tcp($io) => $call,
-            Self::Boxed($io) => $call,
-        }
-    };
-}
-
-impl AsyncRead for Socket {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        delegate!(self, io => Pin::new(io).poll_read(cx, buf))
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        delegate!(self, io => Pin::new(io).poll_write(cx, buf))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        delegate!(self, io => Pin::new(io).poll_write_vectored(cx, bufs))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Tcp(io) => io.is_write_vectored(),
-            Self::Boxed(io) => io.is_write_vectored(),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        delegate!(self, io => Pin::new(io).poll_flush(cx))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        delegate!(self, io => Pin::new(io).poll_shutdown(cx))
-    }
-}
+forward_read!(Socket: Self::Tcp(io) => io, Self::Boxed(io) => io);
+forward_write!(Socket: Self::Tcp(io) => io, Self::Boxed(io) => io);
 
 /// A socket that first gives back the bytes a sniffer took from it.
 pub(crate) struct Replay {
@@ -130,102 +92,32 @@ impl AsyncRead for Replay {
     }
 }
 
-impl AsyncWrite for Replay {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().socket).poll_write(cx, buf)
-    }
+forward_write!(Replay: Self { socket: io, .. } => io);
 
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().socket).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
-    }
-}
+/// A stream in TLS.
+type Secured = InPieces<TlsStream<ReadAhead<Replay>>>;
 
 /// One end of the proxy, in the clear or in TLS, on either side.
 pub(crate) enum Transport {
     Plain(Replay),
-    Tls(Box<TlsStream<Replay>>),
+    Tls(Box<Secured>),
 }
 
 impl Transport {
+    pub(crate) fn tls(stream: impl Into<TlsStream<ReadAhead<Replay>>>) -> Self {
+        Self::Tls(Box::new(InPieces(stream.into())))
+    }
+
     pub(crate) fn socket(&self) -> &Socket {
         match self {
             Self::Plain(replay) => replay.socket(),
-            Self::Tls(tls) => tls.get_ref().0.socket(),
+            Self::Tls(tls) => tls.0.get_ref().0.get_ref().socket(),
         }
     }
 }
 
-macro_rules! delegate_transport {
-    ($self:ident, $io:ident => $call:expr) => {
-        match $self.get_mut() {
-            Self::Plain($io) => $call,
-            Self::Tls($io) => $call,
-        }
-    };
-}
-
-impl AsyncRead for Transport {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        delegate_transport!(self, io => Pin::new(io).poll_read(cx, buf))
-    }
-}
-
-impl AsyncWrite for Transport {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        delegate_transport!(self, io => Pin::new(io).poll_write(cx, buf))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        delegate_transport!(self, io => Pin::new(io).poll_write_vectored(cx, bufs))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(io) => io.is_write_vectored(),
-            Self::Tls(io) => io.is_write_vectored(),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        delegate_transport!(self, io => Pin::new(io).poll_flush(cx))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        delegate_transport!(self, io => Pin::new(io).poll_shutdown(cx))
-    }
-}
+forward_read!(Transport: Self::Plain(io) => io, Self::Tls(io) => io);
+forward_write!(Transport: Self::Plain(io) => io, Self::Tls(io) => io);
 
 #[cfg(test)]
 mod tests {

@@ -192,15 +192,11 @@ fn logging(admin: &Admin, asked: &Asked) -> Answer {
         (Some(level), ..) => level,
         (_, Some(paths), _) => paths,
         (None, None, Some(scope)) if scope.contains('=') => scope.replace('=', ":"),
-        _ => {
-            return text(
-                StatusCode::OK,
-                "usage: POST /logging?level=<level> or /logging?<scope>=<level>\n",
-            );
-        }
+        // Nothing to change: they are listed.
+        _ => String::new(),
     };
     match log.set_levels(&levels) {
-        Ok(()) => text(StatusCode::OK, format!("active loggers:\n  {levels}\n")),
+        Ok(()) => text(StatusCode::OK, format!("active loggers:\n{}", log.levels())),
         Err(error) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
     }
 }

@@ -13,7 +13,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::admin::{Admin, Answer, text};
 use crate::bootstrap::{Probe, ProbeKind};
-use crate::io::{Replay, Socket, Transport};
+use crate::io::{ReadAhead, Replay, Socket, Transport};
 use crate::listener::socket::{self, UpstreamSocketOptions};
 
 /// Bytes of a probe's answer that are read.
@@ -68,10 +68,11 @@ async fn run(admin: &Admin, probe: &Probe) -> anyhow::Result<StatusCode> {
                 .build()?;
             let host = host.clone().unwrap_or_else(|| at(*port).to_string());
             let name = meltemi_pki::server_name(&at(*port).ip().to_string())?;
+            let socket = connect(admin, at(*port)).await?;
             let stream = TlsConnector::from(config)
-                .connect(name, Replay::from(connect(admin, at(*port)).await?))
+                .connect(name, ReadAhead::new(Replay::from(socket)))
                 .await?;
-            let transport = Transport::Tls(Box::new(stream.into()));
+            let transport = Transport::tls(stream);
             Ok(ask(transport, path, &host, headers, ANSWER_LIMIT_BYTES)
                 .await?
                 .0)

@@ -1,10 +1,9 @@
 //! The byte pump of TCP connections and upgraded HTTP streams.
 //!
-//! Each direction reads into a buffer borrowed from the worker and gives it back when the reader has nothing, so an idle
+//! Each direction reads into a buffer that the worker lends it and gives it back when the reader has nothing, so an idle
 //! connection holds none. A full read moves the direction to large buffers: bulk streams take few system calls and
 //! chatty ones stay in the cache.
 
-use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
@@ -14,32 +13,10 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-const SMALL_BYTES: usize = 16 * 1024;
-const LARGE_BYTES: usize = 128 * 1024;
-/// Free buffers a worker keeps of each size; more are dropped.
-const KEPT_BUFFERS: usize = 8;
+use crate::io::lent::{Lent, SMALL_BYTES, Size};
+
 /// Rounds of one direction before the other gets its turn and the task yields.
 const ROUNDS_PER_TURN: usize = 16;
-
-thread_local! {
-    static FREE: RefCell<[Vec<Box<[u8]>>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
-}
-
-fn borrow_buffer(large: bool) -> Box<[u8]> {
-    FREE.with_borrow_mut(|free| free[usize::from(large)].pop())
-        .unwrap_or_else(|| {
-            vec![0; if large { LARGE_BYTES } else { SMALL_BYTES }].into_boxed_slice()
-        })
-}
-
-fn return_buffer(buffer: Box<[u8]>) {
-    FREE.with_borrow_mut(|free| {
-        let shelf = &mut free[usize::from(buffer.len() == LARGE_BYTES)];
-        if shelf.len() < KEPT_BUFFERS {
-            shelf.push(buffer);
-        }
-    });
-}
 
 /// Bytes moved in each direction, also when the copy ended with an error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,7 +39,7 @@ pub(crate) enum CopyError {
 /// Copies both ways until both sides have ended, one fails, or nothing moved for `idle_timeout`.
 ///
 /// The end of one direction is passed on as a half-close and the other goes on. `moved` is told of progress after each
-/// turn so that periodic reports see long connections.
+/// turn, and at the end, so that periodic reports see long connections.
 pub(crate) async fn copy_bidirectional<D, U>(
     downstream: &mut D,
     upstream: &mut U,
@@ -117,13 +94,14 @@ where
         Poll::Pending
     })
     .await;
-    (
-        Copied {
-            to_upstream: up.copied,
-            to_downstream: down.copied,
-        },
-        result,
-    )
+    let copied = Copied {
+        to_upstream: up.copied,
+        to_downstream: down.copied,
+    };
+    if copied != last {
+        moved(copied);
+    }
+    (copied, result)
 }
 
 /// Stands for "never" in a timer that is not polled.
@@ -137,11 +115,12 @@ enum Side {
 #[derive(Default)]
 struct Direction {
     /// Held only between a read and the write of its last byte.
-    buffer: Option<Box<[u8]>>,
+    buffer: Option<Lent>,
     start: usize,
     end: usize,
     copied: u64,
-    large: bool,
+    is_bulk: bool,
+    /// Something was written since the last flush.
     dirty: bool,
     state: State,
 }
@@ -195,33 +174,28 @@ impl Direction {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        let mut buffer = self
-            .buffer
-            .take()
-            .unwrap_or_else(|| borrow_buffer(self.large));
+        let mut buffer = Lent::new(if self.is_bulk {
+            Size::Large
+        } else {
+            Size::Small
+        });
         let mut unread = ReadBuf::new(&mut buffer);
         match Pin::new(reader).poll_read(cx, &mut unread) {
             Poll::Pending => {
-                return_buffer(buffer);
-                self.large = false;
                 if self.dirty {
                     ready!(Pin::new(writer).poll_flush(cx)).map_err(Side::Writer)?;
                     self.dirty = false;
                 }
                 Poll::Pending
             }
-            Poll::Ready(Err(error)) => {
-                return_buffer(buffer);
-                Poll::Ready(Err(Side::Reader(error)))
-            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(Side::Reader(error))),
             Poll::Ready(Ok(())) => {
                 let read = unread.filled().len();
                 if read == 0 {
-                    return_buffer(buffer);
                     self.state = State::Closing;
                     return Poll::Ready(Ok(()));
                 }
-                self.large = read == buffer.len() || (self.large && read >= SMALL_BYTES);
+                self.is_bulk = read == buffer.len() || (self.is_bulk && read >= SMALL_BYTES);
                 (self.start, self.end) = (0, read);
                 self.buffer = Some(buffer);
                 Poll::Ready(Ok(()))
@@ -247,18 +221,8 @@ impl Direction {
             self.copied += written as u64;
         }
         self.dirty = true;
-        if let Some(buffer) = self.buffer.take() {
-            return_buffer(buffer);
-        }
+        self.buffer = None;
         Poll::Ready(Ok(()))
-    }
-}
-
-impl Drop for Direction {
-    fn drop(&mut self) {
-        if let Some(buffer) = self.buffer.take() {
-            return_buffer(buffer);
-        }
     }
 }
 

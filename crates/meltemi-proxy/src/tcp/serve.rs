@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use meltemi_proxy_core::error::{ErrorKind, ProxyError};
+use meltemi_proxy_core::error::{ErrorKind, ProxyError, ResetReason};
 use meltemi_proxy_core::flags::ResponseFlags;
 use meltemi_proxy_core::rbac;
 use meltemi_proxy_core::runtime::{NetworkFilter, TcpProxy};
@@ -83,7 +83,10 @@ pub(crate) async fn serve(
         let first = introduce(&mut session, &mut transport).await;
         match first {
             Ok(first) => proxy_bytes(&mut session, transport, &first).await,
-            Err(error) => tracing::debug!(%error, "no metadata of the peer"),
+            Err(error) => {
+                tracing::debug!(%error, "no metadata of the downstream");
+                session.failed(&ErrorKind::DownstreamDisconnect.into());
+            }
         }
     }
     record::tell(&session);
@@ -145,7 +148,8 @@ async fn introduce(session: &mut Session, transport: &mut Transport) -> std::io:
 }
 
 async fn proxy_bytes(session: &mut Session, mut transport: Transport, first: &[u8]) {
-    let mut connected = match open(session).await {
+    // Boxed, so that an idle connection does not keep the room of a TLS handshake.
+    let mut connected = match Box::pin(open(session)).await {
         Ok(connected) => connected,
         Err(error) => {
             session.failed(&error);
@@ -161,6 +165,7 @@ async fn proxy_bytes(session: &mut Session, mut transport: Transport, first: &[u
             Ok(bytes) => early = bytes,
             Err(error) => {
                 tracing::debug!(%error, "no metadata of the upstream");
+                session.failed(&terminated(&error));
                 transport.socket().reset_on_close();
                 return;
             }
@@ -168,14 +173,19 @@ async fn proxy_bytes(session: &mut Session, mut transport: Transport, first: &[u
     }
     let series = record::series(session);
     series.opened.add(1);
-    if connected.transport.write_all(first).await.is_err()
-        || transport.write_all(&early).await.is_err()
-    {
-        series.closed.add(1);
-        return;
+    if let Err(error) = connected.transport.write_all(first).await {
+        session.failed(&terminated(&error));
+    } else if transport.write_all(&early).await.is_err() {
+        session.failed(&ErrorKind::DownstreamDisconnect.into());
+    } else {
+        copy(session, &mut transport, &mut connected, &series).await;
     }
-    copy(session, &mut transport, &mut connected, &series).await;
     series.closed.add(1);
+}
+
+/// The upstream ended a connection that had been made.
+fn terminated(error: &std::io::Error) -> ProxyError {
+    ProxyError::reset(ResetReason::ConnectionTermination, Some(&error.to_string()))
 }
 
 async fn exchange_upstream(
@@ -198,7 +208,8 @@ async fn copy(
     connected: &mut Connected,
     series: &TcpSeries,
 ) {
-    let mut reported = Copied::default();
+    let idle = session.proxy.idle_timeout;
+    let reported = &mut session.copied;
     let report = |now: Copied| {
         series
             .received_bytes
@@ -206,11 +217,10 @@ async fn copy(
         series
             .sent_bytes
             .add(now.to_downstream - reported.to_downstream);
-        reported = now;
+        *reported = now;
     };
-    let idle = session.proxy.idle_timeout;
     let copying = copy_bidirectional(transport, &mut connected.transport, idle, report);
-    let (copied, result) = match session.proxy.max_downstream_connection_duration {
+    let (_, result) = match session.proxy.max_downstream_connection_duration {
         None => copying.await,
         Some(limit) => match tokio::time::timeout(limit, copying).await {
             Ok(done) => done,
@@ -220,7 +230,6 @@ async fn copy(
             }
         },
     };
-    session.copied = copied;
     match result {
         Ok(()) => {}
         Err(CopyError::Downstream(_)) => {
@@ -240,6 +249,9 @@ async fn copy(
     }
 }
 
+/// How often the balancer chooses again when it chose a host that did not answer before.
+const CHOOSE_AGAIN: u32 = 5;
+
 /// Connects to a host of the chain's cluster, trying others as often as the configuration says.
 async fn open(session: &mut Session) -> Result<Connected, ProxyError> {
     let shared = session.worker.shared.clone();
@@ -255,7 +267,7 @@ async fn open(session: &mut Session) -> Result<Connected, ProxyError> {
                 .proxy
                 .hash_source_ip
                 .then(|| source_hash(&session.downstream)),
-            attempts: 1,
+            attempts: CHOOSE_AGAIN,
             original_dst: Some(session.downstream.arrival.destination),
             tried: &tried,
         };
@@ -276,9 +288,14 @@ async fn open(session: &mut Session) -> Result<Connected, ProxyError> {
             }
             Err(error) => {
                 host.state.errors.add(1);
-                upstream.observe(&host, Outcome::LocalOrigin);
+                // Our own limit says nothing of the host, and no other host would be let through.
+                let is_ours = error.reason == ResetReason::Overflow;
+                if !is_ours {
+                    upstream.observe(&host, Outcome::LocalOrigin);
+                }
                 tried.push(host.address);
-                if session.attempts >= session.proxy.max_connect_attempts.max(1) {
+                let attempts = session.proxy.max_connect_attempts.max(1);
+                if is_ours || session.attempts >= attempts {
                     return Err(ProxyError::reset(error.reason, error.failure.as_deref()));
                 }
             }

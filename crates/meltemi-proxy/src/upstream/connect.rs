@@ -14,7 +14,7 @@ use super::cluster::{Slot, Upstream};
 use super::connection::{self, ConnectionFacts};
 use super::host::{ActiveConnection, Host, HostTls};
 use super::pool::{Lease, PoolKey, PoolProtocol};
-use crate::io::{Replay, Socket, Transport};
+use crate::io::{ReadAhead, Replay, Socket, Transport};
 use crate::listener::socket::{self, UpstreamSocketOptions};
 use crate::telemetry::tls::Row;
 use crate::worker::{Shared, Worker};
@@ -229,7 +229,7 @@ async fn secure(
     };
     let name = meltemi_pki::server_name(&name).map_err(|error| failed(&error))?;
     let stream = TlsConnector::from(setup.config)
-        .connect(name, replay)
+        .connect(name, ReadAhead::new(replay))
         .await
         .map_err(|error| {
             let cause = error
@@ -248,7 +248,7 @@ async fn secure(
         HandshakeInfo::without_peer(state, setup.local.as_ref(), now)
     };
     let handshake = handshake.map_err(|error| failed(&error))?;
-    Ok((Transport::Tls(Box::new(stream.into())), handshake))
+    Ok((Transport::tls(stream), handshake))
 }
 
 /// Inbound passthrough comes from 127.0.0.6, which the capture rules let through. Elsewhere the kernel chooses.

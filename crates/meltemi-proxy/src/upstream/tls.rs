@@ -6,12 +6,12 @@ use std::time::SystemTime;
 
 use meltemi_core::Identity;
 use meltemi_pki::{
-    ClientAuth, ClientTls, DnsClientTls, MinimumTls, ServerTls, TlsError, TrustBundle,
+    ClientAuth, ClientTls, DnsClientTls, ServerTls, Terms, TlsError, TrustBundle, Version,
     WorkloadCertificate,
 };
 use meltemi_proxy_core::runtime::{
-    CertificateSource, DownstreamTls, SanMatcher, SanType, StringPattern, TlsVersion, TrustSource,
-    UpstreamTls,
+    CertificateSource, DownstreamTls, SanMatcher, SanType, StringPattern, TlsVersion, TlsVersions,
+    TrustSource, UpstreamTls,
 };
 use parking_lot::Mutex;
 use rustls::{ClientConfig, ServerConfig};
@@ -183,7 +183,7 @@ fn build_client(
     credentials: Option<&Credentials>,
 ) -> Result<Arc<ClientConfig>, TlsSetupError> {
     let alpn = alpn.iter().map(|protocol| protocol.as_bytes());
-    let minimum = minimum(tls.versions.min);
+    let terms = terms(tls.versions, &tls.cipher_suites);
     if is_mesh(tls) {
         let credentials = credentials.ok_or(TlsSetupError::NoCredentials)?;
         known_secret(tls.certificate.as_ref())?;
@@ -194,7 +194,10 @@ fn build_client(
         let mut client = ClientTls::new(&credentials.certificate, credentials.bundle.clone())
             .allow(identities(sans)?)
             .alpn(alpn)
-            .minimum(minimum);
+            .terms(terms);
+        if tls.max_session_keys == 0 {
+            client = client.without_resumption();
+        }
         if tls.sni.is_none() && !tls.auto_host_sni {
             client = client.without_sni();
         }
@@ -204,7 +207,12 @@ fn build_client(
         None => DnsClientTls::insecure_skip_verify(),
         Some(validation) => {
             let client = DnsClientTls::new(&roots(&validation.trust, credentials)?)?;
-            client.names(dns_names(&validation.sans)?)?
+            if tls.auto_sni_san_validation {
+                // The requested name takes the place of the configured ones.
+                client
+            } else {
+                client.names(dns_names(&validation.sans)?)?
+            }
         }
     };
     match &tls.certificate {
@@ -220,7 +228,10 @@ fn build_client(
             client = client.certificate(&certificate);
         }
     }
-    Ok(client.alpn(alpn).minimum(minimum).build()?)
+    if tls.max_session_keys == 0 {
+        client = client.without_resumption();
+    }
+    Ok(client.alpn(alpn).terms(terms).build()?)
 }
 
 fn build_server(
@@ -261,7 +272,7 @@ fn build_server(
                 .filter(|_| with_alpn)
                 .map(|protocol| protocol.as_bytes()),
         )
-        .minimum(minimum(tls.versions.min));
+        .terms(terms(tls.versions, &tls.cipher_suites));
     Ok(server.build()?)
 }
 
@@ -342,9 +353,14 @@ fn dns_names(sans: &[SanMatcher]) -> Result<Vec<String>, TlsSetupError> {
     sans.iter().map(name).collect()
 }
 
-fn minimum(version: TlsVersion) -> MinimumTls {
-    match version {
-        TlsVersion::V1_2 => MinimumTls::V12,
-        TlsVersion::V1_3 => MinimumTls::V13,
+fn terms(versions: TlsVersions, cipher_suites: &[Arc<str>]) -> Terms {
+    let version = |version| match version {
+        TlsVersion::V1_2 => Version::V12,
+        TlsVersion::V1_3 => Version::V13,
+    };
+    Terms {
+        oldest: version(versions.min),
+        newest: version(versions.max),
+        cipher_suites: cipher_suites.iter().map(ToString::to_string).collect(),
     }
 }
