@@ -6,6 +6,9 @@ use std::process::{Command, Stdio};
 
 use crate::{setup, shell};
 
+/// The module of the tests that keep traffic up for minutes.
+const ENDURANCE: &str = "endurance::";
+
 /// The tiers in the order in which they are reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Tier {
@@ -80,20 +83,28 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
         .args(&filters);
     inner.env("ENVOY_BINARY", &envoy);
     tally.run(&mut inner)?;
-    let mut lab = shell::cargo();
-    lab.args([
-        "test",
-        "--locked",
-        "--no-fail-fast",
-        "-p",
-        "meltemi-e2e",
-        "--",
-        "--test-threads=1",
-    ])
-    .args(&filters);
-    lab.env("MELTEMI_PROGRAMS", programs)
-        .env("MELTEMI_ENVOY", envoy);
-    tally.run(&mut lab)?;
+    let mut lab = |arguments: &[&str]| {
+        let mut lab = shell::cargo();
+        lab.args([
+            "test",
+            "--locked",
+            "--no-fail-fast",
+            "-p",
+            "meltemi-e2e",
+            "--",
+        ]);
+        lab.args(arguments).args(&filters);
+        lab.env("MELTEMI_PROGRAMS", &programs)
+            .env("MELTEMI_ENVOY", &envoy);
+        tally.run(&mut lab)
+    };
+    if filters.is_empty() {
+        // One lab at a time: some of these measure times. Endurance tests wait for most of theirs.
+        lab(&["--test-threads=1", "--skip", ENDURANCE])?;
+        lab(&["--test-threads=2", ENDURANCE])?;
+    } else {
+        lab(&["--test-threads=1"])?;
+    }
     tally.report(filters.is_empty())
 }
 

@@ -8,7 +8,6 @@ mod peer_authentication;
 mod service_entry;
 mod virtual_service;
 
-pub use common::duration::parse as parse_duration;
 pub use common::{Destination, LabelSelector, Percent, PortSelector, StringMatch};
 pub use destination_rule::{
     ClientTlsMode, ClientTlsSettings, ConnectionPool, ConsistentHash, DestinationRule,

@@ -53,19 +53,8 @@ pub(crate) struct Options {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let error = || format!("\"{text}\" is not a duration such as 500ms, 30s or 2m");
-    let split = text
-        .find(|c: char| c.is_ascii_alphabetic())
-        .ok_or_else(error)?;
-    let (number, unit) = text.split_at(split);
-    let number: f64 = number.parse().map_err(|_| error())?;
-    let seconds = match unit {
-        "ms" => number / 1000.0,
-        "s" => number,
-        "m" => number * 60.0,
-        _ => return Err(error()),
-    };
-    Duration::try_from_secs_f64(seconds).map_err(|_| error())
+    meltemi_core::duration::parse(text)
+        .ok_or_else(|| format!("\"{text}\" is not a duration such as 500ms, 30s or 2m"))
 }
 
 fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
@@ -171,17 +160,4 @@ async fn work(options: Arc<Options>, schedule: Arc<Schedule>) -> Summary {
         }
     }
     summary
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_have_units() {
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
-        assert!(duration("5").is_err());
-        assert!(duration("-5s").is_err());
-    }
 }

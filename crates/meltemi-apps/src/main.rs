@@ -52,7 +52,7 @@ fn main() -> anyhow::Result<()> {
     runtime.block_on(async {
         tokio::select! {
             result = run(app) => result,
-            () = serve::terminated() => Ok(()),
+            () = serve::drained() => Ok(()),
         }
     })
 }
@@ -64,6 +64,9 @@ async fn run(app: App) -> anyhow::Result<()> {
         App::Httpbin(options) => httpbin::run(options).await,
         App::TcpEcho(options) => tcp_echo::run(options).await,
         App::Client(options) => client::run(options).await,
-        App::Sleep { .. } => std::future::pending().await,
+        App::Sleep { .. } => {
+            serve::terminated().await;
+            Ok(())
+        }
     }
 }

@@ -4,17 +4,22 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
 use axum::extract::connect_info::Connected;
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
 use axum::serve::{IncomingStream, Listener};
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 /// Ends at SIGTERM or SIGINT; as process 1 of a container the default actions do not apply.
 pub(crate) async fn terminated() {
@@ -27,6 +32,54 @@ pub(crate) async fn terminated() {
     tokio::select! {
         _ = term.recv() => {}
         _ = int.recv() => {}
+    }
+}
+
+/// How long nobody may have asked before an application ends, and how long it waits for that.
+const QUIET: Duration = Duration::from_secs(1);
+const LAST_SERVICE: Duration = Duration::from_secs(10);
+
+/// Requests begun and answered, by the whole process.
+static ACTIVITY: LazyLock<watch::Sender<Activity>> = LazyLock::new(watch::Sender::default);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Activity {
+    begun: u64,
+    answered: u64,
+}
+
+/// Serves on after SIGTERM until nobody has asked for a while: an endpoint leaves the lists of its callers only some time
+/// after its pod was told to end (Kubernetes, "Termination of Pods").
+pub(crate) async fn drained() {
+    terminated().await;
+    let mut activity = ACTIVITY.subscribe();
+    let quiet = async {
+        loop {
+            let last = tokio::time::timeout(QUIET, activity.changed()).await;
+            let Activity { begun, answered } = *activity.borrow();
+            if last.is_err() && begun == answered {
+                return;
+            }
+        }
+    };
+    // Whoever is still being answered then has had its time.
+    drop(tokio::time::timeout(LAST_SERVICE, quiet).await);
+}
+
+async fn counted(request: Request, next: Next) -> Response {
+    ACTIVITY.send_modify(|activity| activity.begun += 1);
+    let answered = Answered;
+    let response = next.run(request).await;
+    drop(answered);
+    response
+}
+
+/// Counts an answer also where the caller went away before it.
+struct Answered;
+
+impl Drop for Answered {
+    fn drop(&mut self) {
+        ACTIVITY.send_modify(|activity| activity.answered += 1);
     }
 }
 
@@ -55,7 +108,8 @@ pub(crate) async fn counted_http(
     println!("listening on port {port}");
     axum::serve(
         listener,
-        app.into_make_service_with_connect_info::<Source>(),
+        app.layer(from_fn(counted))
+            .into_make_service_with_connect_info::<Source>(),
     )
     .await?;
     Ok(())

@@ -5,10 +5,12 @@
 //! source /tls, /tls/probe       -> per endpoint: what a handshake did \
 //! destination /tls              -> per endpoint: what its proxy does  --> verdict
 //! ```
+//! A stock Envoy has no `/tls`: as the source it is judged by its counters ([`stock`]), as the destination by its listeners.
 
 mod evidence;
 mod print;
 mod rows;
+mod stock;
 pub(crate) mod verdict;
 
 use serde_json::{Value, json};

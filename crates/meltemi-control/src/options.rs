@@ -58,7 +58,7 @@ fn unspecified(port: u16) -> SocketAddr {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    meltemi_api::istio::parse_duration(text)
+    meltemi_core::duration::parse(text)
         .filter(|duration| !duration.is_zero())
         .ok_or_else(|| "write a duration such as 24h, 90m or 20s".to_owned())
 }

@@ -5,6 +5,7 @@
 
 mod cluster_name;
 mod diagnostic;
+pub mod duration;
 mod hostname;
 mod identity;
 mod labels;

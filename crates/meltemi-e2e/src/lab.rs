@@ -14,15 +14,20 @@ pub struct Lab {
 }
 
 impl Lab {
+    /// The name of a lab that the first command will start.
+    pub fn unborn(name: &str) -> Self {
+        Self {
+            name: format!("it-{name}-{}", std::process::id()),
+        }
+    }
+
     /// Starts an empty lab whose default namespace is labelled for injection.
     ///
     /// # Panics
     /// The lab does not start: a tier that cannot run fails.
     #[track_caller]
     pub fn up(name: &str, flags: &[&str]) -> Self {
-        let lab = Self {
-            name: format!("it-{name}-{}", std::process::id()),
-        };
+        let lab = Self::unborn(name);
         let mut args = vec!["lab", "up", "--wait"];
         args.extend(flags);
         lab.meltemi(&args).ok();
@@ -186,6 +191,13 @@ impl Lab {
             .meltemi(&["lab", "get", "pods", "-n", namespace, "-o", "json"])
             .json();
         list["items"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// A program of the machine that will run one of ours against this lab.
+    pub fn command_outside(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env("MELTEMI_LAB", &self.name);
+        command
     }
 
     pub fn command(&self, program: &str, args: &[&str]) -> Command {

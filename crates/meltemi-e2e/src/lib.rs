@@ -13,5 +13,5 @@ mod output;
 
 pub use lab::{Lab, eventually, programs};
 pub use load::{Load, Summary};
-pub use manifests::{istio, sample};
+pub use manifests::{istio, project_root, sample};
 pub use output::Output;

@@ -1,6 +1,10 @@
 use std::path::{Path, PathBuf};
 
-fn project_root() -> PathBuf {
+/// The folder that holds `samples` and `docs`.
+///
+/// # Panics
+/// The tests were moved away from it.
+pub fn project_root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../..")
         .canonicalize()

@@ -3,9 +3,13 @@
 mod files;
 mod get;
 mod inside;
+mod jsonpath;
 mod kinds;
 mod objects;
+mod rollout;
+mod selector;
 mod table;
+mod terminal;
 mod up;
 
 use std::process::ExitCode;
@@ -46,8 +50,8 @@ enum Command {
     Exec(inside::Exec),
     /// Print the log of a container.
     Logs(inside::Logs),
-    /// Restart the pods of a workload, one after the other.
-    Rollout(objects::Rollout),
+    /// Restart the pods of workloads, or wait until they are as their manifest says.
+    Rollout(rollout::Options),
     /// Forward ports of this machine to a Service or pod: LOCAL:TARGET:PORT.
     #[command(visible_alias = "port-forward")]
     Forward(inside::Forward),
@@ -86,7 +90,7 @@ pub async fn run(lab: &Lab) -> anyhow::Result<ExitCode> {
         Command::Label(options) => objects::label(&client, options).await,
         Command::Exec(options) => inside::exec(&client, options).await,
         Command::Logs(options) => inside::logs(&client, options).await,
-        Command::Rollout(options) => objects::rollout(&client, options).await,
+        Command::Rollout(options) => rollout::rollout(&client, options).await,
         Command::Forward(options) => inside::forward(&client, options).await,
         Command::Capture(options) => inside::capture(&client, options).await,
         Command::Kill(options) => inside::kill(&client, options).await,
@@ -101,4 +105,9 @@ struct Namespace {
     /// The namespace of the objects.
     #[arg(short, long, default_value = "default")]
     namespace: String,
+}
+
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    meltemi_core::duration::parse(text)
+        .ok_or_else(|| format!("\"{text}\" is not a duration such as 500ms, 20s or 2m"))
 }

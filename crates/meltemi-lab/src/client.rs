@@ -18,7 +18,7 @@ use tokio::net::UnixStream;
 
 use crate::paths;
 use crate::wire::{
-    Failure, Handover, Kill, Label, Outcome, Progress, Report, Restart, Status, Watch,
+    Failure, Handover, Kill, Label, Outcome, Progress, Report, Restart, Revision, Status, Watch,
 };
 
 /// The largest answer read whole; logs and captures are streamed instead.
@@ -123,11 +123,31 @@ impl LabClient {
         kind: &str,
         namespace: Option<&str>,
     ) -> Result<Vec<Value>, ClientError> {
+        Ok(self.objects_at(kind, namespace).await?.0)
+    }
+
+    /// As [`Self::objects`], with the revision for [`Self::changed`].
+    pub async fn objects_at(
+        &self,
+        kind: &str,
+        namespace: Option<&str>,
+    ) -> Result<(Vec<Value>, u64), ClientError> {
         let query = namespace.map_or_else(String::new, |namespace| {
             format!("?{}", query(&[("namespace", namespace)]))
         });
         let list: Value = self.get(&format!("/objects/{kind}{query}")).await?;
-        Ok(list["items"].as_array().cloned().unwrap_or_default())
+        let revision = list["metadata"]["resourceVersion"].as_str();
+        let revision = revision.and_then(|text| text.parse().ok());
+        Ok((
+            list["items"].as_array().cloned().unwrap_or_default(),
+            revision.unwrap_or_default(),
+        ))
+    }
+
+    /// Waits until the lab's objects are newer than `after`; may return early without a change.
+    pub async fn changed(&self, after: u64) -> Result<u64, ClientError> {
+        let answer: Revision = self.get(&format!("/changes?after={after}")).await?;
+        Ok(answer.revision)
     }
 
     pub async fn label(&self, label: &Label) -> Result<Report, ClientError> {
@@ -193,6 +213,7 @@ impl LabClient {
         handover: &Handover,
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<Outcome, ClientError> {
+        self.check_folder()?;
         let stream = BlockingStream::connect(self.run_dir.join("fds.sock"))
             .map_err(|error| self.socket_error(error))?;
         let mut line = serde_json::to_vec(handover).map_err(ClientError::Unreadable)?;
@@ -260,6 +281,7 @@ impl LabClient {
         body: Bytes,
     ) -> Result<Response<Incoming>, ClientError> {
         let broken = |error: hyper::Error| ClientError::Broken(Box::new(error));
+        self.check_folder()?;
         let stream = UnixStream::connect(self.run_dir.join("lab.sock"))
             .await
             .map_err(|error| self.socket_error(error))?;
@@ -275,6 +297,16 @@ impl LabClient {
             .body(Full::new(body));
         let request = request.map_err(|error| ClientError::Broken(Box::new(error)))?;
         sender.send_request(request).await.map_err(broken)
+    }
+
+    /// Sockets in a folder that another user could have made are not spoken to.
+    fn check_folder(&self) -> Result<(), ClientError> {
+        let folder = self.run_dir.parent().unwrap_or(&self.run_dir);
+        match paths::is_private(folder) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(ClientError::Forbidden),
+            Err(error) => Err(self.socket_error(error)),
+        }
     }
 
     fn socket_error(&self, error: io::Error) -> ClientError {

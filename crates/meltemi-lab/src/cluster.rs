@@ -16,14 +16,17 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use meltemi_api::istio::MeshConfig;
 use meltemi_api::{Kind, ObjectKey};
 use meltemi_core::names::{CA_ROOT_CONFIG_MAP, ISTIO_SYSTEM, ISTIOD};
 use meltemi_inject::InjectionSettings;
 use serde_json::json;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 
 use crate::dns::Zone;
 use crate::pod::env::References;
@@ -35,6 +38,8 @@ use mirror::Mirror;
 
 /// Controllers that have not settled after this many rounds are left for the next event.
 const ROUNDS: usize = 32;
+/// After how long a publication that failed is tried again.
+const PUBLISH_RETRY: Duration = Duration::from_secs(1);
 /// Pending commands and changes; more wait for their turn.
 const QUEUE: usize = 1024;
 
@@ -64,6 +69,10 @@ pub(crate) struct Cluster {
     mirror: Mirror,
     vips: String,
     changed: mpsc::Sender<String>,
+    /// Something of the last publication failed: it is tried again.
+    unpublished: bool,
+    /// The revision of the objects as everybody sees them.
+    published: watch::Sender<u64>,
 }
 
 type Completion = Box<dyn FnOnce() + Send>;
@@ -71,7 +80,10 @@ type Work = Box<dyn FnOnce(&mut Cluster) -> Completion + Send>;
 
 /// Asks the cluster's task to do something.
 #[derive(Clone, Debug)]
-pub(crate) struct Handle(mpsc::Sender<Work>);
+pub(crate) struct Handle {
+    work: mpsc::Sender<Work>,
+    revision: watch::Receiver<u64>,
+}
 
 impl Handle {
     /// Runs `work` and answers after everything that follows from it has been published. `None` when the lab is ending.
@@ -85,38 +97,53 @@ impl Handle {
             // Nobody waits any more: the work is done all the same.
             Box::new(move || drop(sender.send(value)))
         });
-        self.0.send(work).await.ok()?;
+        self.work.send(work).await.ok()?;
         answer.await.ok()
+    }
+
+    /// Waits until the published objects are newer than `revision`. `None` when the lab is ending.
+    pub(crate) async fn changed_since(&self, revision: u64) -> Option<u64> {
+        let mut published = self.revision.clone();
+        let newer = published.wait_for(|now| *now > revision).await;
+        newer.ok().map(|now| *now)
     }
 }
 
 impl Cluster {
-    /// Starts the cluster's task.
+    /// Starts the cluster's task. It goes on as long as there is a handle; its end is the end of the lab.
     pub(crate) fn start(
         machine: Arc<Machine>,
         settings: Settings,
         zone: Arc<ArcSwap<Zone>>,
-    ) -> Handle {
+    ) -> (Handle, JoinHandle<()>) {
         let (changed, changes) = mpsc::channel(QUEUE);
         let (sender, work) = mpsc::channel(QUEUE);
+        let (published, revision) = watch::channel(0);
         let mirror = Mirror::new(settings.config_dir.clone());
+        let injection = injection(&MeshConfig::default(), &machine, &settings);
         let mut cluster = Self {
             machine,
             settings,
             store: Store::default(),
             pods: BTreeMap::new(),
             zone,
-            injection: InjectionSettings::default(),
+            injection,
             mesh_text: String::new(),
             failures: BTreeMap::new(),
             addresses: Addresses::default(),
             mirror,
             vips: String::new(),
             changed,
+            unpublished: false,
+            published,
         };
         cluster.seed();
-        tokio::spawn(cluster.run(work, changes));
-        Handle(sender)
+        let task = tokio::spawn(cluster.run(work, changes));
+        let handle = Handle {
+            work: sender,
+            revision,
+        };
+        (handle, task)
     }
 
     async fn run(mut self, mut work: mpsc::Receiver<Work>, mut changes: mpsc::Receiver<String>) {
@@ -125,12 +152,14 @@ impl Cluster {
             let mut completions: Vec<Completion> = Vec::new();
             let before = self.store.revision();
             let mut pods_changed = false;
+            let mut retry = false;
             tokio::select! {
                 Some(work) = work.recv() => completions.push(work(&mut self)),
                 Some(key) = changes.recv() => {
                     self.pod_changed(&key);
                     pods_changed = true;
                 }
+                () = tokio::time::sleep(PUBLISH_RETRY), if self.unpublished => retry = true,
                 else => return,
             }
             // What has come meanwhile shares one reconciliation.
@@ -142,8 +171,9 @@ impl Cluster {
                 completions.push(more(&mut self));
             }
             // Questions change nothing and wait for nobody.
-            if pods_changed || self.store.revision() != before {
+            if pods_changed || retry || self.store.revision() != before {
                 self.reconcile().await;
+                self.published.send_replace(self.store.revision());
             }
             completions.into_iter().for_each(|complete| complete());
         }
@@ -233,11 +263,11 @@ impl Cluster {
     /// Follows the ConfigMap that the control plane reads too, so that both sides of a pod agree.
     fn read_mesh_config(&mut self) {
         let key = ObjectKey::new(Kind::ConfigMap, ISTIO_SYSTEM, "istio");
-        let map: Option<ConfigMap> = self.store.typed(&key);
+        let map = self.store.typed::<ConfigMap>(&key);
         let text = map
-            .and_then(|map| map.data?.remove("mesh"))
+            .and_then(|map| map.data.as_ref()?.get("mesh").cloned())
             .unwrap_or_default();
-        if text == self.mesh_text && self.injection.native_sidecars {
+        if text == self.mesh_text {
             return;
         }
         let (mesh, diagnostics) = meltemi_api::parse_message("ConfigMap istio-system/istio", &text);
@@ -246,21 +276,8 @@ impl Cluster {
         }
         self.mesh_text = text;
         // A broken one keeps the last good settings.
-        let mesh: meltemi_api::istio::MeshConfig = match mesh {
-            Some(mesh) => mesh,
-            None if self.injection.native_sidecars => return,
-            None => meltemi_api::istio::MeshConfig::default(),
-        };
-        self.injection = InjectionSettings::of_mesh(&mesh);
-        self.injection.native_sidecars = true;
-        self.injection.proxy_mark = self
-            .machine
-            .single_id
-            .then_some(meltemi_core::names::PROXY_MARK);
-        if let Some(ttl) = &self.settings.workload_cert_ttl {
-            self.injection
-                .proxy_env
-                .insert("SECRET_TTL".to_owned(), ttl.clone());
+        if let Some(mesh) = mesh {
+            self.injection = injection(&mesh, &self.machine, &self.settings);
         }
     }
 
@@ -289,35 +306,37 @@ impl Cluster {
 
     /// Starts pods that have no worker, tells the others what changed, and stops what was deleted.
     fn run_pods(&mut self) {
-        let pods: Vec<(ObjectKey, Pod)> = self.store.list(Kind::Pod);
+        let pods = self.store.list::<Pod>(Kind::Pod);
         let references = self.references();
+        let nothing = References::default();
         for (key, pod) in pods {
             let name = pod_key(&key);
-            let deleted = pod.metadata.deletion_timestamp.is_some();
-            let grace = pod
-                .metadata
+            let metadata = &pod.metadata;
+            let deleted = metadata.deletion_timestamp.is_some();
+            let grace = metadata
                 .deletion_grace_period_seconds
                 .and_then(|seconds| u64::try_from(seconds).ok());
-            let inputs = Inputs {
+            let references = references.get(&key.namespace).unwrap_or(&nothing);
+            let inputs = || Inputs {
                 pod: Pod {
                     status: None,
-                    ..pod
+                    ..Pod::clone(&pod)
                 },
-                references: references.get(&key.namespace).cloned().unwrap_or_default(),
+                references: references.clone(),
             };
             match self.pods.get(&name) {
-                Some(handle) if deleted => handle.stop(grace.map(std::time::Duration::from_secs)),
+                Some(handle) if deleted => handle.stop(grace.map(Duration::from_secs)),
                 Some(handle) => drop(handle.inputs.send_if_modified(|before| {
-                    let differs = before.pod.metadata.labels != inputs.pod.metadata.labels
-                        || before.pod.metadata.annotations != inputs.pod.metadata.annotations
-                        || before.references != inputs.references;
+                    let differs = before.pod.metadata.labels != metadata.labels
+                        || before.pod.metadata.annotations != metadata.annotations
+                        || before.references != *references;
                     if differs {
-                        *before = Arc::new(inputs);
+                        *before = Arc::new(inputs());
                     }
                     differs
                 })),
                 None if deleted => drop(self.store.remove(&key)),
-                None => self.start_pod(&key, name, inputs),
+                None => self.start_pod(&key, name, inputs()),
             }
         }
     }
@@ -433,6 +452,17 @@ impl Cluster {
             .collect();
         self.addresses.service(&taken).to_string()
     }
+}
+
+/// What the injector is told: the mesh's part, and what only the lab knows.
+fn injection(mesh: &MeshConfig, machine: &Machine, settings: &Settings) -> InjectionSettings {
+    let mut injection = InjectionSettings::of_mesh(mesh);
+    injection.native_sidecars = true;
+    injection.proxy_mark = machine.single_id.then_some(meltemi_core::names::PROXY_MARK);
+    let ttl = settings.workload_cert_ttl.as_ref();
+    let ttl = ttl.map(|ttl| ("SECRET_TTL".to_owned(), ttl.clone()));
+    injection.proxy_env.extend(ttl);
+    injection
 }
 
 /// The image of the control plane's pod: this program.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::hash::Hasher as _;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -137,7 +138,7 @@ pub(crate) struct Backend {
 }
 
 /// The pods that a Service selects. One without a selector has its endpoints from elsewhere.
-pub(crate) fn backends(service: &Service, pods: &[Pod]) -> Option<Vec<Backend>> {
+pub(crate) fn backends(service: &Service, pods: &[Arc<Pod>]) -> Option<Vec<Backend>> {
     let spec = service.spec.as_ref()?;
     let selector = spec
         .selector
@@ -221,11 +222,19 @@ fn target_port(port: &ServicePort, pod: &Pod) -> Option<u16> {
 /// A Service and where it leads.
 #[derive(Clone, Debug)]
 pub(crate) struct Routed {
-    pub(crate) service: Service,
+    pub(crate) service: Arc<Service>,
     pub(crate) backends: Vec<Backend>,
 }
 
 impl Routed {
+    /// The name that a Service of type ExternalName stands for.
+    fn external_name(&self) -> Option<String> {
+        let spec = self.service.spec.as_ref()?;
+        let is_alias = spec.type_.as_deref() == Some("ExternalName");
+        let name = spec.external_name.as_ref().filter(|_| is_alias)?;
+        Some(name.trim_end_matches('.').to_ascii_lowercase())
+    }
+
     fn address(&self) -> Option<Ipv4Addr> {
         self.service
             .spec
@@ -295,6 +304,10 @@ pub(crate) fn zone(services: &[Routed]) -> Zone {
             .as_ref()
             .and_then(|spec| spec.ports.as_deref())
             .unwrap_or_default();
+        if let Some(target) = routed.external_name() {
+            zone.aliases.insert(domain, target);
+            continue;
+        }
         match routed.address() {
             Some(address) => {
                 zone.addresses

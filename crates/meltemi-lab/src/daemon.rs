@@ -26,12 +26,14 @@ use tokio::sync::watch as signal;
 use crate::cluster::{Cluster, Handle, NotFound, commands};
 use crate::machine_pids::MachinePids;
 use crate::network::PodNetwork;
-use crate::wire::{Failure, Kill, Label, Progress, Report, Restart, Status, Watch};
+use crate::wire::{Failure, Kill, Label, Progress, Report, Restart, Revision, Status, Watch};
 
 pub(crate) use watch::Watcher;
 
 /// Manifests larger than this are refused.
 const BODY_LIMIT_BYTES: usize = 16 * 1024 * 1024;
+/// How long a question for changes may stay open.
+const CHANGES_TIMEOUT: Duration = Duration::from_secs(30);
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 const MONITORING: u16 = meltemi_core::names::port::MONITORING;
 
@@ -60,6 +62,7 @@ pub(crate) fn serve(daemon: Arc<Daemon>, run_dir: &std::path::Path) -> anyhow::R
     let router = Router::new()
         .route("/status", get(status))
         .route("/progress", get(progress))
+        .route("/changes", get(changes))
         .route("/apply", post(apply))
         .route("/delete", post(delete_file))
         .route("/objects/{kind}", get(objects))
@@ -191,6 +194,18 @@ async fn progress(State(daemon): Shared) -> Answer<Json<Progress>> {
     Ok(Json(daemon.call(|cluster| cluster.progress()).await?))
 }
 
+#[derive(Debug, Deserialize)]
+struct After {
+    after: u64,
+}
+
+/// Answers when the objects are newer than the caller has seen them, at the latest after a while.
+async fn changes(State(daemon): Shared, Query(After { after }): Query<After>) -> Json<Revision> {
+    let newer = tokio::time::timeout(CHANGES_TIMEOUT, daemon.cluster.changed_since(after)).await;
+    let revision = newer.ok().flatten().unwrap_or(after);
+    Json(Revision { revision })
+}
+
 async fn apply(
     State(daemon): Shared,
     Query(query): Query<File>,
@@ -254,12 +269,15 @@ async fn objects(
     let namespace = query
         .namespace
         .filter(|_| kind.scope() == Scope::Namespaced);
-    let items = daemon
-        .call(move |cluster| cluster.objects(kind, namespace.as_deref()))
+    let (items, revision) = daemon
+        .call(move |cluster| {
+            let items = cluster.objects(kind, namespace.as_deref());
+            (items, cluster.store.revision())
+        })
         .await?;
-    Ok(Json(
-        json!({"apiVersion": "v1", "kind": "List", "items": items}),
-    ))
+    Ok(Json(json!({
+        "apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": revision.to_string()}, "items": items
+    })))
 }
 
 async fn label(State(daemon): Shared, body: Bytes) -> Answer<Json<Report>> {

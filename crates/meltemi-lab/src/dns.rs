@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
-use hickory_proto::rr::rdata::{A, PTR, SOA, SRV};
+use hickory_proto::rr::rdata::{A, CNAME, PTR, SOA, SRV};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use meltemi_core::names::CLUSTER_DOMAIN;
 
@@ -15,12 +15,17 @@ pub(crate) use server::serve;
 /// Seconds a client may keep an answer; CoreDNS' default for the cluster's own names.
 const TTL: u32 = 5;
 
+/// Aliases that lead in a circle end here.
+const ALIAS_LIMIT: usize = 8;
+
 /// Every name the server knows; lower case, absolute, without the final dot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Zone {
     pub(crate) addresses: BTreeMap<String, BTreeSet<Ipv4Addr>>,
     pub(crate) services: BTreeMap<String, BTreeSet<Target>>,
     pub(crate) names: BTreeMap<Ipv4Addr, String>,
+    /// Names that stand for another (Services of type ExternalName).
+    pub(crate) aliases: BTreeMap<String, String>,
 }
 
 /// Where an SRV record points.
@@ -54,7 +59,14 @@ impl Zone {
             .to_ascii()
             .trim_end_matches('.')
             .to_ascii_lowercase();
+        let (aliases, name) = self.resolve(&name);
         let records = self.records(&name, question.query_type());
+        let mut owner = question.name().clone();
+        for alias in aliases {
+            let data = RData::CNAME(CNAME(alias.clone()));
+            reply.add_answer(Record::from_rdata(owner, TTL, data));
+            owner = alias;
+        }
         if records.is_empty() {
             if !self.exists(&name) {
                 reply.metadata.response_code = ResponseCode::NXDomain;
@@ -62,13 +74,26 @@ impl Zone {
             // RFC 2308: the SOA tells how long "no" may be kept.
             reply.add_authorities(authority());
         }
-        let owner = question.name().clone();
         reply.add_answers(
             records
                 .into_iter()
                 .map(|data| Record::from_rdata(owner.clone(), TTL, data)),
         );
         reply
+    }
+
+    /// Follows aliases: each step's target, and the name at their end (RFC 1034, 3.6.2).
+    fn resolve(&self, name: &str) -> (Vec<Name>, String) {
+        let mut steps = Vec::new();
+        let mut name = name.to_owned();
+        while steps.len() < ALIAS_LIMIT
+            && let Some(target) = self.aliases.get(&name)
+            && let Ok(step) = Name::from_ascii(format!("{target}."))
+        {
+            steps.push(step);
+            name.clone_from(target);
+        }
+        (steps, name)
     }
 
     fn records(&self, name: &str, kind: RecordType) -> Vec<RData> {
@@ -106,6 +131,7 @@ impl Zone {
         }
         let below = format!(".{name}");
         let names = self.addresses.keys().chain(self.services.keys());
+        let names = names.chain(self.aliases.keys());
         names
             .into_iter()
             .any(|known| known == name || known.ends_with(&below))

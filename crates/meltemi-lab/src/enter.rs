@@ -34,6 +34,8 @@ pub(crate) struct Entrance {
     /// Files of the network and UTS namespaces to join.
     pub(crate) namespaces: Vec<PathBuf>,
     pub(crate) root: Root,
+    /// Standard input is a terminal that becomes the process's own, for job control and `/dev/tty`.
+    pub(crate) terminal: bool,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -118,6 +120,9 @@ fn become_entrance(file: &Path) -> Result<std::convert::Infallible> {
     }
     // Its own session, so that signals meant for the supervisor's terminal do not reach it. Fails if it has one already.
     setsid().ok();
+    if entrance.terminal {
+        rustix::process::ioctl_tiocsctty(io::stdin()).context("cannot take the terminal")?;
+    }
     let mut namespaces = Vec::new();
     for path in &entrance.namespaces {
         namespaces

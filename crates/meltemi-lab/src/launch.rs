@@ -10,7 +10,7 @@
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, BufRead as _, BufReader};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -161,9 +161,7 @@ fn text(supervise: &Supervise) -> String {
 /// Makes a folder and its parents for this user only, and refuses one that somebody else prepared.
 fn private_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).recursive(true).create(path)?;
-    let metadata = fs::symlink_metadata(path)?;
-    let own = metadata.uid() == rustix::process::geteuid().as_raw();
-    if !metadata.is_dir() || !own || metadata.mode() & 0o077 != 0 {
+    if !paths::is_private(path)? {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
             "the folder must be yours alone (mode 0700)",

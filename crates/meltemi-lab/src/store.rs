@@ -1,6 +1,8 @@
 //! The objects of the lab's cluster, as JSON, as an API server would hold them.
 
+use std::any::Any;
 use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 use meltemi_api::{Kind, ObjectKey, Scope};
@@ -18,6 +20,8 @@ pub(crate) struct Store {
 #[derive(Debug)]
 struct Stored {
     object: Value,
+    /// The object as its Rust type, decoded when it is first asked for; a change begins anew.
+    typed: OnceLock<Arc<dyn Any + Send + Sync>>,
     /// What the user applied last: what is in it and not in the next apply was taken out by the user.
     applied: Option<Value>,
 }
@@ -49,9 +53,9 @@ impl Store {
         self.objects.get(key).map(|stored| &stored.object)
     }
 
-    /// Reads an object as its type; `None` if it is absent. What is stored has been decoded before.
-    pub(crate) fn typed<T: DeserializeOwned>(&self, key: &ObjectKey) -> Option<T> {
-        decode(self.get(key)?)
+    /// Reads an object as its type; `None` if it is absent. What is stored has been validated before.
+    pub(crate) fn typed<T: Typed>(&self, key: &ObjectKey) -> Option<Arc<T>> {
+        self.objects.get(key)?.typed()
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = (&ObjectKey, &Value)> {
@@ -61,13 +65,20 @@ impl Store {
     }
 
     pub(crate) fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (&ObjectKey, &Value)> {
-        self.all().filter(move |(key, _)| key.kind == kind)
+        self.stored(kind).map(|(key, stored)| (key, &stored.object))
     }
 
-    pub(crate) fn list<T: DeserializeOwned>(&self, kind: Kind) -> Vec<(ObjectKey, T)> {
-        self.of_kind(kind)
-            .filter_map(|(key, object)| Some((key.clone(), decode(object)?)))
+    pub(crate) fn list<T: Typed>(&self, kind: Kind) -> Vec<(ObjectKey, Arc<T>)> {
+        self.stored(kind)
+            .filter_map(|(key, stored)| Some((key.clone(), stored.typed()?)))
             .collect()
+    }
+
+    /// Keys sort by kind first.
+    fn stored(&self, kind: Kind) -> impl Iterator<Item = (&ObjectKey, &Stored)> {
+        self.objects
+            .range(ObjectKey::new(kind, "", "")..)
+            .take_while(move |(key, _)| key.kind == kind)
     }
 
     /// Merges what a user wrote, as `kubectl apply` does.
@@ -164,12 +175,36 @@ impl Store {
                 metadata.insert("generation".to_owned(), generation.into());
             }
         }
-        self.objects.insert(key.clone(), Stored { object, applied });
+        let stored = Stored {
+            object,
+            typed: OnceLock::new(),
+            applied,
+        };
+        self.objects.insert(key.clone(), stored);
     }
 }
 
-pub(crate) fn decode<T: DeserializeOwned>(object: &Value) -> Option<T> {
-    T::deserialize(object).ok()
+/// What an object can be read as.
+pub(crate) trait Typed: DeserializeOwned + Any + Send + Sync {}
+
+impl<T: DeserializeOwned + Any + Send + Sync> Typed for T {}
+
+impl Stored {
+    fn typed<T: Typed>(&self) -> Option<Arc<T>> {
+        if let Some(known) = self.typed.get() {
+            // Every kind is read as one type; another would be a second, uncached decoding.
+            let known = Arc::clone(known).downcast();
+            return known.ok().or_else(|| self.decode());
+        }
+        let decoded = self.decode()?;
+        self.typed
+            .get_or_init(|| Arc::<T>::clone(&decoded) as Arc<dyn Any + Send + Sync>);
+        Some(decoded)
+    }
+
+    fn decode<T: Typed>(&self) -> Option<Arc<T>> {
+        T::deserialize(&self.object).ok().map(Arc::new)
+    }
 }
 
 pub(crate) fn now() -> String {

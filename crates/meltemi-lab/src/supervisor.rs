@@ -111,7 +111,7 @@ async fn supervise(options: &Supervise, pids: MachinePids) -> Result<End> {
         mesh_config: mesh_config(options.mesh_config.as_deref())?,
         workload_cert_ttl: options.workload_cert_ttl.clone(),
     };
-    let cluster = Cluster::start(Arc::new(machine), settings, zone);
+    let (cluster, task) = Cluster::start(Arc::new(machine), settings, zone);
     let (down, mut ending) = watch::channel(false);
     let daemon = Daemon {
         name: options.name.clone(),
@@ -130,6 +130,10 @@ async fn supervise(options: &Supervise, pids: MachinePids) -> Result<End> {
     tokio::select! {
         _ = terminate.recv() => Ok(End::Asked),
         () = orphaned() => Ok(End::Orphaned),
+        ended = task => {
+            ended.context("the cluster's task failed")?;
+            anyhow::bail!("the cluster's task ended")
+        }
         _ = ending.wait_for(|down| *down) => {
             // The answer to the request that ends the lab leaves first.
             tokio::time::sleep(ANSWER).await;

@@ -37,13 +37,15 @@ const VOLUMES: &[&str] = &[
 const SERVICE: &[(&str, &str)] = &[
     ("externalIPs", "they are not reachable"),
     ("sessionAffinity", "connections are spread at random"),
-    ("externalName", "the name does not resolve"),
 ];
 const JOB: &[(&str, &str)] = &[
     ("ttlSecondsAfterFinished", "finished jobs stay"),
     ("activeDeadlineSeconds", "the job runs without a deadline"),
     ("suspend", "the job runs"),
 ];
+
+/// The lab's network has one family, as Istio's default has (`ISTIO_DUAL_STACK` is off).
+const IPV4_ONLY: &str = "the Service has an IPv4 address only";
 
 /// Lists the fields of an object that will have no effect.
 pub(crate) fn check(key: &ObjectKey, object: &Value) -> Vec<Diagnostic> {
@@ -85,12 +87,6 @@ fn pod(spec: &Value, path: &FieldPath, found: &mut Vec<Diagnostic>) {
                 let path = path.field("securityContext").field("privileged");
                 found.push(warning(&path, "only capabilities that are named are given"));
             }
-            for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
-                if container[probe]["httpGet"]["scheme"] == "HTTPS" {
-                    let path = path.field(probe).field("httpGet").field("scheme");
-                    found.push(warning(&path, "the probe is not run and counts as passed"));
-                }
-            }
         }
     }
     for (index, volume) in spec["volumes"].as_array().into_iter().flatten().enumerate() {
@@ -118,6 +114,15 @@ fn service(spec: &Value, path: &FieldPath, found: &mut Vec<Diagnostic>) {
             "{kind}: the Service has its address inside the lab only; use `meltemi lab forward`"
         );
         found.push(warning(&path.field("type"), &consequence));
+    }
+    if let Some(policy @ ("PreferDualStack" | "RequireDualStack")) = spec["ipFamilyPolicy"].as_str()
+    {
+        let consequence = format!("{policy}: {IPV4_ONLY}");
+        found.push(warning(&path.field("ipFamilyPolicy"), &consequence));
+    }
+    let families = spec["ipFamilies"].as_array().into_iter().flatten();
+    for (index, _) in families.enumerate().filter(|(_, family)| *family == "IPv6") {
+        found.push(warning(&path.field("ipFamilies").index(index), IPV4_ONLY));
     }
 }
 
@@ -190,5 +195,15 @@ mod tests {
             &["spec.type"],
         );
         check_fields(Kind::Service, &json!({"spec": {"type": "ClusterIP"}}), &[]);
+        check_fields(
+            Kind::Service,
+            &json!({"spec": {"ipFamilyPolicy": "PreferDualStack", "ipFamilies": ["IPv4", "IPv6"]}}),
+            &["spec.ipFamilyPolicy", "spec.ipFamilies[1]"],
+        );
+        check_fields(
+            Kind::Service,
+            &json!({"spec": {"type": "ExternalName", "externalName": "example.com"}}),
+            &[],
+        );
     }
 }

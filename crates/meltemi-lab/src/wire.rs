@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `GET /status` | [`Status`] |
 //! | `GET /progress` | [`Progress`] |
+//! | `GET /changes?after=N` | [`Revision`], as soon as the objects are newer than revision N |
 //! | `POST /apply?namespace=NS&file=NAME`, YAML body | [`Report`] |
 //! | `POST /delete?namespace=NS&file=NAME`, YAML body | [`Report`] |
 //! | `DELETE /objects/{kind}/{name}?namespace=NS` | [`Report`] |
@@ -53,10 +54,18 @@ pub struct Status {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Progress {
     pub ready: bool,
+    /// Of the objects that this is about.
+    pub revision: u64,
     pub pods_ready: usize,
     pub pods_total: usize,
     /// `namespace/pod: reason` for each that is not.
     pub waiting: Vec<String>,
+}
+
+/// Moves with every change of an object.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Revision {
+    pub revision: u64,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

@@ -189,8 +189,9 @@ fn rules_for<'a>(
         .collect()
 }
 
-/// The service of a host, or the wildcard service that covers it.
+/// The service of a host, of the host that it stands for, or the wildcard service that covers it.
 fn known_service<'a>(mesh: &'a MeshSnapshot, host: &Hostname) -> Option<&'a Arc<Service>> {
+    let host = mesh.alias(host).unwrap_or(host);
     mesh.service(host).or_else(|| {
         let mut services = mesh.services();
         services.find(|service| service.hostname.is_wildcard() && service.hostname.covers(host))

@@ -9,8 +9,8 @@ use meltemi_core::names::label;
 use meltemi_core::{Hostname, Identity, Labels, Locality, TrustDomain};
 
 use crate::{
-    ExportTo, Health, Protocol, Resolution, Service, ServiceAddress, ServicePort, TargetPort,
-    Workload, WorkloadPort,
+    ExportTo, Health, Protocol, Resolution, Service, ServiceAddress, ServiceAlias, ServicePort,
+    TargetPort, Workload, WorkloadPort,
 };
 
 /// Istio's per-service visibility annotation.
@@ -18,7 +18,29 @@ const EXPORT_TO: &str = "networking.istio.io/exportTo";
 /// Istio's locality override on pods, dots for slashes.
 const LOCALITY: &str = "istio-locality";
 
-/// The mesh's view of a Service; none for `ExternalName`, which is only a DNS alias.
+/// A Service of type `ExternalName`, with the host that it stands for.
+pub(crate) fn alias(
+    object: &Object,
+    service: &k8s::Service,
+    domain: &str,
+) -> Option<(ServiceAlias, Hostname)> {
+    let spec = service.spec.as_ref()?;
+    if spec.type_.as_deref() != Some("ExternalName") {
+        return None;
+    }
+    let target = spec.external_name.as_deref()?.trim_end_matches('.');
+    let Meta {
+        name, namespace, ..
+    } = &object.meta;
+    let alias = ServiceAlias {
+        hostname: Hostname::new(&format!("{name}.{namespace}.svc.{domain}")).ok()?,
+        name: name.clone(),
+        namespace: namespace.clone(),
+    };
+    Some((alias, Hostname::new(target).ok()?))
+}
+
+/// The mesh's view of a Service; none for `ExternalName`, which is an [`alias`].
 pub(crate) fn service(
     object: &Object,
     service: &k8s::Service,
@@ -68,6 +90,7 @@ pub(crate) fn service(
         mesh_external: false,
         export_to: ExportTo::new(&export_to, &config.default_service_export_to, namespace),
         selector: spec.selector.clone().map(Labels).unwrap_or_default(),
+        aliases: Vec::new(),
         subject_alt_names: Vec::new(),
     })
 }

@@ -29,7 +29,9 @@ pub use destination_rule::{EffectivePolicy, HostRule};
 pub use mesh::Mesh;
 pub use peer_authentication::{ServerTls, WorkloadTls};
 pub use protocol::Protocol;
-pub use service::{ExportTo, Resolution, Service, ServiceAddress, ServicePort, TargetPort};
+pub use service::{
+    ExportTo, Resolution, Service, ServiceAddress, ServiceAlias, ServicePort, TargetPort,
+};
 pub use snapshot::MeshSnapshot;
 pub use virtual_service::MeshVirtualService;
 pub use workload::{Endpoint, EndpointAddress, Health, ServiceEndpoints, Workload, WorkloadPort};

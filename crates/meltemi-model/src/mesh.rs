@@ -13,7 +13,7 @@ use meltemi_api::{Change, Kind, Object, ObjectKey};
 use meltemi_core::Hostname;
 use meltemi_core::names::{CLUSTER_DOMAIN, label};
 
-use crate::{ChangeSet, MeshSnapshot, Part, Service, Workload};
+use crate::{ChangeSet, MeshSnapshot, Part, Service, ServiceAlias, Workload};
 
 /// Builds [`MeshSnapshot`]s from a stream of changes. One task owns it.
 ///
@@ -28,6 +28,8 @@ pub struct Mesh {
     claims: BTreeMap<Hostname, BTreeSet<ObjectKey>>,
     /// The hosts each Service or ServiceEntry defines.
     hosts: BTreeMap<ObjectKey, Vec<Service>>,
+    /// Services of type `ExternalName`, each with the host it names.
+    aliases: BTreeMap<ObjectKey, (ServiceAlias, Hostname)>,
     workloads: BTreeMap<ObjectKey, Arc<Workload>>,
     /// EndpointSlices by the namespace and name of their Service.
     slices: BTreeMap<(String, String), BTreeSet<ObjectKey>>,
@@ -64,6 +66,7 @@ impl Mesh {
             domain: CLUSTER_DOMAIN.to_owned(),
             claims: BTreeMap::new(),
             hosts: BTreeMap::new(),
+            aliases: BTreeMap::new(),
             workloads: BTreeMap::new(),
             slices: BTreeMap::new(),
             pod_users: BTreeMap::new(),

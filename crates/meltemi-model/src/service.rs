@@ -21,6 +21,8 @@ pub struct Service {
     pub export_to: ExportTo,
     /// The pods it selects; empty where endpoints are given otherwise.
     pub selector: Labels,
+    /// Services of type `ExternalName` that stand for it.
+    pub aliases: Vec<ServiceAlias>,
     /// Upstream identities that replace the ones of the endpoints (ServiceEntry `subjectAltNames`).
     pub subject_alt_names: Vec<String>,
 }
@@ -46,6 +48,15 @@ impl Service {
     pub fn visible_to(&self, namespace: &str) -> bool {
         self.export_to.includes(namespace)
     }
+}
+
+/// A Kubernetes Service of type `ExternalName`: another name of a host, nothing of its own (Istio,
+/// `ENABLE_EXTERNAL_NAME_ALIAS`, on by default).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceAlias {
+    pub hostname: Hostname,
+    pub name: String,
+    pub namespace: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

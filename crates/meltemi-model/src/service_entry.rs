@@ -45,6 +45,7 @@ pub(crate) fn services(
                 namespace,
             ),
             selector: Labels::default(),
+            aliases: Vec::new(),
             subject_alt_names: entry.subject_alt_names.clone(),
         })
         .collect()

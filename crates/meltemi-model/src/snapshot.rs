@@ -19,6 +19,7 @@ use crate::{
 pub struct MeshSnapshot {
     pub(crate) config: Arc<MeshConfig>,
     pub(crate) services: Arc<BTreeMap<Hostname, Arc<Service>>>,
+    pub(crate) aliases: Arc<BTreeMap<Hostname, Hostname>>,
     pub(crate) hosts_by_port: Arc<BTreeMap<u16, BTreeSet<Hostname>>>,
     pub(crate) endpoints: Arc<BTreeMap<Hostname, Arc<ServiceEndpoints>>>,
     pub(crate) workloads: Arc<BTreeMap<IpAddr, Arc<Workload>>>,
@@ -47,6 +48,11 @@ impl MeshSnapshot {
     /// `Part::Service(host)`.
     pub fn service(&self, host: &Hostname) -> Option<&Arc<Service>> {
         self.services.get(host)
+    }
+
+    /// The host that a Service of type `ExternalName` stands for: `Part::Service(alias)`.
+    pub fn alias(&self, alias: &Hostname) -> Option<&Hostname> {
+        self.aliases.get(alias)
     }
 
     /// The services with a port of that number: `Part::ServicePort(port)`.

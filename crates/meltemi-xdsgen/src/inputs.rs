@@ -53,6 +53,12 @@ impl<'a> Inputs<'a> {
             .filter(|service| service.visible_to(&self.view.namespace))
     }
 
+    /// The host itself, or the one that it is another name of.
+    pub(crate) fn unaliased(&self, host: Hostname) -> Hostname {
+        self.note(Part::Service(host.clone()));
+        self.mesh.alias(&host).cloned().unwrap_or(host)
+    }
+
     pub(crate) fn services(&self) -> impl Iterator<Item = &'a Arc<Service>> {
         self.note(Part::ServiceNames);
         self.mesh

@@ -123,16 +123,11 @@ fn domains(inputs: &Inputs<'_>, service: &Service) -> Vec<String> {
         domains.push(format!("{host}."));
     }
     if service.is_kubernetes() {
-        let Service {
-            name, namespace, ..
-        } = service;
-        if *namespace == inputs.view.namespace {
-            domains.push(name.clone());
-        }
-        domains.push(format!("{name}.{namespace}"));
-        domains.push(format!("{name}.{namespace}.svc"));
+        domains.extend(short_names(inputs, &service.name, &service.namespace));
         if service.is_headless() {
-            domains.push(format!("*.{host}"));
+            // Its pods, by their names below each of its own: `web-0.web`.
+            let below: Vec<String> = domains.iter().map(|name| format!("*.{name}")).collect();
+            domains.extend(below);
         }
     }
     let addresses = service
@@ -143,7 +138,23 @@ fn domains(inputs: &Inputs<'_>, service: &Service) -> Vec<String> {
         std::net::IpAddr::V4(ip) => ip.to_string(),
         std::net::IpAddr::V6(ip) => format!("[{ip}]"),
     }));
+    for alias in &service.aliases {
+        domains.push(alias.hostname.to_string());
+        domains.push(format!("{}.", alias.hostname));
+        domains.extend(short_names(inputs, &alias.name, &alias.namespace));
+    }
     domains
+}
+
+/// What a resolver's search list lets a client of the cluster leave out.
+fn short_names(inputs: &Inputs<'_>, name: &str, namespace: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    if namespace == inputs.view.namespace {
+        names.push(name.to_owned());
+    }
+    names.push(format!("{name}.{namespace}"));
+    names.push(format!("{name}.{namespace}.svc"));
+    names
 }
 
 /// The routes of a service: its VirtualService's, or everything to the service.
@@ -272,7 +283,8 @@ fn destination_host(
     destination: &Destination,
     namespace: &str,
 ) -> Option<Hostname> {
-    Hostname::resolve(&destination.host, namespace, inputs.view.cluster_domain()).ok()
+    let host = Hostname::resolve(&destination.host, namespace, inputs.view.cluster_domain());
+    host.ok().map(|host| inputs.unaliased(host))
 }
 
 /// The port a destination means: the given one, the only one, or the one the client called.

@@ -82,11 +82,13 @@ pub(super) mod duration {
         let Some(text) = Option::<String>::deserialize(deserializer)? else {
             return Ok(None);
         };
-        parse(&text).map(Some).ok_or_else(|| {
-            D::Error::custom(format!(
-                "\"{text}\" is not a duration such as \"1.5s\", \"200ms\" or \"1h\""
-            ))
-        })
+        meltemi_core::duration::parse(&text)
+            .map(Some)
+            .ok_or_else(|| {
+                D::Error::custom(format!(
+                    "\"{text}\" is not a duration such as \"1.5s\", \"200ms\" or \"1h\""
+                ))
+            })
     }
 
     #[expect(clippy::ref_option, reason = "the shape that serde's `with` asks for")]
@@ -98,41 +100,5 @@ pub(super) mod duration {
             Some(duration) => serializer.serialize_str(&format!("{}s", duration.as_secs_f64())),
             None => serializer.serialize_none(),
         }
-    }
-
-    /// Reads a duration in Go's syntax without a sign: `1h2m3.5s`.
-    pub fn parse(text: &str) -> Option<Duration> {
-        if text == "0" {
-            return Some(Duration::ZERO);
-        }
-        let mut rest = text;
-        let mut nanos: f64 = 0.0;
-        while !rest.is_empty() {
-            let number_len = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-            let (number, tail) = rest.split_at(number_len);
-            let unit_len = tail
-                .find(|c: char| c.is_ascii_digit() || c == '.')
-                .unwrap_or(tail.len());
-            let (unit, tail) = tail.split_at(unit_len);
-            nanos += number.parse::<f64>().ok()? * unit_nanos(unit)?;
-            rest = tail;
-        }
-        // Proto durations end at 10,000 years.
-        if text.is_empty() || nanos > 315_576_000_000e9 {
-            return None;
-        }
-        Duration::try_from_secs_f64(nanos / 1e9).ok()
-    }
-
-    fn unit_nanos(unit: &str) -> Option<f64> {
-        Some(match unit {
-            "h" => 3600e9,
-            "m" => 60e9,
-            "s" => 1e9,
-            "ms" => 1e6,
-            "us" | "µs" => 1e3,
-            "ns" => 1.0,
-            _ => return None,
-        })
     }
 }

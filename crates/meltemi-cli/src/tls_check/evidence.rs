@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::Finding;
 use super::rows::Row;
+use super::stock::Stock;
 use super::verdict::{Client, Endpoint, Server};
 use crate::proxy_config::admin_json;
 use crate::proxy_config::dump::{Dump, camel, list};
@@ -61,29 +62,29 @@ pub(super) async fn collect(
     probe: bool,
     access: &dyn Access,
 ) -> Result<Vec<Finding>, CliError> {
-    let known = admin_json(source, Method::Get, "/tls", access).await?;
+    let known = match admin_json(source, Method::Get, "/tls", access).await {
+        Err(CliError::Answer { .. }) => Known::Stock(Stock::ask(source, access).await?),
+        answer => Known::Ours(answer?),
+    };
     let statuses = admin_json(source, Method::Get, "/clusters?format=json", access).await?;
     let statuses = camel(statuses);
     let mut destinations = Destinations::new(pods, access);
     let mut findings = Vec::new();
     for row in rows {
         let cluster = ClusterName::outbound(row.port, row.subset(), row.fqdn());
-        let mut seen = of_traffic(&known, &cluster);
-        if probe {
-            let name = cluster.to_string();
-            let name = utf8_percent_encode(&name, NON_ALPHANUMERIC);
-            let path = format!("/tls/probe?cluster={name}");
-            let answer = match admin_json(source, Method::Post, &path, access).await {
-                // A proxy that does not know the cluster sends nothing to it.
-                Err(CliError::Answer { .. }) => Value::Null,
-                answer => answer?,
-            };
-            seen = upstream(&answer)
-                .map(|fresh| with_history(fresh, &seen))
-                .collect();
-        }
+        let seen = match &known {
+            Known::Stock(stock) => stock.rows(&cluster, &statuses),
+            Known::Ours(known) => {
+                let history = of_traffic(known, &cluster);
+                if probe {
+                    fresh(&cluster, &history, source, access).await?
+                } else {
+                    history
+                }
+            }
+        };
         let mut evidence = Vec::new();
-        for endpoint in hosts(&statuses, &cluster) {
+        for (endpoint, _) in hosts(&statuses, &cluster.to_string()) {
             let row = seen.iter().find(|row| text(row, "endpoint") == endpoint);
             let seen = match row {
                 Some(row) => without_past(row.clone()),
@@ -99,22 +100,51 @@ pub(super) async fn collect(
     Ok(findings)
 }
 
-/// The endpoints that the source's proxy knows now: rows of others are of pods that are gone.
-fn hosts(statuses: &Value, cluster: &ClusterName) -> Vec<String> {
+/// What the source's proxy tells of its connections.
+enum Known {
+    /// The answer of `/tls`.
+    Ours(Value),
+    Stock(Stock),
+}
+
+/// Rows of handshakes that the source's proxy makes now.
+async fn fresh(
+    cluster: &ClusterName,
+    history: &[Value],
+    source: &Pod,
+    access: &dyn Access,
+) -> Result<Vec<Value>, CliError> {
     let name = cluster.to_string();
-    let clusters = list(statuses, "/clusterStatuses").filter(|status| text(status, "name") == name);
+    let name = utf8_percent_encode(&name, NON_ALPHANUMERIC);
+    let path = format!("/tls/probe?cluster={name}");
+    let answer = match admin_json(source, Method::Post, &path, access).await {
+        // A proxy that does not know the cluster sends nothing to it.
+        Err(CliError::Answer { .. }) => Value::Null,
+        answer => answer?,
+    };
+    let rows = upstream(&answer).map(|fresh| with_history(fresh, history));
+    Ok(rows.collect())
+}
+
+/// The endpoints that the source's proxy knows now: rows of others are of pods that are gone.
+pub(super) fn hosts<'a>(
+    statuses: &'a Value,
+    cluster: &'a str,
+) -> impl Iterator<Item = (String, &'a Value)> {
+    let of_name = move |status: &&Value| text(status, "name") == cluster;
+    let clusters = list(statuses, "/clusterStatuses").filter(of_name);
     let hosts = clusters.flat_map(|status| list(status, "/hostStatuses"));
-    let address = |host: &Value| {
+    hosts.filter_map(|host| {
         let socket = host.pointer("/address/socketAddress")?;
         let address = text(socket, "address");
         let port = socket.get("portValue")?;
-        Some(if address.contains(':') {
+        let endpoint = if address.contains(':') {
             format!("[{address}]:{port}")
         } else {
             format!("{address}:{port}")
-        })
-    };
-    hosts.filter_map(address).collect()
+        };
+        Some((endpoint, host))
+    })
 }
 
 /// A row whose connections are plaintext now may still hold an earlier handshake, which proves nothing any more.
@@ -186,9 +216,11 @@ fn with_history(fresh: &Value, history: &[Value]) -> Value {
 /// What a row proves. A claim of TLS without a completed handshake proves nothing.
 fn client(seen: &Value) -> Client {
     let error = text(seen, "last_error");
-    let handshaken = !text(seen, "last_handshake").is_empty();
+    let unseen = text(seen, "unseen");
+    let handshaken = !text(seen, "last_handshake").is_empty() || !text(seen, "proof").is_empty();
     match text(seen, "mode") {
         _ if !error.is_empty() => Client::Failed(error.to_owned()),
+        _ if !unseen.is_empty() => Client::Unproven(unseen.to_owned()),
         "plaintext" => Client::Plaintext,
         mode @ ("mtls" | "tls") if !handshaken => {
             Client::Unproven(format!("{mode} is configured, no handshake has been made"))

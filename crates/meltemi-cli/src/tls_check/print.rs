@@ -100,6 +100,7 @@ fn endpoint(evidence: &Evidence) -> String {
     line("TLS", &tls.join(", "));
     line("ALPN", evidence.text("alpn"));
     line("last handshake", evidence.text("last_handshake"));
+    line("proof", evidence.text("proof"));
     line("error", evidence.text("last_error"));
     text
 }

@@ -376,3 +376,73 @@ fn mistakes_end_with_what_to_do() {
         (69, "Error: no lab is running\nStart one: meltemi lab up\n")
     );
 }
+
+/// A stock Envoy as the source: counters in the place of handshakes.
+mod stock {
+    use super::*;
+
+    const STATS: &str =
+        "/stats?usedonly&format=json&filter=upstream_cx_(total|connect_fail)$|%5C.ssl%5C.";
+
+    fn verdict(made: u64, handshakes: u64, to_first: u64) -> String {
+        let cluster = format!("outbound|9080||{HOST}");
+        let stat = |name: &str, value: u64| json!({"name": format!("cluster.{cluster}.{name}"), "value": value});
+        let stats = json!({"stats": [
+            stat("upstream_cx_total", made), stat("ssl.handshake", handshakes), stat("ssl.versions.TLSv1.3", handshakes)
+        ]});
+        let host = |address: &str, connections: u64| {
+            json!({
+                "address": {"socket_address": {"address": address, "port_value": 9080}},
+                "stats": [{"name": "cx_total", "value": connections.to_string()}]
+            })
+        };
+        let statuses = json!({"cluster_statuses": [{"name": cluster, "host_statuses": [host("10.244.0.2", to_first)]}]});
+        let tls = json!({"common_tls_context": {
+            "tls_certificate_sds_secret_configs": [{"name": "default"}],
+            "combined_validation_context": {"default_validation_context": {"match_typed_subject_alt_names": [
+                {"san_type": "URI", "matcher": {"exact": "spiffe://cluster.local/ns/default/sa/ratings"}}
+            ]}}
+        }});
+        let config = json!({"configs": [{
+            "@type": "type.googleapis.com/envoy.admin.v3.ClustersConfigDump",
+            "dynamic_active_clusters": [{"cluster": {"name": cluster, "transport_socket_matches": [{
+                "name": "tlsMode-istio", "match": {"tlsMode": "istio"}, "transport_socket": {"typed_config": tls}
+            }]}}]
+        }]});
+        let own = json!({"certificates": [{"cert_chain": [{"subject_alt_names": [{"uri": "spiffe://cluster.local/ns/default/sa/productpage"}]}]}]});
+        let mut mesh = Setup::default().mesh();
+        mesh.answers.remove(&format!("{SOURCE} GET /tls"));
+        let output = mesh
+            .answer(&format!("{SOURCE} GET /clusters?format=json"), &statuses)
+            .answer(&format!("{SOURCE} GET /config_dump"), &config)
+            .answer(&format!("{SOURCE} GET /certs"), &own)
+            .answer(&format!("{SOURCE} GET {STATS}"), &stats)
+            .run(&["authn", "tls-check", "productpage-v1", "ratings"]);
+        assert_eq!((output.status, output.stderr.as_str()), (0, ""));
+        if output.stdout.contains("MODE: mTLS") {
+            for part in [
+                "sa/productpage",
+                "sa/ratings",
+                "TLSv1.3",
+                "3 handshakes in 3 connections",
+            ] {
+                assert!(output.stdout.contains(part), "{}", output.stdout);
+            }
+        }
+        output.stdout.lines().last().unwrap().to_owned()
+    }
+
+    #[test]
+    fn counters_prove_what_they_can() {
+        assert_eq!(verdict(3, 3, 2), "MODE: mTLS (STRICT)");
+        assert!(verdict(3, 0, 3).starts_with("MODE: CONFLICT (the source sends plaintext"));
+        assert_eq!(
+            verdict(5, 3, 5),
+            "MODE: UNKNOWN (3 of 5 connections of the source's Envoy were encrypted; it does not tell which)"
+        );
+        assert_eq!(
+            verdict(3, 3, 0),
+            "MODE: UNKNOWN (no connection was made to this endpoint)"
+        );
+    }
+}

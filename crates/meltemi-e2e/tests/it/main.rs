@@ -6,12 +6,14 @@
     reason = "what a failing test prints is its report"
 )]
 
-mod certificates;
+mod commands;
 mod demo;
 mod diagnostics;
+mod endurance;
 mod envoy;
 mod guide;
+mod guide_page;
 mod hygiene;
 mod mtls;
-mod outage;
 mod routing;
+mod sidecar;

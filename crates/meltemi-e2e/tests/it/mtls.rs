@@ -66,33 +66,3 @@ fn strict_refuses_plaintext_before_a_byte_reaches_the_app() {
         "XFCC names the caller: {echoed}"
     );
 }
-
-#[test]
-fn changing_the_mode_under_load_loses_nothing() {
-    let lab = Lab::bookinfo("modes", &[]);
-    lab.set_mode("DISABLE", "deploy/ratings-v1");
-    let load = lab.load(
-        "deploy/productpage-v1",
-        "productpage",
-        &[
-            "--rps",
-            "500",
-            "--duration",
-            "20s",
-            "--connections",
-            "16",
-            "http://ratings:9080/ratings/0",
-        ],
-    );
-    for mode in [
-        "PERMISSIVE",
-        "STRICT",
-        "PERMISSIVE",
-        "DISABLE",
-        "PERMISSIVE",
-        "STRICT",
-    ] {
-        lab.set_mode(mode, "deploy/ratings-v1");
-    }
-    load.finish().assert_none_failed(9_500);
-}

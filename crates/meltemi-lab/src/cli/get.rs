@@ -2,19 +2,23 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::str::FromStr;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::jsonpath::Template;
 use super::kinds::{self, Kind};
+use super::selector::Selector;
 use super::table::{Table, age};
 use crate::client::LabClient;
 
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  meltemi lab get pods\n  meltemi lab get pods -A -o wide\n  meltemi lab get deploy -o yaml\n  \
-                        meltemi lab get vs,dr\n  meltemi lab get svc/reviews -o json"
+                        meltemi lab get vs,dr\n  meltemi lab get svc/reviews -o json\n  \
+                        meltemi lab get pod -l app=ratings -o jsonpath='{.items[0].metadata.name}'\n  meltemi lab get pods -w"
 )]
 pub(super) struct Options {
     /// KIND[,KIND...] [NAME...] or KIND/NAME...
@@ -26,23 +30,46 @@ pub(super) struct Options {
     /// Objects of all namespaces.
     #[arg(short = 'A', long)]
     all_namespaces: bool,
-    /// Only objects with these labels: K=V,K2=V2.
-    #[arg(short = 'l', long)]
-    selector: Option<String>,
-    #[arg(short, long, value_enum, default_value = "table")]
+    /// Only objects with these labels: K=V,K2!=V2,K3 in (A,B).
+    #[arg(short = 'l', long, default_value = "")]
+    selector: Selector,
+    /// wide, json, yaml, name or jsonpath=TEMPLATE; a table otherwise.
+    #[arg(short, long, default_value = "table", hide_default_value = true)]
     output: Output,
+    /// Go on and show what changes.
+    #[arg(short, long)]
+    watch: bool,
     /// Leave out the header line.
     #[arg(long)]
     no_headers: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Output {
     Table,
     Wide,
     Json,
     Yaml,
     Name,
+    JsonPath(Template),
+}
+
+impl FromStr for Output {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "table" => Self::Table,
+            "wide" => Self::Wide,
+            "json" => Self::Json,
+            "yaml" => Self::Yaml,
+            "name" => Self::Name,
+            _ => match text.strip_prefix("jsonpath=") {
+                Some(template) => Self::JsonPath(template.parse()?),
+                None => return Err("one of wide, json, yaml, name, jsonpath=TEMPLATE".to_owned()),
+            },
+        })
+    }
 }
 
 /// The objects that one kind of the command line stands for.
@@ -52,13 +79,47 @@ struct Found {
 }
 
 pub(super) async fn get(client: &LabClient, options: &Options) -> anyhow::Result<ExitCode> {
-    let mut found = Vec::new();
-    for (kind, names) in wanted(&options.words)? {
-        found.push(find(client, options, kind, &names).await?);
+    let (found, mut revision) = find_all(client, options).await?;
+    show(options, found, true)?;
+    if !options.watch {
+        return Ok(ExitCode::SUCCESS);
     }
+    loop {
+        let seen = revision;
+        client.changed(seen).await?;
+        let (mut found, now) = find_all(client, options).await?;
+        revision = now;
+        for Found { objects, .. } in &mut found {
+            objects.retain(|object| version(object) > seen);
+        }
+        found.retain(|found| !found.objects.is_empty());
+        if !found.is_empty() {
+            show(options, found, false)?;
+        }
+    }
+}
+
+fn version(object: &Value) -> u64 {
+    text(object, "/metadata/resourceVersion")
+        .parse()
+        .unwrap_or(0)
+}
+
+async fn find_all(client: &LabClient, options: &Options) -> anyhow::Result<(Vec<Found>, u64)> {
+    let mut found = Vec::new();
+    let mut revision = u64::MAX;
+    for (kind, names) in wanted(&options.words)? {
+        let (kind, at) = find(client, options, kind, &names).await?;
+        found.push(kind);
+        revision = revision.min(at);
+    }
+    Ok((found, revision))
+}
+
+fn show(options: &Options, found: Vec<Found>, first: bool) -> anyhow::Result<()> {
     let mut out = anstream::stdout().lock();
-    match options.output {
-        Output::Table | Output::Wide => tables(&mut out, options, &found)?,
+    match &options.output {
+        Output::Table | Output::Wide => tables(&mut out, options, &found, first)?,
         Output::Name => {
             for Found { kind, objects } in &found {
                 for object in objects {
@@ -76,8 +137,12 @@ pub(super) async fn get(client: &LabClient, options: &Options) -> anyhow::Result
             "{}",
             serde_saphyr::to_string(&document(options, found))?
         )?,
+        Output::JsonPath(template) => {
+            write!(out, "{}", template.render(&document(options, found)))?
+        }
     }
-    Ok(ExitCode::SUCCESS)
+    out.flush()?;
+    Ok(())
 }
 
 /// Kinds, each with the names asked for; none stands for all.
@@ -111,21 +176,11 @@ async fn find(
     options: &Options,
     kind: &'static Kind,
     names: &[String],
-) -> anyhow::Result<Found> {
+) -> anyhow::Result<(Found, u64)> {
     let namespace =
         (kind.namespaced && !options.all_namespaces).then_some(options.namespace.as_str());
-    let mut objects = client.objects(kind.kind, namespace).await?;
-    if let Some(selector) = &options.selector {
-        let pairs: Vec<(&str, &str)> = selector
-            .split(',')
-            .filter_map(|pair| pair.split_once('='))
-            .collect();
-        objects.retain(|object| {
-            pairs
-                .iter()
-                .all(|(key, value)| object["metadata"]["labels"][*key] == *value)
-        });
-    }
+    let (mut objects, revision) = client.objects_at(kind.kind, namespace).await?;
+    objects.retain(|object| options.selector.matches(object));
     for name in names {
         let there = objects
             .iter()
@@ -146,7 +201,7 @@ async fn find(
             text(object, "/metadata/name"),
         )
     });
-    Ok(Found { kind, objects })
+    Ok((Found { kind, objects }, revision))
 }
 
 /// One object by itself when one was named, else a List as kubectl writes it.
@@ -160,20 +215,25 @@ fn document(options: &Options, found: Vec<Found>) -> Value {
     json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": items})
 }
 
-fn tables(out: &mut impl Write, options: &Options, found: &[Found]) -> anyhow::Result<()> {
+fn tables(
+    out: &mut impl Write,
+    options: &Options,
+    found: &[Found],
+    with_header: bool,
+) -> anyhow::Result<()> {
     let mut is_first = true;
     for Found { kind, objects } in found {
         if objects.is_empty() {
             continue;
         }
-        if !is_first {
+        if !is_first && with_header {
             writeln!(out)?;
         }
         is_first = false;
         let mut buffer = Vec::new();
         table(kind, objects, options, found.len() > 1).print(&mut buffer)?;
         let text = String::from_utf8_lossy(&buffer);
-        let shown = if options.no_headers {
+        let shown = if options.no_headers || !with_header {
             text.split_once('\n').map_or("", |(_, rest)| rest)
         } else {
             &text
@@ -258,6 +318,8 @@ fn columns(kind: &str) -> &'static [Column] {
                     AGE,
                     wide("IP", |pod| or_none(text(pod, "/status/podIP"))),
                     wide("NODE", |pod| or_none(text(pod, "/spec/nodeName"))),
+                    wide("NOMINATED NODE", |_| "<none>".to_owned()),
+                    wide("READINESS GATES", |_| "<none>".to_owned()),
                 ]
             }
         }
@@ -270,7 +332,9 @@ fn columns(kind: &str) -> &'static [Column] {
                     column("CLUSTER-IP", |service| {
                         or_none(text(service, "/spec/clusterIP"))
                     }),
-                    column("EXTERNAL-IP", |_| "<none>".to_owned()),
+                    column("EXTERNAL-IP", |service| {
+                        or_none(text(service, "/spec/externalName"))
+                    }),
                     column("PORT(S)", service_ports),
                     AGE,
                     wide("SELECTOR", |service| labels(&service["spec"]["selector"])),
@@ -323,6 +387,7 @@ fn columns(kind: &str) -> &'static [Column] {
         "Job" => {
             const {
                 &[
+                    column("STATUS", job_status),
                     column("COMPLETIONS", |job| {
                         ratio(job, "/status/succeeded", "/spec/completions")
                     }),
@@ -575,6 +640,14 @@ fn pod_status(pod: &Value) -> String {
     serious
         .cloned()
         .unwrap_or_else(|| or(text(pod, "/status/phase"), "Pending"))
+}
+
+fn job_status(job: &Value) -> String {
+    let conditions = job["status"]["conditions"].as_array();
+    let holds = |condition: &&Value| condition["status"] == "True";
+    let ended = conditions.into_iter().flatten().find(holds);
+    let ended = ended.and_then(|condition| condition["type"].as_str());
+    ended.unwrap_or("Running").to_owned()
 }
 
 fn reason(status: &Value) -> Option<String> {

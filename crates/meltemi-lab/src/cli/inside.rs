@@ -12,7 +12,8 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::net::TcpListener;
 
-use super::Namespace;
+use super::terminal::Terminal;
+use super::{Namespace, duration};
 use crate::client::{LabClient, query};
 use crate::wire::{self, Handover, Outcome};
 
@@ -41,15 +42,57 @@ pub(super) struct Exec {
 }
 
 pub(super) async fn exec(client: &LabClient, options: &Exec) -> anyhow::Result<ExitCode> {
+    let terminal = if options.tty { Terminal::open()? } else { None };
+    if options.tty && terminal.is_none() {
+        eprintln!("Unable to use a TTY - input is not a terminal or the right kind of file");
+    }
     let handover = Handover::Exec {
         namespace: options.namespace.namespace.clone(),
         target: options.target.clone(),
         container: options.container.clone(),
         command: options.command.clone(),
-        tty: options.tty,
+        tty: terminal.is_some(),
     };
-    let (client, with_stdin) = (client.clone(), options.stdin || options.tty);
-    let outcome = tokio::task::spawn_blocking(move || -> anyhow::Result<Outcome> {
+    let outcome = match terminal {
+        Some(terminal) => exec_in_terminal(client, handover, terminal, options.stdin).await?,
+        None => exec_with_own_files(client, handover, options.stdin).await?,
+    };
+    match outcome {
+        Outcome::Exited { status } => {
+            if status != 0 {
+                eprintln!("command terminated with exit code {status}");
+            }
+            Ok(ExitCode::from(u8::try_from(status).unwrap_or(1)))
+        }
+        Outcome::Failed { error } => bail!(error),
+        Outcome::Connected => bail!("the lab gave no exit status"),
+    }
+}
+
+async fn exec_in_terminal(
+    client: &LabClient,
+    handover: Handover,
+    terminal: Terminal,
+    with_stdin: bool,
+) -> anyhow::Result<Outcome> {
+    let joined = terminal.join(with_stdin)?;
+    let client = client.clone();
+    let (outcome, terminal) = tokio::task::spawn_blocking(move || {
+        let far = terminal.far();
+        (client.hand_over(&handover, &[far, far, far]), terminal)
+    })
+    .await?;
+    tokio::task::spawn_blocking(move || joined.leave(terminal)).await?;
+    Ok(outcome?)
+}
+
+async fn exec_with_own_files(
+    client: &LabClient,
+    handover: Handover,
+    with_stdin: bool,
+) -> anyhow::Result<Outcome> {
+    let client = client.clone();
+    tokio::task::spawn_blocking(move || {
         let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
         let nothing = std::fs::File::open("/dev/null").context("cannot open /dev/null")?;
         let input = if with_stdin {
@@ -58,12 +101,8 @@ pub(super) async fn exec(client: &LabClient, options: &Exec) -> anyhow::Result<E
             nothing.as_fd()
         };
         Ok(client.hand_over(&handover, &[input, stdout.as_fd(), stderr.as_fd()])?)
-    });
-    match outcome.await?? {
-        Outcome::Exited { status } => Ok(ExitCode::from(u8::try_from(status).unwrap_or(1))),
-        Outcome::Failed { error } => bail!(error),
-        Outcome::Connected => bail!("the lab gave no exit status"),
-    }
+    })
+    .await?
 }
 
 #[derive(Debug, Args)]
@@ -215,23 +254,6 @@ pub(super) struct Capture {
     duration: Duration,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    let error = || format!("\"{text}\" is not a duration such as 500ms, 20s or 2m");
-    let split = text
-        .find(|c: char| c.is_ascii_alphabetic())
-        .ok_or_else(error)?;
-    let (number, unit) = text.split_at(split);
-    let number: f64 = number.parse().map_err(|_| error())?;
-    let seconds = match unit {
-        "ms" => number / 1000.0,
-        "s" => number,
-        "m" => number * 60.0,
-        "h" => number * 3600.0,
-        _ => return Err(error()),
-    };
-    Duration::try_from_secs_f64(seconds).map_err(|_| error())
-}
-
 pub(super) async fn capture(client: &LabClient, options: &Capture) -> anyhow::Result<ExitCode> {
     let millis = options.duration.as_millis().to_string();
     let pairs = [
@@ -290,11 +312,5 @@ mod tests {
         );
         assert!(parse_forward("9080:9080").is_err());
         assert!(parse_forward("x:a:1").is_err());
-    }
-
-    #[test]
-    fn durations_have_units() {
-        assert_eq!(duration("1500ms"), Ok(Duration::from_millis(1500)));
-        assert!(duration("60").is_err());
     }
 }

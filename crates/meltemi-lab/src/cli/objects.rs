@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anstream::{eprintln, println};
-use clap::{Args, Subcommand};
+use clap::Args;
 
 use super::files::{self, Input};
 use super::{Namespace, kinds, up};
@@ -49,7 +49,7 @@ pub(super) async fn apply_inputs(
     })
 }
 
-fn print(report: &Report) {
+pub(super) fn print(report: &Report) {
     for change in &report.results {
         println!("{} {}", change.object, change.action);
     }
@@ -93,7 +93,7 @@ pub(super) async fn delete(client: &LabClient, options: &Delete) -> anyhow::Resu
 }
 
 /// Reads `KIND NAME...` or `KIND/NAME...`.
-fn targets(words: &[String]) -> anyhow::Result<Vec<(&'static kinds::Kind, String)>> {
+pub(super) fn targets(words: &[String]) -> anyhow::Result<Vec<(&'static kinds::Kind, String)>> {
     let Some((first, rest)) = words.split_first() else {
         return Ok(Vec::new());
     };
@@ -198,41 +198,6 @@ fn label_changes(words: &[String]) -> anyhow::Result<BTreeMap<String, Option<Str
         },
     };
     words.iter().map(change).collect()
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  meltemi lab rollout restart deployment/reviews-v1")]
-pub(super) struct Rollout {
-    #[command(subcommand)]
-    command: RolloutCommand,
-}
-
-#[derive(Debug, Subcommand)]
-enum RolloutCommand {
-    /// Replace the pods of workloads, new ones ready before old ones go.
-    Restart {
-        /// KIND/NAME or KIND NAME.
-        #[arg(required = true)]
-        targets: Vec<String>,
-        #[command(flatten)]
-        namespace: Namespace,
-    },
-}
-
-pub(super) async fn rollout(client: &LabClient, options: &Rollout) -> anyhow::Result<ExitCode> {
-    let RolloutCommand::Restart {
-        targets: words,
-        namespace,
-    } = &options.command;
-    for (kind, name) in targets(words)? {
-        let restart = wire::Restart {
-            kind: kind.kind.to_owned(),
-            name,
-            namespace: namespace.namespace.clone(),
-        };
-        print(&client.restart(&restart).await?);
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anstream::{eprint, eprintln, println};
 use anyhow::Context;
 use clap::Args;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::table::age;
 use super::{files, objects};
@@ -16,7 +16,7 @@ use crate::client::{ClientError, LabClient};
 use crate::launch;
 use crate::wire::{Progress, Watch};
 
-/// How often progress is asked for, and how long the end of a lab may take.
+/// How often the end of a lab is asked for, and how long it may take.
 const POLL: Duration = Duration::from_millis(50);
 const DOWN_LIMIT: Duration = Duration::from_secs(60);
 
@@ -144,7 +144,8 @@ async fn until_ready(client: &LabClient, limit: Duration) -> anyhow::Result<()> 
                 progress.waiting.join("\n  ")
             );
         }
-        sleep(POLL).await;
+        // What went wrong with the question goes wrong with the next one too.
+        drop(timeout_at(deadline, client.changed(progress.revision)).await);
     }
 }
 

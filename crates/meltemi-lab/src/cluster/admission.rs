@@ -54,12 +54,10 @@ impl Cluster {
     }
 
     fn injected(&self, key: &ObjectKey, pod: Pod) -> Result<Pod, String> {
-        let namespace: Option<Namespace> =
-            self.store
-                .typed(&ObjectKey::new(Kind::Namespace, "", &key.namespace));
-        let labels = namespace
-            .and_then(|namespace| namespace.metadata.labels)
-            .unwrap_or_default();
+        let namespace = ObjectKey::new(Kind::Namespace, "", &key.namespace);
+        let namespace = self.store.typed::<Namespace>(&namespace);
+        let labels = namespace.and_then(|namespace| namespace.metadata.labels.clone());
+        let labels = labels.unwrap_or_default();
         let spec = pod.spec.clone().unwrap_or_default();
         let context = PodContext {
             namespace: &key.namespace,

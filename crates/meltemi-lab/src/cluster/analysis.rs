@@ -9,10 +9,11 @@ use meltemi_model::{Mesh, analyze};
 use crate::store::Store;
 
 /// The kinds that rules between objects speak of.
-const KINDS: [Kind; 8] = [
+const KINDS: [Kind; 9] = [
     Kind::Namespace,
     Kind::Service,
     Kind::Pod,
+    Kind::EndpointSlice,
     Kind::ServiceEntry,
     Kind::WorkloadEntry,
     Kind::VirtualService,

@@ -291,7 +291,10 @@ impl Cluster {
     }
 
     pub(crate) fn progress(&self) -> Progress {
-        let mut progress = Progress::default();
+        let mut progress = Progress {
+            revision: self.store.revision(),
+            ..Progress::default()
+        };
         for (key, pod) in self.store.list::<Pod>(Kind::Pod) {
             let phase = pod
                 .status
@@ -389,18 +392,13 @@ impl Cluster {
             .pods
             .get(&pod_key(&pod))
             .ok_or_else(|| NotFound::NoPod(display(&key)))?;
-        let object: Option<Pod> = self.store.typed(&pod);
-        let pod = object.unwrap_or_default();
-        let annotations = pod.metadata.annotations.unwrap_or_default();
-        let spec = pod.spec.unwrap_or_default();
+        let pod = self.store.typed::<Pod>(&pod).unwrap_or_default();
+        let annotation = |name| pod.metadata.annotations.as_ref()?.get(name).cloned();
+        let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
         let chosen = container
             .map(str::to_owned)
-            .or_else(|| annotations.get(annotation::DEFAULT_CONTAINER).cloned())
-            .or_else(|| {
-                spec.containers
-                    .first()
-                    .map(|container| container.name.clone())
-            })
+            .or_else(|| annotation(annotation::DEFAULT_CONTAINER))
+            .or_else(|| containers.map(|container| container.name.clone()).next())
             .unwrap_or_default();
         Ok(Target {
             shared: Arc::clone(&handle.shared),
@@ -427,18 +425,15 @@ impl Cluster {
         if labels.is_empty() {
             return None;
         }
-        let pods: Vec<(ObjectKey, Pod)> = self.store.list(Kind::Pod);
-        let mut chosen: Vec<(ObjectKey, Pod)> = pods
-            .into_iter()
-            .filter(|(pod_key, pod)| {
-                let own = pod.metadata.labels.clone().unwrap_or_default();
-                pod_key.namespace == key.namespace
-                    && pod.metadata.deletion_timestamp.is_none()
-                    && labels
-                        .iter()
-                        .all(|(name, value)| own.get(name).map(String::as_str) == value.as_str())
-            })
-            .collect();
+        let mut chosen = self.store.list::<Pod>(Kind::Pod);
+        chosen.retain(|(pod_key, pod)| {
+            let label = |name| pod.metadata.labels.as_ref()?.get(name).map(String::as_str);
+            pod_key.namespace == key.namespace
+                && pod.metadata.deletion_timestamp.is_none()
+                && labels
+                    .iter()
+                    .all(|(name, value)| label(name) == value.as_str())
+        });
         chosen.sort_by_key(|(_, pod)| !controller::is_ready(pod));
         chosen.into_iter().next().map(|(key, _)| key)
     }

@@ -1,6 +1,6 @@
 //! The objects that the control plane needs, one file each, replaced by rename.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -14,7 +14,14 @@ use crate::store::Store;
 #[derive(Debug)]
 pub(super) struct Mirror {
     directory: PathBuf,
-    written: BTreeMap<String, Vec<u8>>,
+    written: BTreeMap<String, Written>,
+}
+
+#[derive(Debug)]
+struct Written {
+    /// The object's resource version: what has kept it is not looked at again.
+    version: Option<Value>,
+    content: Vec<u8>,
 }
 
 impl Mirror {
@@ -25,36 +32,46 @@ impl Mirror {
         }
     }
 
+    /// Brings every file up to date that can be, and answers the first failure; what failed is tried again by the next call.
+    /// The control plane takes the files as one batch, so that their order does not matter.
     pub(super) fn sync(&mut self, store: &Store) -> io::Result<()> {
-        let wanted: BTreeMap<String, Vec<u8>> = store
-            .all()
-            .filter(|(key, _)| is_needed(key))
-            .filter_map(|(key, object)| {
-                Some((
-                    file_name(key),
-                    serde_json::to_vec_pretty(&trimmed(key, object)).ok()?,
-                ))
-            })
-            .collect();
-        // What leads to an object comes before what refers to it only if the reader sees it first; it takes them as one
-        // batch, so the order within does not matter.
-        for (name, content) in wanted
-            .iter()
-            .filter(|(name, content)| self.written.get(*name) != Some(*content))
-        {
+        let mut gone: BTreeSet<String> = self.written.keys().cloned().collect();
+        let mut result = Ok(());
+        for (key, object) in store.all().filter(|(key, _)| is_needed(key)) {
+            let name = file_name(key);
+            gone.remove(&name);
+            let version = object.pointer("/metadata/resourceVersion").cloned();
+            let known = self.written.get(&name);
+            if known.is_none_or(|known| known.version != version) {
+                let content = serde_json::to_vec_pretty(&trimmed(key, object))?;
+                result = result.and(self.write(name, Written { version, content }));
+            }
+        }
+        for name in gone {
+            result = result.and(self.remove(&name));
+        }
+        result
+    }
+
+    fn write(&mut self, name: String, now: Written) -> io::Result<()> {
+        let known = self.written.get(&name);
+        if known.is_none_or(|known| known.content != now.content) {
             let staged = self.directory.join(format!(".{name}.new"));
-            fs::write(&staged, content)?;
-            fs::rename(&staged, self.directory.join(name))?;
+            fs::write(&staged, &now.content)?;
+            fs::rename(&staged, self.directory.join(&name))?;
         }
-        for name in self
-            .written
-            .keys()
-            .filter(|name| !wanted.contains_key(*name))
-        {
-            fs::remove_file(self.directory.join(name))?;
-        }
-        self.written = wanted;
+        self.written.insert(name, now);
         Ok(())
+    }
+
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        match fs::remove_file(self.directory.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => {
+                self.written.remove(name);
+                Ok(())
+            }
+        }
     }
 }
 
@@ -144,5 +161,29 @@ mod tests {
         store.remove(&pod);
         mirror.sync(&store).unwrap();
         assert!(names().is_empty());
+    }
+
+    #[test]
+    fn one_failure_stops_no_other_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut mirror = Mirror::new(directory.path().to_owned());
+        let mut store = Store::default();
+        let pod = |name: &str| ObjectKey::new(Kind::Pod, "default", name);
+        for name in ["a", "b"] {
+            store.put(&pod(name), &json!({"metadata": {}}));
+        }
+        // A folder where the file is to be.
+        fs::create_dir(directory.path().join("pod.default.a.json")).unwrap();
+        assert!(mirror.sync(&store).is_err());
+        assert!(directory.path().join("pod.default.b.json").is_file());
+        fs::remove_dir(directory.path().join("pod.default.a.json")).unwrap();
+        mirror.sync(&store).unwrap();
+        assert!(directory.path().join("pod.default.a.json").is_file());
+        // Somebody else has removed it already.
+        fs::remove_file(directory.path().join("pod.default.a.json")).unwrap();
+        store.remove(&pod("a"));
+        store.remove(&pod("b"));
+        mirror.sync(&store).unwrap();
+        assert!(!directory.path().join("pod.default.b.json").exists());
     }
 }

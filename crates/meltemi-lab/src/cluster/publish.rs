@@ -23,27 +23,32 @@ impl Cluster {
     pub(super) async fn publish(&mut self) {
         let routed = self.endpoints();
         self.zone.store(Arc::new(controller::zone(&routed)));
+        self.unpublished = false;
         let rules = vip::ruleset(&controller::vips(&routed));
         if rules != self.vips {
             match nft(&self.machine.children, &self.machine.nft, &rules).await {
                 Ok(()) => self.vips = rules,
-                Err(error) => tracing::error!("cannot set Service addresses: {error:#}"),
+                Err(error) => {
+                    self.unpublished = true;
+                    tracing::error!("cannot set Service addresses: {error:#}");
+                }
             }
         }
         if let Err(error) = self.mirror.sync(&self.store) {
+            self.unpublished = true;
             tracing::error!(%error, "cannot write the control plane's files");
         }
     }
 
     /// Brings the EndpointSlices up to date, and answers where each Service leads.
     fn endpoints(&mut self) -> Vec<Routed> {
-        let pods: Vec<Pod> = self
+        let pods: Vec<Arc<Pod>> = self
             .store
             .list(Kind::Pod)
             .into_iter()
             .map(|(_, pod)| pod)
             .collect();
-        let services: Vec<(ObjectKey, Service)> = self.store.list(Kind::Service);
+        let services = self.store.list::<Service>(Kind::Service);
         let mut routed = Vec::new();
         let mut slices = Vec::new();
         for (key, service) in services {
@@ -83,8 +88,8 @@ impl Cluster {
 
     /// The endpoints that a user wrote for a Service without a selector.
     fn given_backends(&self, key: &ObjectKey, service: &Service) -> Vec<Backend> {
-        let slices: Vec<(ObjectKey, EndpointSlice)> = self.store.list(Kind::EndpointSlice);
-        let of_service = |slice: &EndpointSlice| {
+        let slices = self.store.list::<EndpointSlice>(Kind::EndpointSlice);
+        let of_service = |slice: &Arc<EndpointSlice>| {
             let labels = slice.metadata.labels.as_ref();
             labels.and_then(|labels| labels.get(label::SERVICE_NAME)) == Some(&key.name)
         };

@@ -1,5 +1,7 @@
 //! The controllers of Deployments, ReplicaSets, StatefulSets and Jobs, over the pure decisions of [`crate::controller`].
 
+use std::sync::Arc;
+
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
@@ -10,7 +12,7 @@ use serde_json::{Value, json};
 use super::admission::{owner, pod_of};
 use super::{Cluster, pod_key};
 use crate::controller::{self, Replica, Rollout, Strategy, rollout, share, suffix, template_hash};
-use crate::store::now;
+use crate::store::{Typed, now};
 
 const POD_TEMPLATE_HASH: &str = "pod-template-hash";
 const REVISION_HASH: &str = "controller-revision-hash";
@@ -19,7 +21,7 @@ const BACKOFF_LIMIT: i32 = 6;
 
 impl Cluster {
     pub(super) fn deployments(&mut self) -> bool {
-        let deployments: Vec<(ObjectKey, Deployment)> = self.store.list(Kind::Deployment);
+        let deployments = self.store.list::<Deployment>(Kind::Deployment);
         deployments
             .iter()
             .fold(false, |changed, (key, deployment)| {
@@ -60,18 +62,17 @@ impl Cluster {
             });
             changed |= self.store.put(&current, &set);
         }
-        let sets: Vec<(ObjectKey, ReplicaSet)> =
-            self.owned(Kind::ReplicaSet, uid, |set: &ReplicaSet| &set.metadata);
-        let mut members: Vec<(ObjectKey, bool, Pod)> = Vec::new();
+        let sets = self.owned(Kind::ReplicaSet, uid, |set: &ReplicaSet| &set.metadata);
+        let mut members: Vec<(ObjectKey, bool, Arc<Pod>)> = Vec::new();
         for (set_key, set) in &sets {
             let uid = set.metadata.uid.as_deref().unwrap_or_default();
-            let pods: Vec<(ObjectKey, Pod)> = self.owned(Kind::Pod, uid, |pod: &Pod| &pod.metadata);
+            let pods = self.owned(Kind::Pod, uid, |pod: &Pod| &pod.metadata);
             members.extend(
                 pods.into_iter()
                     .map(|(pod_key, pod)| (pod_key, *set_key == current, pod)),
             );
         }
-        let active: Vec<&(ObjectKey, bool, Pod)> = members
+        let active: Vec<&(ObjectKey, bool, Arc<Pod>)> = members
             .iter()
             .filter(|(_, _, pod)| is_active(pod))
             .collect();
@@ -131,17 +132,18 @@ impl Cluster {
         let Some(replica_set) = self.store.typed::<ReplicaSet>(set) else {
             return changed;
         };
-        let Some(template) = replica_set.spec.and_then(|spec| spec.template) else {
+        let spec = replica_set.spec.as_ref();
+        let Some(template) = spec.and_then(|spec| spec.template.as_ref()) else {
             return changed;
         };
-        let uid = replica_set.metadata.uid.unwrap_or_default();
+        let uid = replica_set.metadata.uid.as_deref().unwrap_or_default();
         for _ in 0..plan.create {
             let pod = ObjectKey::new(
                 Kind::Pod,
                 &set.namespace,
                 &format!("{}-{}", set.name, suffix()),
             );
-            changed |= self.create_for(key, &pod, pod_of(&template, owner(set, &uid), &[]));
+            changed |= self.create_for(key, &pod, pod_of(template, owner(set, uid), &[]));
         }
         changed
     }
@@ -165,12 +167,12 @@ impl Cluster {
 
     /// ReplicaSets: those of Deployments only get a status here; a user's own are kept at their size.
     pub(super) fn replica_sets(&mut self) -> bool {
-        let sets: Vec<(ObjectKey, ReplicaSet)> = self.store.list(Kind::ReplicaSet);
+        let sets = self.store.list::<ReplicaSet>(Kind::ReplicaSet);
         let mut changed = false;
         for (key, set) in sets {
             let uid = set.metadata.uid.as_deref().unwrap_or_default();
-            let pods: Vec<(ObjectKey, Pod)> = self.owned(Kind::Pod, uid, |pod: &Pod| &pod.metadata);
-            let active: Vec<&(ObjectKey, Pod)> =
+            let pods = self.owned(Kind::Pod, uid, |pod: &Pod| &pod.metadata);
+            let active: Vec<&(ObjectKey, Arc<Pod>)> =
                 pods.iter().filter(|(_, pod)| is_active(pod)).collect();
             let ready = active
                 .iter()
@@ -217,7 +219,7 @@ impl Cluster {
 
     /// Ordinals in order, each ready before the next; updates from the highest down, one at a time.
     pub(super) fn stateful_sets(&mut self) -> bool {
-        let sets: Vec<(ObjectKey, StatefulSet)> = self.store.list(Kind::StatefulSet);
+        let sets = self.store.list::<StatefulSet>(Kind::StatefulSet);
         sets.iter().fold(false, |changed, (key, set)| {
             self.stateful_set(key, set) || changed
         })
@@ -229,7 +231,7 @@ impl Cluster {
         let hash = template_hash(&spec.template);
         let uid = set.metadata.uid.as_deref().unwrap_or_default();
         let parallel = spec.pod_management_policy.as_deref() == Some("Parallel");
-        let pods: Vec<(ObjectKey, Pod)> = self.owned(Kind::Pod, uid, |pod: &Pod| &pod.metadata);
+        let pods = self.owned(Kind::Pod, uid, |pod: &Pod| &pod.metadata);
         let at = |ordinal: usize| {
             let name = format!("{}-{ordinal}", key.name);
             pods.iter().find(|(key, _)| key.name == name)
@@ -281,7 +283,8 @@ impl Cluster {
         {
             changed |= self.mark_deleted(pod_key);
         }
-        let mut old: Vec<&(ObjectKey, Pod)> = pods.iter().filter(|(_, pod)| is_old(pod)).collect();
+        let mut old: Vec<&(ObjectKey, Arc<Pod>)> =
+            pods.iter().filter(|(_, pod)| is_old(pod)).collect();
         old.sort_by_key(|(key, _)| std::cmp::Reverse(ordinal_of(key)));
         if let Some((pod_key, pod)) = old.first()
             && !ending
@@ -303,7 +306,7 @@ impl Cluster {
     }
 
     pub(super) fn jobs(&mut self) -> bool {
-        let jobs: Vec<(ObjectKey, Job)> = self.store.list(Kind::Job);
+        let jobs = self.store.list::<Job>(Kind::Job);
         jobs.iter()
             .fold(false, |changed, (key, job)| self.job(key, job) || changed)
     }
@@ -320,7 +323,7 @@ impl Cluster {
             return false;
         }
         let uid = job.metadata.uid.as_deref().unwrap_or_default();
-        let pods: Vec<(ObjectKey, Pod)> = self.owned(Kind::Pod, uid, |pod: &Pod| &pod.metadata);
+        let pods = self.owned(Kind::Pod, uid, |pod: &Pod| &pod.metadata);
         let in_phase = |phase: &str| {
             pods.iter()
                 .filter(|(_, pod)| phase_of(pod) == Some(phase))
@@ -408,17 +411,15 @@ impl Cluster {
         self.failures.iter()
     }
 
-    fn owned<T: serde::de::DeserializeOwned>(
+    fn owned<T: Typed>(
         &self,
         kind: Kind,
         uid: &str,
         metadata: fn(&T) -> &ObjectMeta,
-    ) -> Vec<(ObjectKey, T)> {
-        self.store
-            .list::<T>(kind)
-            .into_iter()
-            .filter(|(_, object)| is_owned(metadata(object), uid))
-            .collect()
+    ) -> Vec<(ObjectKey, Arc<T>)> {
+        let mut owned = self.store.list::<T>(kind);
+        owned.retain(|(_, object)| is_owned(metadata(object), uid));
+        owned
     }
 
     fn set_status(&mut self, key: &ObjectKey, status: Value) -> bool {

@@ -75,8 +75,8 @@ fn names_are_stable_and_speakable() {
     assert!(one.bytes().all(|letter| LETTERS.contains(&letter)));
 }
 
-fn pod(name: &str, address: &str, ready: bool) -> Pod {
-    serde_json::from_value(json!({
+fn pod(name: &str, address: &str, ready: bool) -> Arc<Pod> {
+    let pod = serde_json::from_value(json!({
         "metadata": {"name": name, "namespace": "default", "labels": {"app": "web"}},
         "spec": {"subdomain": "web", "hostname": name, "containers": [
             {"name": "c", "ports": [{"name": "http", "containerPort": 8080}]}
@@ -84,17 +84,19 @@ fn pod(name: &str, address: &str, ready: bool) -> Pod {
         "status": {"phase": "Running", "podIP": address, "conditions": [
             {"type": "Ready", "status": if ready { "True" } else { "False" }}
         ]}
-    }))
-    .unwrap()
+    }));
+    Arc::new(pod.unwrap())
 }
 
 fn routed(cluster_ip: &str) -> Routed {
-    let service: Service = serde_json::from_value(json!({
-        "metadata": {"name": "web", "namespace": "default"},
-        "spec": {"clusterIP": cluster_ip, "selector": {"app": "web"},
-                 "ports": [{"name": "http", "port": 80, "targetPort": "http"}]}
-    }))
-    .unwrap();
+    let service: Arc<Service> = Arc::new(
+        serde_json::from_value(json!({
+            "metadata": {"name": "web", "namespace": "default"},
+            "spec": {"clusterIP": cluster_ip, "selector": {"app": "web"},
+                     "ports": [{"name": "http", "port": 80, "targetPort": "http"}]}
+        }))
+        .unwrap(),
+    );
     let pods = [
         pod("web-0", "10.244.0.5", true),
         pod("web-1", "10.244.0.6", false),
@@ -148,4 +150,22 @@ fn a_headless_service_names_its_pods() {
         ("web-0.web.default.svc.cluster.local", 8080)
     );
     assert!(vips(&[routed("None")]).is_empty());
+}
+
+#[test]
+fn an_external_name_has_no_address_of_its_own() {
+    let service = serde_json::from_value(json!({
+        "metadata": {"name": "books", "namespace": "default"},
+        "spec": {"type": "ExternalName", "externalName": "Ratings.default.svc.cluster.local."}
+    }));
+    let routed = Routed {
+        service: Arc::new(service.unwrap()),
+        backends: Vec::new(),
+    };
+    let zone = zone(&[routed]);
+    assert_eq!(
+        zone.aliases["books.default.svc.cluster.local"],
+        "ratings.default.svc.cluster.local"
+    );
+    assert!(zone.addresses.is_empty());
 }

@@ -141,15 +141,9 @@ async fn exec(
         .await
         .map_err(refused)?;
     let pid = target.shared.running(&target.container)?;
-    // The caller's terminal is passed on; what it can do is what the caller's environment said.
-    let env = if tty {
-        vec![("TERM".to_owned(), "xterm-256color".to_owned())]
-    } else {
-        Vec::new()
-    };
     let entrance = target
         .shared
-        .exec_entrance(&target.container, pid, command, env)?;
+        .exec_entrance(&target.container, pid, command, tty)?;
     let [stdin, stdout, stderr] = <[OwnedFd; 3]>::try_from(descriptors)
         .map_err(|given| anyhow::anyhow!("exec needs three descriptors and got {}", given.len()))?;
     let mut process = enter::exec_command(&target.shared.directory, &entrance)?;

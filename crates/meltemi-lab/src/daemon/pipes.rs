@@ -44,26 +44,29 @@ pub(super) async fn logs(State(daemon): Shared, Query(query): Query<Logs>) -> An
             format!("container {container} has no {what}"),
         )
     })?;
-    let (text, end) = log.read();
+    let (text, end) = read(log.clone(), 0).await?;
     let shown = Bytes::copy_from_slice(query.tail.map_or(&text[..], |lines| tail(&text, lines)));
-    let first = stream::once(async move { Ok::<_, std::convert::Infallible>(shown) });
+    let first = stream::once(async move { Ok::<_, Refusal>(shown) });
     if !query.follow {
-        return Ok(Body::from_stream(first));
+        return Ok(Body::from_stream(first.map(broken)));
     }
-    let rest = stream::unfold((log, end), |(log, sent)| async move {
-        let (bytes, end) = next(&log, sent).await?;
-        Some((Ok(bytes), (log, end)))
+    let rest = stream::try_unfold((log, end), |(log, sent)| async move {
+        // `None` when the run has ended.
+        if !log.grows(sent).await {
+            return Ok(None);
+        }
+        let (text, end) = read(log.clone(), sent).await?;
+        Ok(Some((Bytes::from(text), (log, end))))
     });
-    Ok(Body::from_stream(first.chain(rest)))
+    Ok(Body::from_stream(first.chain(rest).map(broken)))
 }
 
-/// Waits for what comes after `sent` bytes; `None` when the run has ended.
-async fn next(log: &RunLog, sent: u64) -> Option<(Bytes, u64)> {
-    let mut written = log.written.clone();
-    drop(written.wait_for(|total| *total > sent).await.ok()?);
-    let (text, end) = log.read();
-    let fresh = usize::try_from(end - sent)
-        .unwrap_or(usize::MAX)
-        .min(text.len());
-    Some((Bytes::copy_from_slice(text.get(text.len() - fresh..)?), end))
+/// Reads a log's files on a thread that may block.
+async fn read(log: RunLog, sent: u64) -> Answer<(Vec<u8>, u64)> {
+    let read = tokio::task::spawn_blocking(move || log.read_from(sent)).await;
+    Ok(read.map_err(anyhow::Error::from)?)
+}
+
+fn broken(chunk: Answer<Bytes>) -> std::io::Result<Bytes> {
+    chunk.map_err(|refusal| std::io::Error::other(refusal.1))
 }

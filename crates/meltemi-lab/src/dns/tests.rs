@@ -23,6 +23,17 @@ fn zone() -> Zone {
             Ipv4Addr::new(10, 96, 0, 20),
             "reviews.default.svc.cluster.local".to_owned(),
         )]),
+        aliases: BTreeMap::from(
+            [
+                (
+                    "opinions.default.svc.cluster.local",
+                    "reviews.default.svc.cluster.local",
+                ),
+                ("a.default.svc.cluster.local", "b.default.svc.cluster.local"),
+                ("b.default.svc.cluster.local", "a.default.svc.cluster.local"),
+            ]
+            .map(|(alias, target)| (alias.to_owned(), target.to_owned())),
+        ),
     }
 }
 
@@ -98,4 +109,16 @@ fn tells_no_such_record_from_no_such_name() {
         &[],
     );
     check("example.com.", RecordType::A, ResponseCode::NXDomain, &[]);
+}
+
+#[test]
+fn an_external_name_is_an_alias() {
+    check(
+        "opinions.default.svc.cluster.local.",
+        RecordType::A,
+        ResponseCode::NoError,
+        &["reviews.default.svc.cluster.local.", "10.96.0.20"],
+    );
+    let (steps, _) = zone().resolve("a.default.svc.cluster.local");
+    assert_eq!(steps.len(), ALIAS_LIMIT, "a circle ends");
 }

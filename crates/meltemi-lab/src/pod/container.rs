@@ -136,6 +136,7 @@ pub(crate) fn entrance(
             .filter(|dir| !dir.is_empty())
             .unwrap_or_else(|| "/".to_owned())
             .into(),
+        terminal: false,
         ids: (!around.single_id).then(|| ids(pod, container, entry.and_then(|entry| entry.user))),
         namespaces: around.namespaces.clone(),
         root: Root::Build {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
     ConfigMap, Container, EnvFromSource, EnvVarSource, Pod, ResourceFieldSelector, Secret,
@@ -12,8 +13,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 /// The objects that a pod may refer to, by name in its namespace.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct References {
-    pub(crate) config_maps: BTreeMap<String, ConfigMap>,
-    pub(crate) secrets: BTreeMap<String, Secret>,
+    pub(crate) config_maps: BTreeMap<String, Arc<ConfigMap>>,
+    pub(crate) secrets: BTreeMap<String, Arc<Secret>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,12 +37,14 @@ impl References {
     pub(crate) fn config_map(&self, name: &str) -> Result<&ConfigMap, ReferenceError> {
         self.config_maps
             .get(name)
+            .map(Arc::as_ref)
             .ok_or_else(|| ReferenceError::ConfigMap(name.to_owned()))
     }
 
     pub(crate) fn secret(&self, name: &str) -> Result<&Secret, ReferenceError> {
         self.secrets
             .get(name)
+            .map(Arc::as_ref)
             .ok_or_else(|| ReferenceError::Secret(name.to_owned()))
     }
 }
@@ -342,8 +345,8 @@ mod tests {
             serde_json::from_value(json!({"metadata": {"name": "s"}, "data": {"k": "c2VjcmV0"}}))
                 .unwrap();
         References {
-            config_maps: BTreeMap::from([("m".to_owned(), map)]),
-            secrets: BTreeMap::from([("s".to_owned(), secret)]),
+            config_maps: BTreeMap::from([("m".to_owned(), Arc::new(map))]),
+            secrets: BTreeMap::from([("s".to_owned(), Arc::new(secret))]),
         }
     }
 

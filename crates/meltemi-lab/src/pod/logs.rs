@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, PipeReader, Write as _};
+use std::io::{self, PipeReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -17,19 +17,56 @@ const FILE_LIMIT_BYTES: u64 = 10 * 1024 * 1024;
 #[derive(Clone, Debug)]
 pub(crate) struct RunLog {
     path: PathBuf,
-    /// Counts bytes written; a change wakes followers. The sender goes away when the run's output ends.
-    pub(crate) written: watch::Receiver<u64>,
+    /// A change wakes followers. The sender goes away when the run's output ends.
+    written: watch::Receiver<Written>,
+}
+
+/// How far a log has come, in bytes since the run's start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Written {
+    total: u64,
+    /// Where the file before the current one begins, and where the current one does.
+    older_from: u64,
+    current_from: u64,
 }
 
 impl RunLog {
-    /// What is kept, the oldest first, and how many bytes the run has written up to its end.
-    pub(crate) fn read(&self) -> (Vec<u8>, u64) {
-        // Writing waits while this is held, so that text and count agree.
-        let total = self.written.borrow();
-        let mut text = fs::read(older(&self.path)).unwrap_or_default();
-        text.extend(fs::read(&self.path).unwrap_or_default());
-        (text, *total)
+    /// What is kept of the bytes after `sent`, the oldest first, and where it ends.
+    pub(crate) fn read_from(&self, sent: u64) -> (Vec<u8>, u64) {
+        loop {
+            let at = *self.written.borrow();
+            let mut text = Vec::new();
+            if sent < at.current_from {
+                let from = sent.max(at.older_from);
+                let length = at.current_from - from;
+                text.extend(part(&older(&self.path), from - at.older_from, length));
+            }
+            let from = sent.max(at.current_from);
+            text.extend(part(&self.path, from - at.current_from, at.total - from));
+            // Files that changed their names meanwhile are read again.
+            if self.written.borrow().current_from == at.current_from {
+                return (text, at.total);
+            }
+        }
     }
+
+    /// Waits until more than `sent` bytes are written; `false` when the run has ended without.
+    pub(crate) async fn grows(&self, sent: u64) -> bool {
+        let mut written = self.written.clone();
+        written.wait_for(|now| now.total > sent).await.is_ok()
+    }
+}
+
+/// A part of a file; what cannot be read is missing, as if it had not been kept.
+fn part(path: &Path, from: u64, length: u64) -> Vec<u8> {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(from))?;
+        let mut text = Vec::new();
+        file.take(length).read_to_end(&mut text)?;
+        Ok(text)
+    };
+    read().unwrap_or_default()
 }
 
 /// The current and the previous run of each container of a pod, as `logs` and `logs --previous` show them.
@@ -56,7 +93,7 @@ impl Logs {
         fs::create_dir_all(directory)?;
         let path = directory.join(format!("{container}.{run}.log"));
         let file = OpenOptions::new().create(true).append(true).open(&path)?;
-        let (sender, written) = watch::channel(0);
+        let (sender, written) = watch::channel(Written::default());
         let reader = pipe::Receiver::from_owned_fd(OwnedFd::from(output))?;
         tokio::spawn(pump(
             reader,
@@ -87,19 +124,26 @@ impl Logs {
     }
 }
 
-async fn pump(mut output: pipe::Receiver, mut writer: Writer, written: watch::Sender<u64>) {
+async fn pump(mut output: pipe::Receiver, mut writer: Writer, written: watch::Sender<Written>) {
     let mut buffer = vec![0; 16 * 1024];
     loop {
         match output.read(&mut buffer).await {
             Ok(0) | Err(_) => return,
             Ok(count) => {
                 let bytes = buffer.get(..count).unwrap_or_default();
-                written.send_modify(|total| {
-                    if let Err(error) = writer.write(bytes) {
-                        // The container must not block on a full disk: its output is lost, and said so.
+                // Under the watch's lock, so that a reader can tell whether files changed their names meanwhile.
+                written.send_modify(|now| match writer.write(bytes) {
+                    Ok(rotated) => {
+                        if rotated {
+                            now.older_from = now.current_from;
+                            now.current_from = now.total;
+                        }
+                        now.total += count as u64;
+                    }
+                    // The container must not block on a full disk: its output is lost, and said so.
+                    Err(error) => {
                         tracing::warn!(path = %writer.path.display(), %error, "cannot write a container's log");
                     }
-                    *total += count as u64;
                 });
             }
         }
@@ -114,15 +158,17 @@ struct Writer {
 }
 
 impl Writer {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.length > FILE_LIMIT_BYTES {
+    /// Says whether a new file was begun.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<bool> {
+        let rotates = self.length > FILE_LIMIT_BYTES;
+        if rotates {
             fs::rename(&self.path, older(&self.path))?;
             self.file = File::create(&self.path)?;
             self.length = 0;
         }
         self.file.write_all(bytes)?;
         self.length += bytes.len() as u64;
-        Ok(())
+        Ok(rotates)
     }
 }
 
@@ -179,9 +225,36 @@ mod tests {
             let mut written = logs.find("app", false).unwrap().written.clone();
             while written.changed().await.is_ok() {}
         }
-        assert_eq!(logs.find("app", false).unwrap().read().0, b"run 2\n");
-        assert_eq!(logs.find("app", true).unwrap().read().0, b"run 1\n");
+        assert_eq!(logs.find("app", false).unwrap().read_from(0).0, b"run 2\n");
+        assert_eq!(logs.find("app", true).unwrap().read_from(0).0, b"run 1\n");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
         assert!(logs.find("other", false).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_follower_reads_what_is_new_across_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut logs = Logs::default();
+        let (reader, mut writer) = io::pipe().unwrap();
+        logs.start(directory.path(), "app", 0, reader).unwrap();
+        let log = logs.find("app", false).unwrap().clone();
+        let line = [b'x'; 64 * 1024];
+        let lines = FILE_LIMIT_BYTES / line.len() as u64 + 2;
+        let writing = std::thread::spawn(move || {
+            for _ in 0..lines {
+                writer.write_all(&line).unwrap();
+            }
+            writer.write_all(b"the end").unwrap();
+        });
+        let (mut sent, mut last) = (0, Vec::new());
+        while log.grows(sent).await {
+            let (text, end) = log.read_from(sent);
+            assert_eq!(text.len() as u64, end - sent);
+            (sent, last) = (end, text);
+        }
+        writing.join().unwrap();
+        assert!(last.ends_with(b"the end"));
+        assert!(older(&log.path).exists(), "a second file was begun");
+        assert_eq!(log.read_from(sent - 3).0, b"end");
     }
 }

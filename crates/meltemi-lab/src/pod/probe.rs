@@ -11,7 +11,10 @@ use k8s_openapi::api::core::v1::{
     Container, ExecAction, GRPCAction, HTTPGetAction, LifecycleHandler, Probe, TCPSocketAction,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use meltemi_pki::DnsClientTls;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 /// What a probe or hook does.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +31,7 @@ pub(crate) struct HttpGet {
     to: SocketAddr,
     path: String,
     headers: Vec<(String, String)>,
+    https: bool,
 }
 
 /// A probe with Kubernetes' defaults filled in.
@@ -45,8 +49,8 @@ pub(crate) struct Check {
 pub(crate) enum ProbeError {
     #[error("no port named {0:?}")]
     Port(String),
-    #[error("HTTPS probes are not supported")]
-    Https,
+    #[error("TLS: {0}")]
+    Tls(#[from] meltemi_pki::TlsError),
     #[error("no action")]
     NoAction,
     #[error("invalid host {0:?}")]
@@ -155,13 +159,7 @@ fn action(
         return Ok(Action::Exec(exec.command.clone().unwrap_or_default()));
     }
     if let Some(get) = http {
-        if get
-            .scheme
-            .as_deref()
-            .is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"))
-        {
-            return Err(ProbeError::Https);
-        }
+        let scheme = get.scheme.as_deref().unwrap_or("HTTP");
         let headers = get
             .http_headers
             .iter()
@@ -171,6 +169,7 @@ fn action(
             to: address(get.host.as_deref(), &get.port)?,
             path: get.path.clone().unwrap_or_else(|| "/".to_owned()),
             headers: headers.collect(),
+            https: scheme.eq_ignore_ascii_case("https"),
         }));
     }
     if let Some(tcp) = tcp {
@@ -209,6 +208,21 @@ fn port_number(port: &IntOrString, container: &Container) -> Result<u16, ProbeEr
 
 async fn http_get(get: &HttpGet) -> Result<(), ProbeError> {
     let stream = TcpStream::connect(get.to).await?;
+    if !get.https {
+        return ask(stream, get).await;
+    }
+    // Kubernetes does not check the certificates of probes.
+    let config = DnsClientTls::insecure_skip_verify()
+        .alpn(["http/1.1"])
+        .build()?;
+    let name = meltemi_pki::server_name(&get.to.ip().to_string())?;
+    ask(TlsConnector::from(config).connect(name, stream).await?, get).await
+}
+
+async fn ask<S>(stream: S, get: &HttpGet) -> Result<(), ProbeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let driver = tokio::spawn(connection);
@@ -324,9 +338,10 @@ mod tests {
                 .to_string(),
             "no port named \"nope\""
         );
+        let secure = check(json!({"httpGet": {"port": 1, "scheme": "HTTPS"}})).unwrap();
         assert!(matches!(
-            check(json!({"httpGet": {"port": 1, "scheme": "HTTPS"}})),
-            Err(ProbeError::Https)
+            secure.action,
+            Action::Http(HttpGet { https: true, .. })
         ));
     }
 
@@ -349,6 +364,7 @@ mod tests {
             to,
             path: "/".into(),
             headers: Vec::new(),
+            https: false,
         });
         assert!(get.over_network().await.is_ok());
         assert!(get.over_network().await.is_ok());

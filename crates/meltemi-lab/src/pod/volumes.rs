@@ -263,7 +263,7 @@ mod tests {
         let map =
             serde_json::from_value(json!({"metadata": {}, "data": {"k": "v", "l": "w"}})).unwrap();
         let references = References {
-            config_maps: BTreeMap::from([("m".to_owned(), map)]),
+            config_maps: BTreeMap::from([("m".to_owned(), std::sync::Arc::new(map))]),
             ..References::default()
         };
         let token = |audience: &str, seconds: i64| Ok(format!("{audience}/{seconds}"));

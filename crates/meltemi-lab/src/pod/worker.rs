@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! network -> volumes -> init containers in order (a sidecar stays and only has to start) -> containers in order
-//!         -> until all have ended or the pod is deleted -> containers stop, then sidecars in reverse -> network goes
+//!         -> until all have ended or the pod is deleted -> all preStop hooks, containers stop, then sidecars in reverse
+//!         -> network goes
 //! ```
 
 mod run;
@@ -34,6 +35,8 @@ use crate::tokens::Tokens;
 
 /// Kubernetes' default `terminationGracePeriodSeconds`.
 const GRACE: Duration = Duration::from_secs(30);
+/// What is left to a sidecar when the containers have used the whole period up (the kubelet's `minimumGracePeriodInSeconds`).
+const MINIMUM_GRACE: Duration = Duration::from_secs(2);
 /// A projected token is renewed when this share of its life is over (Kubernetes).
 const TOKEN_RENEWAL_SHARE: f64 = 0.8;
 
@@ -232,7 +235,7 @@ fn initial(pod: &Pod) -> PodRuntime {
 }
 
 /// Waits until the pod or container is to stop; a vanished sender means so too.
-async fn requested(stop: &mut watch::Receiver<Option<Duration>>) {
+async fn requested<T>(stop: &mut watch::Receiver<Option<T>>) {
     drop(stop.wait_for(Option::is_some).await);
 }
 
@@ -240,9 +243,17 @@ async fn over(runtime: &mut watch::Receiver<PodRuntime>) {
     drop(runtime.wait_for(|runtime| runtime.gone).await);
 }
 
+/// That a container is to end, and how far its end may go.
+#[derive(Clone, Copy, Debug)]
+struct Ending {
+    deadline: Instant,
+    /// The preStop hook runs at once, SIGTERM waits for this: a sidecar outlives the containers that it serves.
+    turn: bool,
+}
+
 /// One container's task, and how to end it.
 struct Task {
-    stop: watch::Sender<Option<Duration>>,
+    stop: watch::Sender<Option<Ending>>,
     done: tokio::task::JoinHandle<bool>,
     role: Role,
 }
@@ -365,21 +376,23 @@ impl Shared {
         }
     }
 
-    /// Containers first, all at once; then sidecars in reverse (Kubernetes, "Sidecar containers").
+    /// As a kubelet ends a pod: every preStop hook at once, SIGTERM for the containers, and only when they have ended for
+    /// the sidecars, in reverse (Kubernetes, "Sidecar containers and Pod termination").
     async fn end(&self, tasks: Vec<Task>, deadline: Instant) {
-        let left = || deadline.saturating_duration_since(Instant::now());
-        let (mains, mut sidecars): (Vec<_>, Vec<_>) = tasks
-            .into_iter()
-            .partition(|task| task.role != Role::Sidecar);
-        for task in &mains {
-            task.stop.send_replace(Some(left()));
+        for task in &tasks {
+            let turn = task.role != Role::Sidecar;
+            task.stop.send_replace(Some(Ending { deadline, turn }));
         }
+        let (sidecars, mains): (Vec<_>, Vec<_>) = tasks
+            .into_iter()
+            .partition(|task| task.role == Role::Sidecar);
         for task in mains.into_iter().filter(|task| !task.done.is_finished()) {
             drop(task.done.await);
         }
-        while let Some(task) = sidecars.pop() {
-            task.stop
-                .send_replace(Some(left().max(Duration::from_secs(1))));
+        for task in sidecars.into_iter().rev() {
+            let deadline = deadline.max(Instant::now() + MINIMUM_GRACE);
+            let turn = true;
+            task.stop.send_replace(Some(Ending { deadline, turn }));
             if !task.done.is_finished() {
                 drop(task.done.await);
             }

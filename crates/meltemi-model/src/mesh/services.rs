@@ -1,13 +1,16 @@
 //! Which service counts for a host, and which hosts have which ports.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use meltemi_api::{Meta, ObjectKey, Resource};
 use meltemi_core::Hostname;
 
 use super::{Dirty, Mesh};
-use crate::{Part, Service, kubernetes, service_entry};
+use crate::{Part, Service, ServiceAlias, kubernetes, service_entry};
+
+/// Aliases of aliases are followed that far; circles end there.
+const ALIAS_STEPS: usize = 10;
 
 impl Mesh {
     fn build_services(&self, key: &ObjectKey) -> Vec<Service> {
@@ -28,7 +31,9 @@ impl Mesh {
 
     pub(super) fn refresh_services(&mut self, dirty: &mut Dirty) {
         let mut hosts = BTreeSet::new();
+        let mut aliases_changed = false;
         for key in std::mem::take(&mut dirty.services) {
+            aliases_changed |= self.refresh_alias(&key);
             for service in self.hosts.remove(&key).into_iter().flatten() {
                 if let Some(claims) = self.claims.get_mut(&service.hostname) {
                     claims.remove(&key);
@@ -45,11 +50,71 @@ impl Mesh {
                 self.hosts.insert(key, services);
             }
         }
+        if aliases_changed {
+            hosts.extend(self.resolve_aliases(dirty));
+        }
         for host in hosts {
             self.refresh_host(&host, dirty);
             // An entry's endpoints may have changed although its service did not.
             dirty.endpoints.insert(host);
         }
+    }
+
+    /// Takes an `ExternalName` Service in; says whether anything differs.
+    fn refresh_alias(&mut self, key: &ObjectKey) -> bool {
+        let object = self.objects.get(key);
+        let after = object.and_then(|object| match &object.resource {
+            Resource::Service(service) => kubernetes::alias(object, service, &self.domain),
+            _ => None,
+        });
+        if self.aliases.get(key) == after.as_ref() {
+            return false;
+        }
+        match after {
+            Some(alias) => self.aliases.insert(key.clone(), alias),
+            None => self.aliases.remove(key),
+        };
+        true
+    }
+
+    /// Follows every alias to the host at its end, and answers the hosts whose aliases may differ.
+    fn resolve_aliases(&mut self, dirty: &mut Dirty) -> BTreeSet<Hostname> {
+        let named: BTreeMap<&Hostname, &Hostname> = self
+            .aliases
+            .values()
+            .map(|(alias, target)| (&alias.hostname, target))
+            .collect();
+        let end = |alias: &Hostname| {
+            let mut host = *named.get(alias)?;
+            for _ in 0..ALIAS_STEPS {
+                match named.get(host) {
+                    Some(next) => host = next,
+                    None => return Some(host.clone()),
+                }
+            }
+            None
+        };
+        let ends = named
+            .keys()
+            .filter_map(|alias| Some(((*alias).clone(), end(alias)?)));
+        let after = Arc::new(ends.collect::<BTreeMap<_, _>>());
+        let before = std::mem::replace(&mut self.snapshot.aliases, Arc::clone(&after));
+        let differs = |(alias, host): &(&Hostname, &Hostname)| {
+            before.get(*alias) != Some(*host) || after.get(*alias) != Some(*host)
+        };
+        let mut hosts = BTreeSet::new();
+        for (alias, host) in before.iter().chain(after.iter()).filter(differs) {
+            dirty.changes.insert(Part::Service(alias.clone()));
+            hosts.insert(host.clone());
+        }
+        hosts
+    }
+
+    fn aliases_of(&self, host: &Hostname) -> Vec<ServiceAlias> {
+        let ends_here =
+            |alias: &&ServiceAlias| self.snapshot.aliases.get(&alias.hostname) == Some(host);
+        let aliases = self.aliases.values().map(|(alias, _)| alias);
+        aliases.filter(ends_here).cloned().collect()
     }
 
     /// The service that counts for a host: a Kubernetes Service, else the oldest ServiceEntry.
@@ -68,7 +133,10 @@ impl Mesh {
     }
 
     fn refresh_host(&mut self, host: &Hostname, dirty: &mut Dirty) {
-        let after = self.winner(host).cloned();
+        let mut after = self.winner(host).cloned();
+        if let Some(service) = &mut after {
+            service.aliases = self.aliases_of(host);
+        }
         let before = self.snapshot.services.get(host).cloned();
         if before.as_deref() == after.as_ref() {
             return;

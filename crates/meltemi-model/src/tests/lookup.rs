@@ -1,7 +1,9 @@
 use meltemi_api::istio::{ClientTlsMode, SimpleLb, TlsMode};
 
 use super::{apply, host, labels, mesh, shop};
-use crate::{EndpointAddress, Health, Mesh, Protocol, Resolution, TargetPort, authentication_rows};
+use crate::{
+    EndpointAddress, Health, Mesh, Part, Protocol, Resolution, TargetPort, authentication_rows,
+};
 
 #[test]
 fn endpoints_join_slices_with_pods() {
@@ -56,6 +58,44 @@ fn service_entries_become_services() {
     assert_eq!(vm.address, EndpointAddress::Ip("10.1.1.1".parse().unwrap()));
     assert_eq!(vm.port, 8081);
     assert!(vm.identity.is_some());
+}
+
+fn external_name(name: &str, target: &str) -> String {
+    format!(
+        "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: default}}\n\
+         spec: {{type: ExternalName, externalName: {target}}}\n"
+    )
+}
+
+#[test]
+fn an_external_name_is_another_name_of_its_target() {
+    let books = host("books.default.svc.cluster.local");
+    let aliases = |mesh: &Mesh| -> Vec<String> {
+        let snapshot = mesh.snapshot();
+        let service = snapshot.service(&host("reviews")).unwrap();
+        let names = service.aliases.iter().map(|alias| alias.name.clone());
+        names.collect()
+    };
+    let mut mesh = mesh(&shop());
+    assert_eq!(aliases(&mesh), [""; 0]);
+    let reviews = "reviews.default.svc.cluster.local";
+    let changes = apply(&mut mesh, &external_name("books", reviews));
+    assert!(changes.contains(&Part::Service(host("reviews"))));
+    assert!(changes.contains(&Part::Service(books.clone())));
+    assert_eq!(aliases(&mesh), ["books"]);
+    assert_eq!(mesh.snapshot().alias(&books), Some(&host("reviews")));
+    assert!(
+        mesh.snapshot().service(&books).is_none(),
+        "an alias is no service of its own"
+    );
+    // By way of another alias, and then in a circle, which leads nowhere.
+    apply(&mut mesh, &external_name("tomes", books.as_str()));
+    assert_eq!(aliases(&mesh), ["books", "tomes"]);
+    apply(
+        &mut mesh,
+        &external_name("books", "tomes.default.svc.cluster.local"),
+    );
+    assert_eq!(aliases(&mesh), [""; 0]);
 }
 
 fn peer_authentication(namespace: &str, name: &str, created: u8, spec: &str) -> String {

@@ -88,61 +88,14 @@ fn duration_or(text: Option<&str>, default: Duration) -> Duration {
         .unwrap_or(default)
 }
 
-/// Parses Go's duration text (`1h30m`, `20s`, `500ms`) and the protobuf JSON form (`5s`).
 pub(super) fn parse_duration(text: &str) -> anyhow::Result<Duration> {
-    let malformed = || format!("\"{text}\" is not a duration such as 24h, 90s or 500ms");
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    anyhow::ensure!(!text.is_empty(), malformed());
-    while !rest.is_empty() {
-        let digits = rest
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .with_context(malformed)?;
-        let (number, tail) = rest.split_at(digits);
-        let unit_end = tail
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(unit_end);
-        let seconds = match unit {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 0.001,
-            "us" => 0.000_001,
-            _ => anyhow::bail!(malformed()),
-        };
-        let number: f64 = number.parse().ok().with_context(malformed)?;
-        total += Duration::try_from_secs_f64(number * seconds)
-            .ok()
-            .with_context(malformed)?;
-        rest = tail;
-    }
-    Ok(total)
+    meltemi_core::duration::parse(text)
+        .with_context(|| format!("\"{text}\" is not a duration such as 24h, 90s or 500ms"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations() {
-        for (text, expected) in [
-            ("24h0m0s", Some(86_400_000)),
-            ("20s", Some(20_000)),
-            ("1.5s", Some(1500)),
-            ("500ms", Some(500)),
-            ("5", None),
-            ("", None),
-            ("s", None),
-            ("5d", None),
-        ] {
-            assert_eq!(
-                parse_duration(text).ok().map(|d| d.as_millis()),
-                expected,
-                "{text}"
-            );
-        }
-    }
 
     #[test]
     fn unknown_fields_do_not_stop_the_proxy_but_bad_values_do() {

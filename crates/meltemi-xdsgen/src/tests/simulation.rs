@@ -292,6 +292,35 @@ fn a_canary_splits_by_header_and_weight() {
     assert_eq!(proxy.outbound(not_http), "tcp > PassthroughCluster");
 }
 
+/// Istio: a Service of type ExternalName is an alias; called by its name, the target is reached as by its own.
+#[test]
+fn an_external_name_leads_where_its_target_does() {
+    let mut world = World::new(CANARY);
+    world.apply(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: opinions}\n\
+         spec: {type: ExternalName, externalName: reviews.default.svc.cluster.local}\n",
+    );
+    let proxy = Proxy::of(&world, "client-v1");
+    for authority in [
+        "opinions:9080",
+        "opinions.default",
+        "opinions.default.svc.cluster.local:9080",
+    ] {
+        let call = Call {
+            to: "10.96.0.1:9080",
+            authority,
+            path: "/reviews/0",
+            headers: &[("end-user", "jason")],
+            ..HTTP
+        };
+        assert_eq!(
+            proxy.outbound(call),
+            "http > jason > outbound|9080|v2|reviews.default.svc.cluster.local",
+            "{authority}"
+        );
+    }
+}
+
 #[test]
 fn automatic_mtls_is_decided_for_each_endpoint() {
     let world = World::new(

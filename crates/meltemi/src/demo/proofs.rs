@@ -140,7 +140,7 @@ fn refused(lab: &Lab) -> Evidence {
     match status {
         52 | 56 => Ok(vec![format!(
             "curl ends with status {status}: {}",
-            output.trim()
+            output.lines().next().unwrap_or_default()
         )]),
         0 => bail!("the plaintext client got an answer: {output}"),
         other => bail!("curl ended with {other} and not with a reset: {output}"),

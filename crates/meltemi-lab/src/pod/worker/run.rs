@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::{Shared, requested};
+use super::{Ending, Shared, requested};
 use crate::children::{Child, Exit};
 use crate::enter::{self, Entrance, Root};
 use crate::network::NODE_ADDRESS;
@@ -36,7 +36,7 @@ pub(super) struct ContainerTask {
     pub(super) container: Container,
     pub(super) role: Role,
     pub(super) policy: RestartPolicy,
-    pub(super) stop: watch::Receiver<Option<Duration>>,
+    pub(super) stop: watch::Receiver<Option<Ending>>,
 }
 
 /// A started process of the container.
@@ -246,10 +246,7 @@ impl ContainerTask {
         };
         let exit = match outcome {
             Some(exit) => exit,
-            None => {
-                let grace = (*self.stop.borrow()).unwrap_or(self.pod.grace);
-                self.terminate(pid, &mut exit, grace).await
-            }
+            None => self.terminate(pid, &mut exit).await,
         };
         // As the end of a container's first process ends its pid namespace.
         mounts.kill_all_but(pid);
@@ -401,9 +398,9 @@ impl ContainerTask {
     }
 
     async fn exec(&self, command: &[String], pid: i32) -> Result<(), ProbeError> {
-        let entrance =
-            self.pod
-                .exec_entrance(&self.container.name, pid, command.to_vec(), Vec::new());
+        let entrance = self
+            .pod
+            .exec_entrance(&self.container.name, pid, command.to_vec(), false);
         let entrance = entrance.map_err(|error| ProbeError::Connect(io::Error::other(error)))?;
         let null = || {
             File::options()
@@ -425,32 +422,46 @@ impl ContainerTask {
         }
     }
 
-    /// preStop, SIGTERM, and SIGKILL when the grace is over (Kubernetes, "Termination of Pods").
+    /// preStop, the container's turn, SIGTERM, and SIGKILL when the grace is over (Kubernetes, "Termination of Pods").
     async fn terminate(
-        &self,
+        &mut self,
         pid: i32,
         exit: &mut oneshot::Receiver<Exit>,
-        grace: Duration,
     ) -> Result<Exit, oneshot::error::RecvError> {
-        let deadline = Instant::now() + grace;
-        let lifecycle = self.container.lifecycle.as_ref();
-        if let Some(hook) = lifecycle.and_then(|lifecycle| lifecycle.pre_stop.as_ref()) {
-            tokio::select! {
-                ended = &mut *exit => return ended,
-                result = timeout_at(deadline, self.hook(hook, pid)) => {
-                    if let Ok(Err(error)) = result {
-                        tracing::info!(container = %self.container.name, "preStop failed: {error}");
-                    }
-                }
+        // A container that failed its probes ends alone, with the pod's own grace.
+        let ending = (*self.stop.borrow()).unwrap_or_else(|| Ending {
+            deadline: Instant::now() + self.pod.grace,
+            turn: true,
+        });
+        let mut stop = self.stop.clone();
+        let before = async {
+            self.pre_stop(pid, ending.deadline).await;
+            if !ending.turn {
+                drop(stop.wait_for(|now| now.is_none_or(|now| now.turn)).await);
             }
+        };
+        tokio::select! {
+            ended = &mut *exit => return ended,
+            () = before => {}
         }
         send(pid, Signal::SIGTERM);
+        let deadline = (*self.stop.borrow()).map_or(ending.deadline, |now| now.deadline);
         match timeout_at(deadline, &mut *exit).await {
             Ok(ended) => ended,
             Err(_) => {
                 send(pid, Signal::SIGKILL);
                 exit.await
             }
+        }
+    }
+
+    async fn pre_stop(&self, pid: i32, deadline: Instant) {
+        let lifecycle = self.container.lifecycle.as_ref();
+        let Some(hook) = lifecycle.and_then(|lifecycle| lifecycle.pre_stop.as_ref()) else {
+            return;
+        };
+        if let Ok(Err(error)) = timeout_at(deadline, self.hook(hook, pid)).await {
+            tracing::info!(container = %self.container.name, "preStop failed: {error}");
         }
     }
 
@@ -488,13 +499,17 @@ impl Shared {
         container: &str,
         pid: i32,
         argv: Vec<String>,
-        extra_env: Vec<(String, String)>,
+        terminal: bool,
     ) -> Result<Entrance> {
         let file = self.directory.join(format!("{container}.json"));
         let text = fs::read(&file).context("the container is not running")?;
         let mut entrance: Entrance = serde_json::from_slice(&text)?;
         entrance.argv = argv;
-        entrance.env.extend(extra_env);
+        entrance.terminal = terminal;
+        if terminal {
+            // As a container runtime has it (CRI).
+            entrance.env.push(("TERM".to_owned(), "xterm".to_owned()));
+        }
         entrance.root = Root::Join(format!("/proc/{pid}/ns/mnt").into());
         Ok(entrance)
     }
