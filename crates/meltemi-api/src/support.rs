@@ -115,15 +115,11 @@ const TRAFFIC_POLICY_PLACES: &[&str] = &[
 ];
 
 const VIRTUAL_SERVICE: &[&str] = &[
-    "http[].corsPolicy",
     "http[].delegate",
     "http[].fault.abort.http2Error",
     "http[].fault.delay.exponentialDelay",
     "http[].match[].statPrefix",
-    "http[].mirror",
     "http[].mirrorPercent",
-    "http[].mirrorPercentage",
-    "http[].mirrors",
     "tcp[].match[].sourceSubnet",
 ];
 

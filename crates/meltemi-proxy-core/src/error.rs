@@ -7,6 +7,7 @@ use http::StatusCode;
 
 use crate::flags::ResponseFlags;
 use crate::runtime::FaultAbortStatus;
+use crate::strict::Malformed;
 
 /// A failure on the data path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -118,8 +119,7 @@ pub enum ErrorKind {
         as_resource_exhausted: bool,
     },
     DropOverload,
-    /// The request was malformed; the static text is the detail.
-    Malformed(&'static str),
+    Malformed(Malformed),
     RequestHeadersTooLarge,
     RequestPayloadTooLarge,
     UpgradeNotAllowed,
@@ -445,11 +445,11 @@ impl ErrorKind {
                 "drop_overload",
                 "drop overload",
             ),
-            Self::Malformed(details) => answer(
-                S::BAD_REQUEST,
+            Self::Malformed(malformed) => answer(
+                malformed.status(),
                 F::DOWNSTREAM_PROTOCOL_ERROR,
-                details,
-                "Bad Request",
+                malformed.details(),
+                malformed.status().canonical_reason().unwrap_or_default(),
             ),
             Self::RequestHeadersTooLarge => answer(
                 S::REQUEST_HEADER_FIELDS_TOO_LARGE,

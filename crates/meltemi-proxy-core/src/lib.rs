@@ -15,6 +15,7 @@ pub mod runtime;
 
 // A connection finds its chain.
 pub mod filter_chain;
+pub mod frame_budget;
 pub mod listener_table;
 pub mod sniff;
 

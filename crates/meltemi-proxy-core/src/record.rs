@@ -82,6 +82,8 @@ pub struct UpstreamRecord {
 #[derive(Debug, Clone)]
 pub struct RequestRecord {
     pub connection: Arc<ConnectionRecord>,
+    /// The client, where `x-forwarded-for` is trusted to tell of it; else the connection's peer.
+    pub client: Option<SocketAddr>,
     pub start: SystemTime,
     pub protocol: Protocol,
     pub method: http::Method,
@@ -129,6 +131,7 @@ impl RequestRecord {
     pub fn new(connection: Arc<ConnectionRecord>, protocol: Protocol, start: SystemTime) -> Self {
         Self {
             connection,
+            client: None,
             start,
             protocol,
             method: http::Method::GET,
@@ -160,6 +163,11 @@ impl RequestRecord {
             request_duration: None,
             response_duration: None,
         }
+    }
+
+    /// Whom the request is from (`%DOWNSTREAM_REMOTE_ADDRESS%`).
+    pub fn remote_address(&self) -> SocketAddr {
+        self.client.unwrap_or(self.connection.remote_address)
     }
 
     /// Records a failure: status, flag and details follow from it.

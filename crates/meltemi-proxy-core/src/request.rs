@@ -1,6 +1,7 @@
 //! The view of a request that deciders read.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use http::HeaderMap;
 
@@ -70,6 +71,19 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
         .get(http::header::CONTENT_TYPE)
         .and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"))
         .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+/// The client's address by `x-forwarded-for`: behind the last `skip` addresses, which trusted proxies added (Envoy
+/// `xff_num_trusted_hops`). `None` where there are fewer, or what stands there is no address.
+pub fn forwarded_for(headers: &HeaderMap, skip: usize) -> Option<IpAddr> {
+    let lines = headers.get_all("x-forwarded-for").into_iter();
+    // The last line was added last, too: read from the end.
+    let lines: Vec<&str> = lines
+        .map(|line| line.to_str())
+        .collect::<Result<_, _>>()
+        .ok()?;
+    let mut addresses = lines.iter().rev().flat_map(|line| line.rsplit(','));
+    addresses.nth(skip)?.trim().parse().ok()
 }
 
 /// Values of a header; see [`RequestHead::values`].
@@ -237,6 +251,27 @@ mod tests {
         ] {
             check(&range, &[value], expected);
         }
+    }
+
+    #[test]
+    fn clients_behind_proxies() {
+        let find = |lines: &[&'static str], skip| {
+            let name = || HeaderName::from_static("x-forwarded-for");
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(name(), HeaderValue::from_static(line));
+            }
+            forwarded_for(&headers, skip).map(|address| address.to_string())
+        };
+        let some = |text: &str| Some(text.to_owned());
+        let lines = ["1.1.1.1, 2.2.2.2", "3.3.3.3,2001:db8::4"];
+        assert_eq!(find(&lines, 0), some("2001:db8::4"));
+        assert_eq!(find(&lines, 1), some("3.3.3.3"));
+        assert_eq!(find(&lines, 3), some("1.1.1.1"));
+        assert_eq!(find(&lines, 4), None);
+        assert_eq!(find(&[], 0), None);
+        assert_eq!(find(&["1.1.1.1, unknown"], 0), None);
+        assert_eq!(find(&["1.1.1.1:80"], 0), None);
     }
 
     #[test]

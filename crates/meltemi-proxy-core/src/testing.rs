@@ -102,7 +102,6 @@ pub(crate) fn http_connection_manager() -> HttpConnectionManager {
         idle_timeout: Some(Duration::from_secs(3600)),
         max_connection_duration: None,
         max_stream_duration: None,
-        drain_timeout: Duration::from_secs(5),
         delayed_close_timeout: Some(Duration::from_secs(1)),
         max_requests_per_connection: None,
         max_request_headers_bytes: 60 * 1024,
@@ -122,10 +121,8 @@ pub(crate) fn http_connection_manager() -> HttpConnectionManager {
         always_set_request_id_in_response: false,
         via: None,
         access_log: Vec::new(),
-        flush_access_log_on_new_request: false,
         http1: Http1Options::default(),
         http2: Http2Options::default(),
-        tracing_sampling: None,
     }
 }
 

@@ -99,15 +99,28 @@ impl Drop for ConnectionGuard {
 
 /// Whether one connection is to end after its current exchange.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct ConnectionEnd(Arc<AtomicBool>);
+pub(crate) struct ConnectionEnd(Arc<End>);
+
+#[derive(Debug, Default)]
+struct End {
+    is_announced: AtomicBool,
+    told: Notify,
+}
 
 impl ConnectionEnd {
     pub(crate) fn announce(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        if !self.0.is_announced.swap(true, Ordering::Relaxed) {
+            self.0.told.notify_one();
+        }
     }
 
     pub(crate) fn is_announced(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.is_announced.load(Ordering::Relaxed)
+    }
+
+    /// Returns when the end is announced, for the one task that serves the connection.
+    pub(crate) async fn announced(&self) {
+        self.0.told.notified().await;
     }
 }
 

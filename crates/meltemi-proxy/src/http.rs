@@ -7,6 +7,8 @@
 
 mod attempt;
 pub(crate) mod body;
+mod bounds;
+mod call;
 pub(crate) mod exchange;
 pub(crate) mod faults;
 mod filters;
@@ -23,6 +25,7 @@ mod response;
 mod serve;
 pub(crate) mod timeouts;
 mod upgrade;
+mod wire;
 
 pub(crate) use serve::serve;
 

@@ -47,6 +47,10 @@ counters! {
     downstream_connections => "envoy_http_downstream_cx_total",
     downstream_requests => "envoy_http_downstream_rq_total",
     refused_requests => "meltemi_refused_requests_total",
+    /// HTTP/2 connections ended because a frame budget was used up (Envoy `inbound_*_frames_flood`).
+    frame_floods => "meltemi_http2_frame_floods_total",
+    /// Requests in which we failed; each ended alone.
+    panics => "meltemi_request_panics_total",
     unmirrored => "meltemi_unmirrored_requests_total",
     certificates => "istio_agent_cert_renewals_total",
     control_connections => "istio_agent_xds_connections_total",
@@ -89,7 +93,7 @@ impl Telemetry {
 }
 
 /// The service that a cluster stands for; inbound clusters that name none stand for the workload itself.
-pub(crate) fn destination_service<'a>(
+fn destination_service<'a>(
     cluster: Option<&'a Cluster>,
     name: Option<&'a str>,
     own: Option<&'a peer::Workload>,
@@ -118,7 +122,7 @@ pub(crate) fn destination_service<'a>(
 }
 
 /// `connection_security_policy`: only the destination knows what it received.
-pub(crate) fn security(inbound: bool, handshake: Option<&HandshakeInfo>) -> &'static str {
+fn security(inbound: bool, handshake: Option<&HandshakeInfo>) -> &'static str {
     match (inbound, tls::mode(handshake)) {
         (false, _) => "unknown",
         (true, "mtls") => "mutual_tls",

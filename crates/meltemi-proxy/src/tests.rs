@@ -4,4 +4,6 @@ mod configuration;
 mod http;
 mod mesh;
 mod on_demand;
+mod protocol;
+mod strict;
 mod tcp;

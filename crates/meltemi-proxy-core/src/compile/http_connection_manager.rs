@@ -11,17 +11,18 @@ use super::access_log::access_logs;
 use super::common::{duration, header_value, is_true, limit, number};
 use super::filter::http_filters;
 use super::route::route_configuration;
+use crate::frame_budget::FrameRules;
 use crate::runtime::{
-    ClientCertDetails, EscapedSlashes, ForwardClientCert, Fraction, Http1Options, Http2Options,
-    HttpCodec, HttpConnectionManager, PathNormalisation, RouteSource, ServerHeader, StripPort,
-    Upgrade,
+    ClientCertDetails, EscapedSlashes, ForwardClientCert, Http1Options, Http2Options, HttpCodec,
+    HttpConnectionManager, PathNormalisation, RouteSource, ServerHeader, StripPort, Upgrade,
 };
 
 /// Envoy's defaults.
 const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 const DELAYED_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Ours; Envoy has none.
+const REQUEST_HEADERS_TIMEOUT: Duration = Duration::from_secs(15);
 const HEADERS_LIMIT_KIB: u32 = 60;
 const HEADERS_LIMIT: u32 = 100;
 
@@ -75,7 +76,7 @@ pub(super) fn http_connection_manager(
         request_headers_timeout: limit(
             &at("request_headers_timeout"),
             hcm.request_headers_timeout.take(),
-            None,
+            Some(REQUEST_HEADERS_TIMEOUT),
         ),
         idle_timeout: limit(
             &at("common_http_protocol_options"),
@@ -94,8 +95,6 @@ pub(super) fn http_connection_manager(
         ),
         max_requests_per_connection: number(common.max_requests_per_connection.take())
             .filter(|n| *n > 0),
-        drain_timeout: duration(&at("drain_timeout"), hcm.drain_timeout.take())
-            .unwrap_or(DRAIN_TIMEOUT),
         delayed_close_timeout: limit(
             &at("delayed_close_timeout"),
             hcm.delayed_close_timeout.take(),
@@ -117,7 +116,6 @@ pub(super) fn http_connection_manager(
             via => Some(header_value(&at("via"), via)?),
         },
         access_log,
-        flush_access_log_on_new_request: flush_on_new_request(&mut hcm),
         http1: http1_options(
             &at("http_protocol_options"),
             hcm.http_protocol_options.take().unwrap_or_default(),
@@ -126,11 +124,12 @@ pub(super) fn http_connection_manager(
             &at("http2_protocol_options"),
             hcm.http2_protocol_options.take().unwrap_or_default(),
         ),
-        tracing_sampling: tracing(&at("tracing"), hcm.tracing.take()),
         http_filters: Vec::new(),
         router: crate::runtime::Router::default(),
     };
     scope.at("common_http_protocol_options").rest(&common);
+    refuse_tracing(&at("tracing"), hcm.tracing.take());
+    hcm.drain_timeout = None; // the final GOAWAY follows the first as soon as the peer has acknowledged it
     // 100-continue is always passed on; the exchange stays between the ends.
     hcm.proxy_100_continue = false;
     hcm.stream_error_on_invalid_http_message = None; // HTTP/1: close; HTTP/2: reset the stream
@@ -253,34 +252,11 @@ fn strip_port(hcm: &mut proto::HttpConnectionManager) -> StripPort {
     }
 }
 
-fn flush_on_new_request(hcm: &mut proto::HttpConnectionManager) -> bool {
-    let old = take(&mut hcm.flush_access_log_on_new_request);
-    let options = hcm.access_log_options.take().unwrap_or_default();
-    old || options.flush_access_log_on_new_request
-}
-
-/// Sampling shares are kept; a tracing provider is not supported.
-fn tracing(
-    scope: &Scope<'_>,
-    tracing: Option<proto::http_connection_manager::Tracing>,
-) -> Option<Fraction> {
-    let tracing = tracing?;
-    if tracing.provider.is_some() {
+/// Without a provider nothing is traced, whatever the shares say; providers are not supported.
+fn refuse_tracing(scope: &Scope<'_>, tracing: Option<proto::http_connection_manager::Tracing>) {
+    if tracing.is_some_and(|tracing| tracing.provider.is_some()) {
         scope.at("provider").reject("is not supported");
     }
-    let percent = tracing
-        .random_sampling
-        .map_or(100.0, |percent| percent.value);
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "clamped to 0..=10000"
-    )]
-    let numerator = (percent.clamp(0.0, 100.0) * 100.0).round() as u32;
-    Some(Fraction {
-        numerator,
-        denominator: 10_000,
-    })
 }
 
 pub(super) fn http1_options(
@@ -320,6 +296,7 @@ pub(super) fn http1_options(
             .map(Into::into),
         preserve_header_case,
         enable_trailers: take(&mut options.enable_trailers),
+        allow_chunked_length: take(&mut options.allow_chunked_length),
     };
     options.use_balsa_parser = None; // we have our own parser
     options.allow_custom_methods = false; // any token is a method
@@ -340,17 +317,35 @@ pub(super) fn http2_options(
         allow_connect: take(&mut options.allow_connect),
         keepalive_interval: duration(&scope.at("connection_keepalive"), keepalive.interval.take()),
         keepalive_timeout: duration(&scope.at("connection_keepalive"), keepalive.timeout.take()),
+        frames: frame_rules(&mut options),
     };
     keepalive.interval_jitter = None;
-    // Bounds of Envoy's own queues; ours are fixed.
-    options.max_outbound_frames = None;
-    options.max_outbound_control_frames = None;
-    options.max_consecutive_inbound_frames_with_empty_payload = None;
-    options.max_inbound_priority_frames_per_stream = None;
-    options.max_inbound_window_update_frames_per_data_frame_sent = None;
+    options.max_outbound_frames = None; // flow control and the stream limit bound what waits
     options.override_stream_error_on_invalid_http_message = None;
     options.use_oghttp2_codec = None;
     scope.at("connection_keepalive").rest(&keepalive);
     scope.rest(&options);
     compiled
+}
+
+fn frame_rules(options: &mut core::Http2ProtocolOptions) -> FrameRules {
+    let default = FrameRules::default();
+    FrameRules {
+        control_frames: number(options.max_outbound_control_frames.take())
+            .unwrap_or(default.control_frames),
+        empty_frames: number(
+            options
+                .max_consecutive_inbound_frames_with_empty_payload
+                .take(),
+        )
+        .unwrap_or(default.empty_frames),
+        priorities_per_stream: number(options.max_inbound_priority_frames_per_stream.take())
+            .unwrap_or(default.priorities_per_stream),
+        window_updates_per_data_frame: number(
+            options
+                .max_inbound_window_update_frames_per_data_frame_sent
+                .take(),
+        )
+        .unwrap_or(default.window_updates_per_data_frame),
+    }
 }

@@ -3,7 +3,9 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use super::{AccessLog, Fraction, HttpFilter, RouteConfiguration, Router};
+use crate::frame_budget::FrameRules;
+
+use super::{AccessLog, HttpFilter, RouteConfiguration, Router};
 
 /// Envoy `HttpConnectionManager`. Durations that are `None` mean no bound.
 #[derive(Debug, Clone)]
@@ -24,13 +26,13 @@ pub struct HttpConnectionManager {
     /// Default 5 min.
     pub stream_idle_timeout: Option<Duration>,
     pub request_timeout: Option<Duration>,
+    /// Default 15 s, where Envoy has none: an unfinished head costs us memory.
     pub request_headers_timeout: Option<Duration>,
     /// Of the connection without streams; default 1 h.
     pub idle_timeout: Option<Duration>,
     pub max_connection_duration: Option<Duration>,
     pub max_stream_duration: Option<Duration>,
-    /// Between the first and the final GOAWAY; default 5 s.
-    pub drain_timeout: Duration,
+    /// After our last byte, for the peer to close first; default 1 s.
     pub delayed_close_timeout: Option<Duration>,
     pub max_requests_per_connection: Option<u32>,
     /// Default 60 KiB.
@@ -48,11 +50,8 @@ pub struct HttpConnectionManager {
     pub always_set_request_id_in_response: bool,
     pub via: Option<HeaderValue>,
     pub access_log: Vec<Arc<AccessLog>>,
-    pub flush_access_log_on_new_request: bool,
     pub http1: Http1Options,
     pub http2: Http2Options,
-    /// Percentage of traced requests; `None` without tracing.
-    pub tracing_sampling: Option<Fraction>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,6 +136,8 @@ pub struct Http1Options {
     pub default_host_for_http_10: Option<Arc<str>>,
     pub preserve_header_case: bool,
     pub enable_trailers: bool,
+    /// `Transfer-Encoding: chunked` wins over a `Content-Length` beside it, instead of the request being refused.
+    pub allow_chunked_length: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -147,4 +148,5 @@ pub struct Http2Options {
     pub allow_connect: bool,
     pub keepalive_interval: Option<Duration>,
     pub keepalive_timeout: Option<Duration>,
+    pub frames: FrameRules,
 }

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -12,7 +12,10 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use meltemi_proxy_core::error::ErrorKind;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
+use super::bounds::Bounds;
 use super::exchange::Exchange;
 use super::grpc::MessageCounter;
 use crate::upstream::Lease;
@@ -29,7 +32,8 @@ pub(crate) struct BodyProgress {
     messages: AtomicU64,
     /// The downstream failed before the body's end.
     broken: AtomicBool,
-    ended: AtomicBool,
+    ended_at: OnceLock<Instant>,
+    ended: Notify,
 }
 
 impl BodyProgress {
@@ -46,7 +50,29 @@ impl BodyProgress {
     }
 
     pub(crate) fn has_ended(&self) -> bool {
-        self.ended.load(Ordering::Relaxed)
+        self.ended_at.get().is_some()
+    }
+
+    pub(crate) fn ended_at(&self) -> Option<Instant> {
+        self.ended_at.get().copied()
+    }
+
+    /// Returns when the body has ended.
+    pub(crate) async fn ended(&self) {
+        let mut notified = std::pin::pin!(self.ended.notified());
+        notified.as_mut().enable();
+        if !self.has_ended() {
+            notified.await;
+        }
+    }
+
+    pub(crate) fn end(&self) {
+        let _first = self.ended_at.set(Instant::now());
+        self.ended.notify_waiters();
+    }
+
+    pub(crate) fn read(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }
 
@@ -83,6 +109,7 @@ struct ReplayState {
     kept_bytes: usize,
     trailers: Option<HeaderMap>,
     limit_bytes: usize,
+    keeps_trailers: bool,
     /// More than the bound went by: no attempt can start from the beginning again, and what is sent is forgotten.
     overflowed: bool,
     ended: bool,
@@ -92,7 +119,12 @@ struct ReplayState {
 }
 
 impl ReplaySource {
-    pub(crate) fn new(incoming: Incoming, limit_bytes: usize, grpc: bool) -> Arc<Self> {
+    pub(crate) fn new(
+        incoming: Incoming,
+        limit_bytes: usize,
+        grpc: bool,
+        keeps_trailers: bool,
+    ) -> Arc<Self> {
         let size = incoming.size_hint();
         let state = ReplayState {
             incoming,
@@ -100,6 +132,7 @@ impl ReplaySource {
             kept_bytes: 0,
             trailers: None,
             limit_bytes,
+            keeps_trailers,
             overflowed: false,
             ended: false,
             messages: grpc.then(MessageCounter::default),
@@ -166,7 +199,7 @@ impl ReplayState {
             Poll::Pending => Poll::Pending,
             Poll::Ready(None) => {
                 self.ended = true;
-                progress.ended.store(true, Ordering::Relaxed);
+                progress.end();
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => {
@@ -176,7 +209,8 @@ impl ReplayState {
             Poll::Ready(Some(Ok(frame))) => {
                 match frame.into_data() {
                     Ok(data) => self.keep(data, progress),
-                    Err(frame) => self.trailers = frame.into_trailers().ok(),
+                    Err(frame) if self.keeps_trailers => self.trailers = frame.into_trailers().ok(),
+                    Err(_) => {}
                 }
                 Poll::Ready(Some(Ok(())))
             }
@@ -184,9 +218,7 @@ impl ReplayState {
     }
 
     fn keep(&mut self, data: Bytes, progress: &BodyProgress) {
-        progress
-            .bytes
-            .fetch_add(data.len() as u64, Ordering::Relaxed);
+        progress.read(data.len());
         if let Some(counter) = &mut self.messages {
             progress
                 .messages
@@ -284,22 +316,26 @@ pub(crate) struct UpstreamBody {
     lease: Option<Lease>,
     exchange: Exchange,
     messages: Option<MessageCounter>,
+    keeps_trailers: bool,
     idle: Option<super::timeouts::IdleTimer>,
+    /// Bytes of the request when the response was last seen idle: a stream is idle when neither side moves.
+    idle_received: u64,
     deadline: Option<Deadline>,
+    /// Sets a deadline when the request has ended, which it has not yet.
+    bounds: Option<Box<Bounds>>,
 }
 
 /// When a response must have ended, and what it is called if it has not.
-pub(crate) struct Deadline {
+struct Deadline {
     timer: Pin<Box<tokio::time::Sleep>>,
     kind: ErrorKind,
 }
 
 impl Deadline {
-    pub(crate) fn new(left: std::time::Duration, kind: ErrorKind) -> Self {
-        Self {
-            timer: Box::pin(tokio::time::sleep(left)),
-            kind,
-        }
+    fn of(bounds: &Bounds) -> Option<Self> {
+        let (due, kind) = bounds.end()?;
+        let timer = Box::pin(tokio::time::sleep_until(due));
+        Some(Self { timer, kind })
     }
 }
 
@@ -308,18 +344,54 @@ impl UpstreamBody {
         incoming: Incoming,
         lease: Lease,
         exchange: Exchange,
+        keeps_trailers: bool,
         idle: Option<super::timeouts::IdleTimer>,
-        deadline: Option<Deadline>,
+        bounds: &Bounds,
     ) -> Self {
         let messages = exchange.counts_messages().then(MessageCounter::default);
+        let deadline = Deadline::of(bounds);
+        let bounds = bounds.waits_for_request().then(|| Box::new(bounds.clone()));
         Self {
             incoming,
             lease: Some(lease),
             exchange,
             messages,
+            keeps_trailers,
             idle,
+            idle_received: 0,
             deadline,
+            bounds,
         }
+    }
+
+    /// Whether a limit ended the response while nothing came.
+    fn poll_limits(&mut self, cx: &mut Context<'_>) -> Option<&'static str> {
+        if self
+            .bounds
+            .as_ref()
+            .is_some_and(|bounds| !bounds.waits_for_request())
+        {
+            self.deadline = self.bounds.take().and_then(|bounds| Deadline::of(&bounds));
+        }
+        if let Some(deadline) = &mut self.deadline
+            && deadline.timer.as_mut().poll(cx).is_ready()
+        {
+            let kind = deadline.kind.clone();
+            self.exchange.timed_out(kind);
+            return Some("response timeout");
+        }
+        let idle = self.idle.as_mut()?;
+        while idle.poll_expired(cx) {
+            let body = self.exchange.request_body.as_ref();
+            let received = body.map_or(0, |body| body.bytes());
+            if received == self.idle_received {
+                self.exchange.stream_idle();
+                return Some("stream idle timeout");
+            }
+            self.idle_received = received;
+            idle.touch();
+        }
+        None
     }
 
     fn end(&mut self) {
@@ -373,21 +445,10 @@ impl Body for UpstreamBody {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.incoming).poll_frame(cx);
         match polled {
-            Poll::Pending => {
-                if let Some(deadline) = &mut this.deadline
-                    && deadline.timer.as_mut().poll(cx).is_ready()
-                {
-                    this.exchange.timed_out(deadline.kind.clone());
-                    return Poll::Ready(Some(Err("response timeout".into())));
-                }
-                if let Some(idle) = &mut this.idle
-                    && idle.poll_expired(cx)
-                {
-                    this.exchange.stream_idle();
-                    return Poll::Ready(Some(Err("stream idle timeout".into())));
-                }
-                Poll::Pending
-            }
+            Poll::Pending => match this.poll_limits(cx) {
+                Some(limit) => Poll::Ready(Some(Err(limit.into()))),
+                None => Poll::Pending,
+            },
             Poll::Ready(None) => {
                 this.end();
                 Poll::Ready(None)
@@ -395,6 +456,9 @@ impl Body for UpstreamBody {
             Poll::Ready(Some(Err(error))) => {
                 this.exchange.upstream_reset(&error);
                 Poll::Ready(Some(Err(error.into())))
+            }
+            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() && !this.keeps_trailers => {
+                Pin::new(this).poll_frame(cx)
             }
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(idle) = &mut this.idle {

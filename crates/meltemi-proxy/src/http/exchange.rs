@@ -2,15 +2,19 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use futures_util::FutureExt as _;
 use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use meltemi_proxy_core::error::{ErrorKind, ProxyError, ResetReason};
 use meltemi_proxy_core::flags::ResponseFlags;
 use meltemi_proxy_core::retry::grpc_status;
 use meltemi_proxy_core::runtime::Route;
+use meltemi_proxy_core::strict::Malformed;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -39,7 +43,14 @@ pub(crate) async fn answer(
         .add(1);
     let end = connection.end.clone();
     let is_http1 = request.version() < http::Version::HTTP_2;
-    let mut response = Box::pin(serve(connection, request)).await;
+    let panics = connection.clone();
+    let mut response = match contain(serve(connection, request)).await {
+        Some(response) => response,
+        None => {
+            panics.worker.shared.telemetry.counters.panics.add(1);
+            respond::internal_error()
+        }
+    };
     if end.is_announced() && is_http1 && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let close = http::HeaderValue::from_static("close");
         response
@@ -49,16 +60,26 @@ pub(crate) async fn answer(
     Ok(response)
 }
 
+/// Runs a request so that a bug in it ends it alone: the worker, its locks (which do not poison) and the other streams go
+/// on.
+async fn contain<T>(request: impl Future<Output = T>) -> Option<T> {
+    AssertUnwindSafe(Box::pin(request))
+        .catch_unwind()
+        .await
+        .ok()
+}
+
 async fn serve(
     connection: Arc<HttpConnection>,
     mut request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let upgrade = hyper::upgrade::on(&mut request);
     let (parts, body) = request.into_parts();
-    match intake::take_in(&connection, parts) {
+    let number = connection.activity.begin();
+    match intake::take_in(&connection, number, parts) {
         Intake::Accepted(mut head) => {
             let (peer, asked) = intake::downstream_peer(&connection, &mut head);
-            let mut exchange = Exchange::new(connection, head);
+            let mut exchange = Exchange::new(connection, head, number);
             exchange.downstream_peer = peer;
             exchange.peer_asked = asked;
             super::forward::route(exchange, body, upgrade).await
@@ -72,7 +93,7 @@ async fn serve(
                 .refused_requests
                 .add(1);
             let is_http1 = head.version < http::Version::HTTP_2;
-            let mut response = respond::error(Exchange::new(connection, head), kind.into());
+            let mut response = respond::error(Exchange::new(connection, head, number), kind.into());
             if is_http1 {
                 // What follows a malformed head cannot be trusted to be the next request.
                 response.headers_mut().insert(
@@ -83,17 +104,32 @@ async fn serve(
             response
         }
         Intake::Redirect(head, location) => respond::redirect(
-            Exchange::new(connection, head),
+            Exchange::new(connection, head, number),
             StatusCode::TEMPORARY_REDIRECT,
             &location,
         ),
     }
 }
 
+/// Tells metrics and logs of a request that the HTTP library could not read, and has answered by itself.
+pub(crate) fn note_unparsed(connection: Arc<HttpConnection>) {
+    let counters = &connection.worker.shared.telemetry.counters;
+    counters.downstream_requests.add(1);
+    counters.refused_requests.add(1);
+    let number = connection.activity.begin();
+    let mut exchange = Exchange::new(connection, Head::unread(), number);
+    let error: ProxyError = ErrorKind::Malformed(Malformed::Codec).into();
+    exchange.failed(&error);
+    exchange.responded(error.status(), &HeaderMap::new());
+    exchange.complete();
+}
+
 /// The state of one exchange. Dropped before it was completed, the downstream has gone.
 pub(crate) struct Exchange(Box<State>);
 
 pub(crate) struct State {
+    /// Among the connection's exchanges, counted from one.
+    pub(crate) number: u64,
     pub(crate) connection: Arc<HttpConnection>,
     pub(crate) started: Instant,
     pub(crate) started_at: SystemTime,
@@ -151,16 +187,16 @@ impl std::ops::DerefMut for Exchange {
 }
 
 impl Exchange {
-    fn new(connection: Arc<HttpConnection>, head: Head) -> Self {
-        let exchanges = connection.activity.begin();
+    fn new(connection: Arc<HttpConnection>, head: Head, number: u64) -> Self {
         if connection
             .manager
             .max_requests_per_connection
-            .is_some_and(|max| exchanges >= u64::from(max))
+            .is_some_and(|max| number >= u64::from(max))
         {
             connection.end.announce();
         }
         Self(Box::new(State {
+            number,
             started: Instant::now(),
             started_at: SystemTime::now(),
             connection,
@@ -194,6 +230,25 @@ impl Exchange {
         }))
     }
 
+    /// Whether nothing can follow on the connection: where the next request would begin is not known, or what follows was
+    /// meant for a tunnel that is not there (RFC 9110 section 9.3.6).
+    pub(crate) fn is_last(&self) -> bool {
+        self.head.version < http::Version::HTTP_2
+            && (self.head.upgrade.is_some()
+                || self.head.method == http::Method::CONNECT
+                || self.connection.wire.refusal(self.number).is_some())
+    }
+
+    /// Why the downstream's body could not be read to its end.
+    pub(crate) fn broken_body(&self) -> ErrorKind {
+        self.connection
+            .wire
+            .refusal(self.number)
+            .map_or(ErrorKind::DownstreamDisconnect, |refusal| {
+                refusal.kind.clone()
+            })
+    }
+
     pub(crate) fn hold(&mut self, guard: Guard) {
         self.guards.push(guard);
     }
@@ -201,6 +256,12 @@ impl Exchange {
     /// Lets go of what a failed attempt held.
     pub(crate) fn release_host(&mut self) {
         self.guards.retain(|guard| !matches!(guard, Guard::Host(_)));
+    }
+
+    /// Whom the request is from.
+    pub(crate) fn client(&self) -> IpAddr {
+        let peer = || self.connection.downstream.arrival.peer.ip();
+        self.head.client.unwrap_or_else(peer)
     }
 
     pub(crate) fn counts_messages(&self) -> bool {
@@ -287,7 +348,13 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        if !self.completed && std::thread::panicking() {
+            self.failed(&ErrorKind::Internal.into());
+            self.status = Some(StatusCode::INTERNAL_SERVER_ERROR);
+            self.complete();
+        }
         if !self.completed {
+            self.connection.note_reset(self.started);
             self.failed(&ErrorKind::DownstreamDisconnect.into());
             if self.status.is_none() {
                 // Envoy logs 0 for a request that got no response.
@@ -356,5 +423,22 @@ impl SeriesMemo {
         let series = find();
         memo.insert(key, (series.clone(), held));
         series
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// F31.
+    #[tokio::test]
+    async fn a_panic_ends_its_request_alone() {
+        let broken = contain(async {
+            tokio::task::yield_now().await;
+            let nothing: Option<u8> = "".parse().ok();
+            nothing.unwrap()
+        });
+        assert_eq!(broken.await, None);
+        assert_eq!(contain(async { 7 }).await, Some(7));
     }
 }

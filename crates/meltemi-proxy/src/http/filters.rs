@@ -167,7 +167,7 @@ fn authorise(
         head: Some(&view),
         destination: downstream.arrival.destination,
         direct_remote: downstream.arrival.peer.ip(),
-        remote: downstream.arrival.peer.ip(),
+        remote: exchange.client(),
         requested_server_name: downstream.arrival.server_name.as_deref(),
         peer_uri_san: downstream.principal(),
     };

@@ -1,19 +1,26 @@
 //! Takes a request in: refuses what is malformed, makes the path canonical, sets the headers that say where it came from.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{HeaderMap, Method, Version};
+use http::{Extensions, HeaderMap, Method, Version};
+use hyper::ext::Protocol;
 use meltemi_proxy_core::error::ErrorKind;
 use meltemi_proxy_core::path::{self, PathOutcome};
-use meltemi_proxy_core::request::{RequestHead, is_grpc, without_port};
+use meltemi_proxy_core::request::{RequestHead, forwarded_for, is_grpc, without_port};
 use meltemi_proxy_core::runtime::{HttpConnectionManager, PeerMetadataMethod, StripPort};
-use meltemi_proxy_core::{strict, xfcc};
+use meltemi_proxy_core::strict::{self, Malformed};
+use meltemi_proxy_core::xfcc;
 use rand::Rng as _;
 
 use super::headers::{PEER_METADATA, PEER_METADATA_ID, REQUEST_ID, X_FORWARDED_PROTO, XFCC};
 use super::serve::HttpConnection;
+use super::wire::Answer;
 use crate::downstream::Downstream;
 use crate::telemetry::peer::Workload;
 
@@ -47,9 +54,29 @@ pub(crate) struct Head {
     pub(crate) is_grpc: bool,
     /// The protocol of an allowed `Upgrade`, lower-case.
     pub(crate) upgrade: Option<Arc<str>>,
+    /// Who asks, where `x-forwarded-for` is trusted to tell.
+    pub(crate) client: Option<IpAddr>,
+    /// How the names of headers were written, if that is to be kept.
+    pub(crate) extensions: Extensions,
 }
 
 impl Head {
+    /// Of a request whose head was not read: logs show it as dashes.
+    pub(crate) fn unread() -> Self {
+        Self {
+            method: Method::from_bytes(b"-").unwrap_or_default(),
+            version: Version::HTTP_11,
+            scheme: "http",
+            authority: String::new(),
+            path: String::new(),
+            headers: HeaderMap::new(),
+            is_grpc: false,
+            upgrade: None,
+            client: None,
+            extensions: Extensions::new(),
+        }
+    }
+
     pub(crate) fn view(&self) -> RequestHead<'_> {
         RequestHead {
             method: self.method.as_str(),
@@ -69,8 +96,14 @@ pub(crate) enum Intake {
     Redirect(Head, String),
 }
 
-pub(crate) fn take_in(connection: &HttpConnection, parts: Parts) -> Intake {
+pub(crate) fn take_in(connection: &HttpConnection, number: u64, parts: Parts) -> Intake {
     let manager = &connection.manager;
+    let refusal = connection.wire.refusal(number);
+    if let Some(refusal) = refusal
+        && !refusal.in_body
+    {
+        return Intake::Refused(Head::unread(), refusal.kind.clone());
+    }
     let default_host = manager.http1.default_host_for_http_10.as_deref();
     let strict = strict::check_head(
         &parts.method,
@@ -79,9 +112,22 @@ pub(crate) fn take_in(connection: &HttpConnection, parts: Parts) -> Intake {
         &parts.headers,
         default_host,
     );
+    if parts.uri.scheme().is_some()
+        && parts.version < Version::HTTP_2
+        && !manager.http1.allow_absolute_url
+    {
+        return Intake::Refused(Head::unread(), ErrorKind::Malformed(Malformed::Path));
+    }
     let mut head = head_of(&connection.downstream, parts, default_host);
+    let protocol = head.extensions.remove::<Protocol>();
+    if !manager.http1.preserve_header_case {
+        head.extensions = Extensions::new();
+    }
+    if let Some(refusal) = refusal {
+        return Intake::Refused(head, refusal.kind.clone());
+    }
     if let Err(malformed) = strict {
-        return Intake::Refused(head, ErrorKind::Malformed(malformed.details()));
+        return Intake::Refused(head, ErrorKind::Malformed(malformed));
     }
     if head.version == Version::HTTP_10 && !manager.http1.accept_http_10 {
         return Intake::Refused(head, ErrorKind::LowVersion);
@@ -97,10 +143,13 @@ pub(crate) fn take_in(connection: &HttpConnection, parts: Parts) -> Intake {
         Ok(PathOutcome::Unchanged) => {}
         Ok(PathOutcome::Changed(path)) => head.path = path,
         Ok(PathOutcome::Redirect(path)) => return Intake::Redirect(head, path),
-        Err(_) => return Intake::Refused(head, ErrorKind::Malformed("path_normalization_failed")),
+        Err(_) => return Intake::Refused(head, ErrorKind::Malformed(Malformed::PathNormalisation)),
     }
-    if let Some(kind) = upgrade(manager, &mut head) {
+    if let Some(kind) = upgrade(manager, protocol.as_ref(), &mut head) {
         return Intake::Refused(head, kind);
+    }
+    if head.upgrade.is_none() && head.method != Method::CONNECT {
+        connection.wire.resolve(Answer::Http);
     }
     introduce(connection, &mut head);
     Intake::Accepted(head)
@@ -112,15 +161,20 @@ fn head_of(downstream: &Downstream, parts: Parts, default_host: Option<&str>) ->
         uri,
         version,
         mut headers,
+        extensions,
         ..
     } = parts;
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        // RFC 9112 section 6.3: of the two the encoding counts; the other must not travel on.
+        headers.remove(header::CONTENT_LENGTH);
+    }
     let host = headers.remove(header::HOST);
     let authority = match (uri.authority(), host) {
         (Some(authority), _) => authority.as_str().to_owned(),
         (None, Some(host)) => String::from_utf8_lossy(host.as_bytes()).into_owned(),
         (None, None) => default_host.unwrap_or_default().to_owned(),
     };
-    let path = if method == Method::CONNECT {
+    let path = if method == Method::CONNECT && extensions.get::<Protocol>().is_none() {
         String::new()
     } else {
         uri.path_and_query()
@@ -128,6 +182,7 @@ fn head_of(downstream: &Downstream, parts: Parts, default_host: Option<&str>) ->
     };
     let scheme = scheme(downstream, &headers);
     let is_grpc = is_grpc(&headers);
+    join_cookies(version, &mut headers);
     Head {
         method,
         version,
@@ -137,6 +192,27 @@ fn head_of(downstream: &Downstream, parts: Parts, default_host: Option<&str>) ->
         headers,
         is_grpc,
         upgrade: None,
+        client: None,
+        extensions,
+    }
+}
+
+/// RFC 9113 section 8.2.3: HTTP/2 may cut a cookie into crumbs for better compression; everyone else reads one line.
+fn join_cookies(version: Version, headers: &mut HeaderMap) {
+    if version != Version::HTTP_2 {
+        return;
+    }
+    let mut crumbs = headers.get_all(header::COOKIE).into_iter();
+    if crumbs.next().is_none() || crumbs.next().is_none() {
+        return;
+    }
+    let crumbs: Vec<&[u8]> = headers
+        .get_all(header::COOKIE)
+        .into_iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        headers.insert(header::COOKIE, joined);
     }
 }
 
@@ -196,7 +272,7 @@ fn underscores(manager: &HttpConnectionManager, headers: &mut HeaderMap) -> Opti
         .cloned()
         .collect();
     if manager.reject_underscore_headers && !names.is_empty() {
-        return Some(ErrorKind::Malformed("http1.unexpected_underscore"));
+        return Some(ErrorKind::Malformed(Malformed::Underscore));
     }
     for name in names {
         headers.remove(name);
@@ -206,7 +282,14 @@ fn underscores(manager: &HttpConnectionManager, headers: &mut HeaderMap) -> Opti
 
 /// Keeps an upgrade that the listener allows. `h2c` is never done, only taken off the request (RFC 9113 section 3.1 made
 /// it obsolete, and it smuggles).
-fn upgrade(manager: &HttpConnectionManager, head: &mut Head) -> Option<ErrorKind> {
+fn upgrade(
+    manager: &HttpConnectionManager,
+    protocol: Option<&Protocol>,
+    head: &mut Head,
+) -> Option<ErrorKind> {
+    if let Some(protocol) = protocol {
+        return extended_connect(manager, protocol, head);
+    }
     let wants = head
         .headers
         .get(header::UPGRADE)?
@@ -232,6 +315,10 @@ fn upgrade(manager: &HttpConnectionManager, head: &mut Head) -> Option<ErrorKind
         head.headers.remove(header::UPGRADE);
         return None;
     }
+    grant(manager, &kind, head)
+}
+
+fn grant(manager: &HttpConnectionManager, kind: &str, head: &mut Head) -> Option<ErrorKind> {
     match manager
         .upgrades
         .iter()
@@ -245,6 +332,30 @@ fn upgrade(manager: &HttpConnectionManager, head: &mut Head) -> Option<ErrorKind
     }
 }
 
+/// RFC 8441: CONNECT with `:protocol` is what HTTP/1 says with GET and `Upgrade`, and is routed as such (Envoy
+/// `transformUpgradeRequestFromH2toH1`).
+fn extended_connect(
+    manager: &HttpConnectionManager,
+    protocol: &Protocol,
+    head: &mut Head,
+) -> Option<ErrorKind> {
+    let refused = grant(manager, &protocol.as_str().to_ascii_lowercase(), head);
+    if refused.is_some() {
+        return refused;
+    }
+    head.method = Method::GET;
+    // The handshake's key has no use over HTTP/2; a server of HTTP/1 asks for one (RFC 6455 section 4.1).
+    if head.upgrade.as_deref() == Some("websocket")
+        && !head.headers.contains_key(header::SEC_WEBSOCKET_KEY)
+    {
+        let key = BASE64.encode(rand::rng().random::<[u8; 16]>());
+        if let Ok(key) = HeaderValue::try_from(key) {
+            head.headers.insert(header::SEC_WEBSOCKET_KEY, key);
+        }
+    }
+    None
+}
+
 /// Sets the headers that say who asks: request id, forwarded protocol, client certificate.
 fn introduce(connection: &HttpConnection, head: &mut Head) {
     let (downstream, manager) = (&connection.downstream, &connection.manager);
@@ -253,6 +364,10 @@ fn introduce(connection: &HttpConnection, head: &mut Head) {
             head.headers.remove(name);
         }
     }
+    // Envoy: an edge makes its own ids.
+    if manager.use_remote_address && !manager.preserve_external_request_id {
+        head.headers.remove(REQUEST_ID);
+    }
     if manager.generate_request_id && !head.headers.contains_key(REQUEST_ID) {
         head.headers.insert(REQUEST_ID, new_request_id());
     }
@@ -260,10 +375,28 @@ fn introduce(connection: &HttpConnection, head: &mut Head) {
         head.headers
             .insert(X_FORWARDED_PROTO, HeaderValue::from_static(head.scheme));
     }
+    head.client = client(manager, &head.headers);
     if manager.use_remote_address && !manager.skip_xff_append {
         append_forwarded_for(downstream, &mut head.headers);
     }
+    if let Some(via) = &manager.via {
+        head.headers.append(header::VIA, via.clone());
+    }
     forward_certificate(downstream, manager, &mut head.headers);
+}
+
+/// Who asks, by the word of trusted proxies (Envoy `use_remote_address`, `xff_num_trusted_hops`): an edge counts its peer as
+/// the first of them.
+fn client(manager: &HttpConnectionManager, headers: &HeaderMap) -> Option<IpAddr> {
+    let hops = manager.xff_num_trusted_hops as usize;
+    let skip = if manager.use_remote_address {
+        hops.checked_sub(1)?
+    } else {
+        hops
+    };
+    headers
+        .contains_key("x-forwarded-for")
+        .then(|| forwarded_for(headers, skip))?
 }
 
 fn append_forwarded_for(downstream: &Downstream, headers: &mut HeaderMap) {

@@ -1,5 +1,6 @@
 //! The end of an exchange: its numbers to the metrics, its line to the access log.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::Version;
@@ -9,10 +10,8 @@ use meltemi_proxy_core::runtime::LogPiece;
 
 use super::exchange::{Exchange, SeriesKey, State};
 use crate::downstream::tls_record;
-use crate::telemetry::labels::{Attributes, Response};
-use crate::telemetry::peer::Workload;
+use crate::telemetry::labels::{Attributes, Response, Sides};
 use crate::telemetry::series::HttpSeries;
-use crate::telemetry::{destination_service, security};
 
 /// Tells metrics and logs of a completed exchange.
 pub(crate) fn tell(exchange: &Exchange) {
@@ -104,60 +103,29 @@ fn received_bytes(exchange: &State) -> u64 {
 fn find_series(exchange: &Exchange) -> Arc<HttpSeries> {
     let telemetry = &exchange.connection.worker.shared.telemetry;
     let downstream = &exchange.connection.downstream;
-    let inbound = downstream.is_inbound();
-    let own = Some(&*telemetry.own.workload);
-    let handshake = if inbound {
-        downstream.handshake.as_ref()
-    } else {
-        exchange
-            .facts
-            .as_ref()
-            .and_then(|facts| facts.handshake.as_ref())
+    let facts = exchange.facts.as_ref();
+    let sides = Sides {
+        inbound: downstream.is_inbound(),
+        own: &telemetry.own.workload,
+        downstream_peer: exchange.downstream_peer.as_deref(),
+        downstream: downstream.handshake.as_ref(),
+        upstream_peer: exchange.upstream_peer.as_deref(),
+        upstream: facts.and_then(|facts| facts.handshake.as_ref()),
+        cluster: exchange.upstream.as_ref().map(|upstream| &*upstream.config),
+        cluster_name: exchange.cluster_name.as_deref(),
     };
-    let local = handshake
-        .and_then(|handshake| handshake.local.as_ref())
-        .map(ToString::to_string);
-    let peer = handshake
-        .and_then(|handshake| handshake.peer.as_ref())
-        .map(|peer| peer.identity.to_string());
-    let (source, destination): (Option<&Workload>, Option<&Workload>) = if inbound {
-        (exchange.downstream_peer.as_deref(), own)
-    } else {
-        (own, exchange.upstream_peer.as_deref())
-    };
-    let (source_principal, destination_principal) = if inbound {
-        (peer, local)
-    } else {
-        (local, peer)
-    };
+    let is_grpc = exchange.head.is_grpc;
     let grpc_status = match exchange.grpc_status {
-        Some(code) if exchange.head.is_grpc => code.to_string(),
+        Some(code) if is_grpc => code.to_string(),
         _ => String::new(),
     };
-    let flags = exchange.flags.to_string();
-    let attributes = Attributes {
-        reporter: if inbound { "destination" } else { "source" },
-        source,
-        source_principal: source_principal.as_deref(),
-        destination,
-        destination_principal: destination_principal.as_deref(),
-        service: destination_service(
-            exchange.upstream.as_ref().map(|upstream| &*upstream.config),
-            exchange.cluster_name.as_deref(),
-            inbound.then_some(&*telemetry.own.workload),
-        ),
-        protocol: if exchange.head.is_grpc {
-            "grpc"
-        } else {
-            "http"
-        },
-        response: Some(Response {
-            code: exchange.status.map_or(0, |status| status.as_u16()),
-            grpc_status: &grpc_status,
-        }),
-        response_flags: &flags,
-        security: security(inbound, handshake),
+    let response = Response {
+        code: exchange.status.map_or(0, |status| status.as_u16()),
+        grpc_status: &grpc_status,
     };
+    let protocol = if is_grpc { "grpc" } else { "http" };
+    let flags = exchange.flags.to_string();
+    let attributes = Attributes::new(&sides, protocol, Some(response), &flags);
     telemetry.http.get(&attributes.render())
 }
 
@@ -166,6 +134,7 @@ pub(crate) fn record(exchange: &State) -> RequestRecord {
     let head = &exchange.head;
     let connection = exchange.connection.downstream.record.clone();
     let mut record = RequestRecord::new(connection, protocol(head.version), exchange.started_at);
+    record.client = head.client.map(|client| SocketAddr::new(client, 0));
     record.method = head.method.clone();
     record.path = head.path.as_str().into();
     record.authority = head.authority.as_str().into();

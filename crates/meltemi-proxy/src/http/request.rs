@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::header::{self, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Request, Uri, Version};
+use http_body::Body as _;
 use meltemi_proxy_core::runtime::{PeerMetadataMethod, WeightedCluster};
 use meltemi_proxy_core::{headers, rewrite};
 
@@ -86,14 +87,28 @@ pub(crate) fn build(
         map.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         map.insert(header::UPGRADE, kind);
     }
-    finish(
+    if protocol == PoolProtocol::Http11
+        && !body.is_end_stream()
+        && !map.contains_key(header::CONTENT_LENGTH)
+    {
+        // The library sends no body with GET and its like unless it is told how.
+        map.insert(
+            header::TRANSFER_ENCODING,
+            HeaderValue::from_static("chunked"),
+        );
+    }
+    let mut request = finish(
         head.method.clone(),
         head.scheme,
         target,
         map,
         protocol,
         body,
-    )
+    );
+    if upstream.config.http.http1.preserve_header_case {
+        *request.extensions_mut() = head.extensions.clone();
+    }
+    request
 }
 
 /// Marks a copy in its authority, in front of the port (Envoy's historic `-shadow`).

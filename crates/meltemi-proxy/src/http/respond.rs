@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
-use meltemi_proxy_core::error::ProxyError;
+use meltemi_proxy_core::error::{ErrorKind, ProxyError};
 use meltemi_proxy_core::runtime::ServerHeader;
 
 use super::body::ResponseBody;
@@ -19,6 +19,14 @@ pub(crate) fn error(mut exchange: Exchange, error: ProxyError) -> Response<Respo
     }
     let grpc = exchange.head.is_grpc.then(|| error.grpc_status());
     reply(exchange, error.status(), grpc, &error.body(), headers)
+}
+
+/// Answers a request of which nothing is left but its connection.
+pub(crate) fn internal_error() -> Response<ResponseBody> {
+    let error = ProxyError::from(ErrorKind::Internal);
+    let mut response = Response::new(ResponseBody::Full(Some(error.body().into())));
+    *response.status_mut() = error.status();
+    response
 }
 
 /// Answers with a redirect.
@@ -75,6 +83,9 @@ fn reply(
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     }
     server_header(&exchange, &mut headers);
+    if exchange.is_last() {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     exchange.responded(status, &headers);
     exchange.sent_bytes = if exchange.head.method == http::Method::HEAD {
         0

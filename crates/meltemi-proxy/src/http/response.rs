@@ -7,7 +7,6 @@ use http::response::Parts;
 use http::{HeaderMap, StatusCode, header};
 use meltemi_proxy_core::headers;
 use meltemi_proxy_core::runtime::{PeerMetadataMethod, WeightedCluster};
-use tokio::time::Instant;
 
 use super::exchange::Exchange;
 use super::forward::Matched;
@@ -21,7 +20,6 @@ pub(crate) fn finish(
     matched: &Matched,
     weighted: Option<&WeightedCluster>,
     host: &Arc<Host>,
-    started: Instant,
     parts: &mut Parts,
 ) {
     let upgrade = (parts.status == StatusCode::SWITCHING_PROTOCOLS)
@@ -36,7 +34,7 @@ pub(crate) fn finish(
     upstream_peer(exchange, host, &mut parts.headers);
     let router = exchange.connection.manager.router;
     if !router.suppress_envoy_headers {
-        let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let millis = u64::try_from(exchange.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         parts
             .headers
             .insert(SERVICE_TIME, HeaderValue::from(millis));
@@ -55,6 +53,9 @@ pub(crate) fn finish(
         && let Some(id) = exchange.head.headers.get(super::headers::REQUEST_ID)
     {
         parts.headers.insert(super::headers::REQUEST_ID, id.clone());
+    }
+    if let Some(via) = &exchange.connection.manager.via {
+        parts.headers.append(header::VIA, via.clone());
     }
     introduce(exchange, &mut parts.headers);
     if let Some(cookie) = exchange

@@ -1,8 +1,5 @@
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Request;
@@ -12,20 +9,20 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use meltemi_proxy_core::runtime::{HttpCodec, HttpConnectionManager};
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::exchange::SeriesMemo;
 use super::filters::FilterPlan;
+use super::wire::{Wire, WireState};
 use crate::downstream::Downstream;
 use crate::drain::{ConnectionEnd, Phase};
-use crate::io::{Replay, Transport, forward_write};
+use crate::io::{Replay, Transport};
 use crate::listener::inspect::Spoken;
 use crate::listener::sniff::{Inspection, sniff};
 use crate::telemetry::peer::PeerMemo;
 use crate::worker::Worker;
 
-/// How often a connection looks at itself: an unfinished head seen twice in a row ends it, an idle time-out is noticed.
+/// How often a connection looks at itself, to notice that it was idle or lived for too long.
 const WATCH_INTERVAL: Duration = Duration::from_secs(15);
 /// Streams of one downstream HTTP/2 connection when the listener sets no limit.
 const DEFAULT_MAX_STREAMS: u32 = 1024;
@@ -40,7 +37,33 @@ pub(crate) struct HttpConnection {
     pub(crate) upstream_peers: PeerMemo,
     pub(crate) series: SeriesMemo,
     pub(crate) activity: Activity,
+    pub(crate) wire: Arc<WireState>,
     pub(crate) plan: FilterPlan,
+}
+
+/// Streams that a peer may reset soon after it opened them, and the time that is soon: Envoy's
+/// `overload.premature_reset_total_stream_count` and `premature_reset_min_stream_lifetime_seconds`.
+const PREMATURE_RESETS: u64 = 500;
+const PREMATURE_LIFETIME: Duration = Duration::from_secs(1);
+
+impl HttpConnection {
+    /// Counts a stream that its peer gave up. One that opens streams mostly to reset them makes us work for nothing
+    /// (CVE-2023-44487).
+    pub(crate) fn note_reset(&self, started: Instant) {
+        if started.elapsed() >= PREMATURE_LIFETIME {
+            return;
+        }
+        let resets = self
+            .activity
+            .premature_resets
+            .fetch_add(1, Ordering::Relaxed)
+            + 1;
+        if resets >= PREMATURE_RESETS
+            && resets * 2 > self.activity.exchanges.load(Ordering::Relaxed)
+        {
+            self.wire.flooded();
+        }
+    }
 }
 
 /// Whether the connection is at work, for time-outs.
@@ -48,9 +71,7 @@ pub(crate) struct HttpConnection {
 pub(crate) struct Activity {
     in_flight: AtomicUsize,
     exchanges: AtomicU64,
-    read_bytes: Arc<AtomicU64>,
-    /// What had been read when the last exchange began: bytes beyond it belong to an unfinished head.
-    read_at_head: AtomicU64,
+    premature_resets: AtomicU64,
     idle_since: Mutex<Instant>,
 }
 
@@ -59,8 +80,7 @@ impl Activity {
         Self {
             in_flight: AtomicUsize::new(0),
             exchanges: AtomicU64::new(0),
-            read_bytes: Arc::default(),
-            read_at_head: AtomicU64::new(0),
+            premature_resets: AtomicU64::new(0),
             idle_since: Mutex::new(Instant::now()),
         }
     }
@@ -73,19 +93,12 @@ impl Activity {
 
     pub(crate) fn end(&self) {
         if self.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.read_at_head
-                .store(self.read_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
             *self.idle_since.lock() = Instant::now();
         }
     }
 
     fn is_idle(&self) -> bool {
         self.in_flight.load(Ordering::Relaxed) == 0
-    }
-
-    fn has_partial_head(&self) -> bool {
-        self.is_idle()
-            && self.read_bytes.load(Ordering::Relaxed) > self.read_at_head.load(Ordering::Relaxed)
     }
 }
 
@@ -115,12 +128,15 @@ pub(crate) async fn serve(
         upstream_peers: PeerMemo::default(),
         series: SeriesMemo::default(),
         activity: Activity::new(),
+        wire: Arc::default(),
         plan,
     });
-    let io = TokioIo::new(Metered {
+    let io = TokioIo::new(Wire::new(
         transport,
-        read: connection.activity.read_bytes.clone(),
-    });
+        is_http2,
+        &connection.manager,
+        connection.wire.clone(),
+    ));
     if is_http2 {
         serve_http2(connection, io).await;
     } else {
@@ -164,7 +180,12 @@ async fn choose_codec(
     }
 }
 
-type Io = TokioIo<Metered>;
+type Io = TokioIo<Wire>;
+
+/// Room for the library's buffer beyond a head: the wire has bounded heads already.
+const BUFFER_MARGIN_BYTES: usize = 8192;
+/// Header lines that the library parses without an allocation.
+const INLINE_HEADERS: usize = 100;
 
 async fn serve_http1(connection: Arc<HttpConnection>, io: Io) {
     let service = {
@@ -178,8 +199,14 @@ async fn serve_http1(connection: Arc<HttpConnection>, io: Io) {
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(None)
-        .max_headers(manager.max_request_headers_count)
-        .max_buf_size(manager.max_request_headers_bytes.max(8192));
+        .max_buf_size(
+            manager
+                .max_request_headers_bytes
+                .saturating_add(BUFFER_MARGIN_BYTES),
+        );
+    if manager.max_request_headers_count > INLINE_HEADERS {
+        builder.max_headers(manager.max_request_headers_count);
+    }
     if manager.http1.preserve_header_case {
         builder.preserve_header_case(true);
     }
@@ -193,6 +220,9 @@ async fn serve_http1(connection: Arc<HttpConnection>, io: Io) {
             result = serving.as_mut() => {
                 if let Err(error) = result {
                     tracing::debug!(id = connection.downstream.id, %error, "downstream connection ended");
+                    if error.is_parse() {
+                        super::exchange::note_unparsed(connection.clone());
+                    }
                 }
                 return;
             }
@@ -203,7 +233,6 @@ async fn serve_http1(connection: Arc<HttpConnection>, io: Io) {
                     shut = true;
                     serving.as_mut().graceful_shutdown();
                 }
-                Event::CloseNow => return,
             },
         }
     }
@@ -235,8 +264,17 @@ async fn serve_http2(connection: Arc<HttpConnection>, io: Io) {
                 .unwrap_or(super::H2_STREAM_WINDOW_BYTES)
                 .min(super::H2_STREAM_WINDOW_BYTES),
         )
-        .initial_connection_window_size(super::H2_CONNECTION_WINDOW_BYTES)
+        .initial_connection_window_size(
+            manager
+                .http2
+                .initial_connection_window_bytes
+                .unwrap_or(super::H2_CONNECTION_WINDOW_BYTES)
+                .min(super::H2_CONNECTION_WINDOW_BYTES),
+        )
         .max_header_list_size(header_limit);
+    if manager.http2.allow_connect {
+        builder.enable_connect_protocol();
+    }
     if let Some(interval) = manager.http2.keepalive_interval {
         builder.keep_alive_interval(interval);
         builder.keep_alive_timeout(manager.http2.keepalive_timeout.unwrap_or(WATCH_INTERVAL));
@@ -251,12 +289,14 @@ async fn serve_http2(connection: Arc<HttpConnection>, io: Io) {
                 if let Err(error) = result {
                     tracing::debug!(id = connection.downstream.id, %error, "downstream connection ended");
                 }
+                if connection.wire.was_flooded() {
+                    connection.worker.shared.telemetry.counters.frame_floods.add(1);
+                }
                 return;
             }
             event = watch.next(&connection) => match event {
                 // GOAWAY names the last stream taken, so nothing that is on its way is lost.
                 Event::Announced | Event::CloseIdle => serving.as_mut().graceful_shutdown(),
-                Event::CloseNow => return,
             },
         }
     }
@@ -266,7 +306,6 @@ enum Event {
     /// The connection is to end after its exchanges.
     Announced,
     CloseIdle,
-    CloseNow,
 }
 
 /// Looks out for what ends a connection from outside: drain, a replaced filter chain, time.
@@ -276,7 +315,6 @@ struct Watch {
     tick: tokio::time::Interval,
     announced_at: Option<Instant>,
     started: Instant,
-    partial_at: Option<u64>,
 }
 
 impl Watch {
@@ -292,7 +330,6 @@ impl Watch {
             tick,
             announced_at: None,
             started: Instant::now(),
-            partial_at: None,
         }
     }
 
@@ -302,6 +339,13 @@ impl Watch {
             tokio::select! {
                 Ok(()) = self.phase.changed() => {}
                 Ok(()) = self.config.changed() => {}
+                // An exchange was the connection's last.
+                () = connection.end.announced() => {
+                    if self.announced_at.is_none() {
+                        return self.announce(connection);
+                    }
+                    continue;
+                }
                 _ = self.tick.tick() => {
                     if let Some(event) = self.look(connection) {
                         return event;
@@ -357,42 +401,8 @@ impl Watch {
         if too_old && self.announced_at.is_none() {
             return Some(self.announce(connection));
         }
-        let exchanges = activity.exchanges.load(Ordering::Relaxed);
-        if activity.has_partial_head() {
-            if self.partial_at == Some(exchanges) {
-                return Some(Event::CloseNow);
-            }
-            self.partial_at = Some(exchanges);
-            return None;
-        }
-        self.partial_at = None;
         let limit = connection.manager.idle_timeout?;
         let idle = activity.is_idle() && activity.idle_since.lock().elapsed() >= limit;
         idle.then_some(Event::CloseIdle)
     }
 }
-
-/// Counts what is read.
-pub(crate) struct Metered {
-    transport: Transport,
-    read: Arc<AtomicU64>,
-}
-
-impl AsyncRead for Metered {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut this.transport).poll_read(cx, buf);
-        let read = buf.filled().len() - before;
-        if read > 0 {
-            this.read.fetch_add(read as u64, Ordering::Relaxed);
-        }
-        polled
-    }
-}
-
-forward_write!(Metered: Self { transport: io, .. } => io);

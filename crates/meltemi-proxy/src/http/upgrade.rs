@@ -1,26 +1,31 @@
 //! Upgraded connections: after the upstream's 101 both sides' bytes are copied as they are. Not a byte of the client passes
 //! before that answer.
 
-use http::Response;
 use http::response::Parts;
+use http::{Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 use super::body::ResponseBody;
 use super::exchange::Exchange;
+use super::wire::Answer;
 use crate::tcp::copy::copy_bidirectional;
 use crate::upstream::Lease;
 
 /// Hands the 101 on and starts the tunnel.
 pub(crate) fn tunnel(
     mut exchange: Exchange,
-    parts: Parts,
+    mut parts: Parts,
     body: Incoming,
     lease: Lease,
     downstream: OnUpgrade,
 ) -> Response<ResponseBody> {
+    exchange.connection.wire.resolve(Answer::Tunnel);
     let mut answer = Response::from_parts(parts.clone(), body);
+    if exchange.head.version == Version::HTTP_2 {
+        speak_http2(&mut parts);
+    }
     let upstream = hyper::upgrade::on(&mut answer);
     let idle = exchange.connection.manager.stream_idle_timeout;
     tokio::spawn(async move {
@@ -43,4 +48,16 @@ pub(crate) fn tunnel(
         exchange.complete();
     });
     Response::from_parts(parts, ResponseBody::Empty)
+}
+
+/// HTTP/2 grants a tunnel with 200, and knows no connection headers (RFC 8441 section 5).
+fn speak_http2(parts: &mut Parts) {
+    parts.status = StatusCode::OK;
+    for name in [
+        header::CONNECTION,
+        header::UPGRADE,
+        header::SEC_WEBSOCKET_ACCEPT,
+    ] {
+        parts.headers.remove(name);
+    }
 }

@@ -8,9 +8,8 @@ use meltemi_proxy_core::runtime::NetworkFilter;
 
 use super::serve::Session;
 use crate::downstream::tls_record;
-use crate::telemetry::labels::Attributes;
+use crate::telemetry::labels::{Attributes, Sides};
 use crate::telemetry::series::TcpSeries;
-use crate::telemetry::{destination_service, security};
 
 /// The series of a connection; without the stats filter one that nobody reads.
 pub(crate) fn series(session: &Session) -> Arc<TcpSeries> {
@@ -24,50 +23,21 @@ pub(crate) fn series(session: &Session) -> Arc<TcpSeries> {
     {
         return Arc::default();
     }
-    let inbound = downstream.is_inbound();
-    let own = Some(&*telemetry.own.workload);
-    let handshake = if inbound {
-        downstream.handshake.as_ref()
-    } else {
-        session
-            .facts
-            .as_ref()
-            .and_then(|facts| facts.handshake.as_ref())
-    };
-    let local = handshake
-        .and_then(|handshake| handshake.local.as_ref())
-        .map(ToString::to_string);
-    let peer = handshake
-        .and_then(|handshake| handshake.peer.as_ref())
-        .map(|peer| peer.identity.to_string());
-    let (source, destination) = if inbound {
-        (session.downstream_peer.as_deref(), own)
-    } else {
-        (own, session.upstream_peer.as_deref())
-    };
-    let (source_principal, destination_principal) = if inbound {
-        (peer, local)
-    } else {
-        (local, peer)
+    let facts = session.facts.as_ref();
+    let sides = Sides {
+        inbound: downstream.is_inbound(),
+        own: &telemetry.own.workload,
+        downstream_peer: session.downstream_peer.as_deref(),
+        downstream: downstream.handshake.as_ref(),
+        upstream_peer: session.upstream_peer.as_deref(),
+        upstream: facts.and_then(|facts| facts.handshake.as_ref()),
+        cluster: session.upstream.as_ref().map(|upstream| &*upstream.config),
+        cluster_name: session.cluster_name.as_deref(),
     };
     let flags = session.flags.to_string();
-    let attributes = Attributes {
-        reporter: if inbound { "destination" } else { "source" },
-        source,
-        source_principal: source_principal.as_deref(),
-        destination,
-        destination_principal: destination_principal.as_deref(),
-        service: destination_service(
-            session.upstream.as_ref().map(|upstream| &*upstream.config),
-            session.cluster_name.as_deref(),
-            inbound.then_some(&*telemetry.own.workload),
-        ),
-        protocol: "tcp",
-        response: None,
-        response_flags: &flags,
-        security: security(inbound, handshake),
-    };
-    telemetry.tcp.get(&attributes.render())
+    telemetry
+        .tcp
+        .get(&Attributes::new(&sides, "tcp", None, &flags).render())
 }
 
 /// Writes the access log of a connection that has ended.

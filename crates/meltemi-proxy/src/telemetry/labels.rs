@@ -2,7 +2,11 @@
 
 use std::fmt::Write as _;
 
+use meltemi_pki::HandshakeInfo;
+use meltemi_proxy_core::runtime::Cluster;
+
 use super::peer::Workload;
+use super::{destination_service, security};
 
 /// Everything that tells two series apart.
 #[derive(Debug)]
@@ -10,9 +14,9 @@ pub(crate) struct Attributes<'a> {
     /// `source` or `destination`.
     pub(crate) reporter: &'static str,
     pub(crate) source: Option<&'a Workload>,
-    pub(crate) source_principal: Option<&'a str>,
+    pub(crate) source_principal: Option<String>,
     pub(crate) destination: Option<&'a Workload>,
-    pub(crate) destination_principal: Option<&'a str>,
+    pub(crate) destination_principal: Option<String>,
     pub(crate) service: Service<'a>,
     /// `http`, `grpc` or `tcp`.
     pub(crate) protocol: &'static str,
@@ -21,6 +25,69 @@ pub(crate) struct Attributes<'a> {
     pub(crate) response_flags: &'a str,
     /// `mutual_tls`, `none` or `unknown`.
     pub(crate) security: &'static str,
+}
+
+/// The two sides of a request or connection, as the proxy between them knows them.
+pub(crate) struct Sides<'a> {
+    /// Whether we stand beside the destination.
+    pub(crate) inbound: bool,
+    pub(crate) own: &'a Workload,
+    pub(crate) downstream_peer: Option<&'a Workload>,
+    pub(crate) downstream: Option<&'a HandshakeInfo>,
+    pub(crate) upstream_peer: Option<&'a Workload>,
+    pub(crate) upstream: Option<&'a HandshakeInfo>,
+    pub(crate) cluster: Option<&'a Cluster>,
+    pub(crate) cluster_name: Option<&'a str>,
+}
+
+impl<'a> Attributes<'a> {
+    /// Who called whom. We are one of the two; the other is who the handshake of its side proved.
+    pub(crate) fn new(
+        sides: &Sides<'a>,
+        protocol: &'static str,
+        response: Option<Response<'a>>,
+        response_flags: &'a str,
+    ) -> Self {
+        let inbound = sides.inbound;
+        let handshake = if inbound {
+            sides.downstream
+        } else {
+            sides.upstream
+        };
+        let local = handshake
+            .and_then(|handshake| handshake.local.as_ref())
+            .map(ToString::to_string);
+        let peer = handshake
+            .and_then(|handshake| handshake.peer.as_ref())
+            .map(|peer| peer.identity.to_string());
+        let own = Some(sides.own);
+        let (source, destination) = if inbound {
+            (sides.downstream_peer, own)
+        } else {
+            (own, sides.upstream_peer)
+        };
+        let (source_principal, destination_principal) = if inbound {
+            (peer, local)
+        } else {
+            (local, peer)
+        };
+        Self {
+            reporter: if inbound { "destination" } else { "source" },
+            source,
+            source_principal,
+            destination,
+            destination_principal,
+            service: destination_service(
+                sides.cluster,
+                sides.cluster_name,
+                inbound.then_some(sides.own),
+            ),
+            protocol,
+            response,
+            response_flags,
+            security: security(inbound, handshake),
+        }
+    }
 }
 
 /// The service that was called.
@@ -65,7 +132,7 @@ impl Attributes<'_> {
         label(
             &mut out,
             "source_principal",
-            known(self.source_principal.unwrap_or_default()),
+            known(self.source_principal.as_deref().unwrap_or_default()),
         );
         label(&mut out, "source_app", known(&source.app));
         label(&mut out, "source_version", known(&source.version));
@@ -79,7 +146,7 @@ impl Attributes<'_> {
         label(
             &mut out,
             "destination_principal",
-            known(self.destination_principal.unwrap_or_default()),
+            known(self.destination_principal.as_deref().unwrap_or_default()),
         );
         label(&mut out, "destination_app", known(&destination.app));
         label(&mut out, "destination_version", known(&destination.version));
@@ -165,7 +232,7 @@ mod tests {
             source: None,
             source_principal: None,
             destination: None,
-            destination_principal: Some("spiffe://cluster.local/ns/a/sa/b"),
+            destination_principal: Some("spiffe://cluster.local/ns/a/sa/b".to_owned()),
             service: Service {
                 host: "a.b.svc.cluster.local",
                 name: "a",

@@ -231,11 +231,11 @@ impl Upstream {
                 .unwrap_or(0)
                 == tls;
         }
-        self.hosts
-            .load()
-            .hosts
-            .iter()
-            .any(|host| host.address == address && host.fingerprint() == tls)
+        self.hosts.load().hosts.iter().any(|host| {
+            host.address == address
+                && host.fingerprint() == tls
+                && !(self.config.close_connections_on_host_health_failure && host.has_failed())
+        })
     }
 
     /// Chooses a host for a request or connection.

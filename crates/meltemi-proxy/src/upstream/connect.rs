@@ -288,7 +288,8 @@ pub(crate) async fn lease(
             return Ok(lease);
         }
         let connected = connect(&worker.shared, upstream, host, wish, Some(protocol)).await?;
-        let sender = connection::http1(connected.transport, connected.guard)
+        let keep_case = upstream.config.http.http1.preserve_header_case;
+        let sender = connection::http1(connected.transport, keep_case, connected.guard)
             .await
             .map_err(|error| ConnectError::new(ResetReason::ConnectionTermination, error))?;
         return Ok(pool.lease_new_own(sender, connected.facts));

@@ -25,11 +25,13 @@ pub(crate) struct ConnectionFacts {
 /// Speaks HTTP/1 on `transport`; the connection lives in a task of the worker until either side closes it.
 pub(crate) async fn http1(
     transport: Transport,
+    preserve_header_case: bool,
     guard: impl Send + 'static,
 ) -> hyper::Result<http1::SendRequest<RequestBody>> {
     let (sender, connection) = http1::Builder::new()
         .max_headers(crate::http::MAX_HEADERS)
         .max_buf_size(crate::http::MAX_HEAD_BYTES)
+        .preserve_header_case(preserve_header_case)
         .handshake(TokioIo::new(transport))
         .await?;
     tokio::spawn(async move {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use meltemi_proxy_core::runtime::{Cluster, Endpoint, UpstreamTls};
+use meltemi_proxy_core::runtime::{Cluster, Endpoint, Health, UpstreamTls};
 
 use super::outlier::Outlier;
 use crate::telemetry::peer::Workload;
@@ -68,6 +68,11 @@ impl Host {
 
     pub(crate) fn fingerprint(&self) -> u64 {
         self.tls.as_ref().map_or(0, |tls| tls.fingerprint)
+    }
+
+    /// Whether the control plane or outlier detection say that it cannot serve.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.endpoint.health == Health::Unhealthy || self.state.outlier.is_ejected()
     }
 
     /// Counts a request for as long as the guard lives; least-request balancing reads the count.

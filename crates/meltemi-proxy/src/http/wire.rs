@@ -1,0 +1,206 @@
+//! The bytes of a downstream HTTP connection, between its transport and the HTTP library.
+//!
+//! What the library would repair or answer without end is stopped here: HTTP/1 heads and chunks are read as they stand on
+//! the wire ([`http1`]), HTTP/2 frames are counted ([`http2`]). On the way out the connection lingers for a while after its
+//! last byte, so that an answer is not lost to a reset (Envoy `delayed_close_timeout`).
+
+mod http1;
+mod http2;
+mod state;
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use meltemi_proxy_core::runtime::HttpConnectionManager;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep};
+
+pub(crate) use state::{Answer, Refusal, WireState};
+
+use crate::io::Transport;
+
+/// A transport with the guard of its protocol.
+pub(crate) struct Wire {
+    transport: Transport,
+    guard: Guard,
+    linger: Linger,
+}
+
+enum Guard {
+    Http1(Box<http1::Guard>),
+    Http2(Box<http2::Guard>),
+}
+
+/// What is left to do when the library has closed its side.
+struct Linger {
+    limit: Option<Duration>,
+    is_shut: bool,
+    peer_is_gone: bool,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Wire {
+    pub(crate) fn new(
+        transport: Transport,
+        is_http2: bool,
+        manager: &HttpConnectionManager,
+        state: Arc<WireState>,
+    ) -> Self {
+        let guard = if is_http2 {
+            Guard::Http2(Box::new(http2::Guard::new(manager, state)))
+        } else {
+            Guard::Http1(Box::new(http1::Guard::new(manager, state)))
+        };
+        let linger = Linger {
+            limit: manager.delayed_close_timeout,
+            is_shut: false,
+            peer_is_gone: false,
+            timer: None,
+        };
+        Self {
+            transport,
+            guard,
+            linger,
+        }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let result = ready!(match &mut this.guard {
+            Guard::Http1(guard) => guard.poll_read(&mut this.transport, cx, buf),
+            Guard::Http2(guard) => guard.poll_read(&mut this.transport, cx, buf),
+        });
+        this.linger.peer_is_gone |= result.is_ok() && buf.filled().len() == before;
+        Poll::Ready(result)
+    }
+}
+
+impl Wire {
+    fn wrote(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let (Guard::Http2(guard), Poll::Ready(Ok(bytes))) = (&mut self.guard, &written) {
+            guard.sent(*bytes);
+        }
+        written
+    }
+
+    fn is_tunnel(&self) -> bool {
+        matches!(&self.guard, Guard::Http1(guard) if guard.is_tunnel())
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.transport).poll_write(cx, buf);
+        this.wrote(written)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.transport).poll_write_vectored(cx, bufs);
+        this.wrote(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.transport.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().transport).poll_flush(cx)
+    }
+
+    /// Ends our side, then reads and forgets what the peer still sends: closing on unread bytes would reset the connection,
+    /// and a reset overtakes the answer.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.linger.is_shut {
+            ready!(Pin::new(&mut this.transport).poll_shutdown(cx))?;
+            this.linger.is_shut = true;
+        }
+        if this.is_tunnel() || this.linger.peer_is_gone {
+            return Poll::Ready(Ok(()));
+        }
+        let Some(limit) = this.linger.limit else {
+            return Poll::Ready(Ok(()));
+        };
+        let timer = this
+            .linger
+            .timer
+            .get_or_insert_with(|| Box::pin(sleep(limit)));
+        if timer.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(poll_discard(&mut this.transport, cx));
+        this.linger.peer_is_gone = true;
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Reads and forgets, until the peer has ended its side.
+fn poll_discard(transport: &mut Transport, cx: &mut Context<'_>) -> Poll<()> {
+    let mut scratch = [0; 4096];
+    loop {
+        let mut buf = ReadBuf::new(&mut scratch);
+        match ready!(Pin::new(&mut *transport).poll_read(cx, &mut buf)) {
+            Ok(()) if !buf.filled().is_empty() => {}
+            _ => return Poll::Ready(()),
+        }
+    }
+}
+
+/// Bounds the time for something that was begun. Costs a look at the clock when it begins, and a timer once a limit.
+struct Unfinished {
+    limit: Option<Duration>,
+    since: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Unfinished {
+    fn new(limit: Option<Duration>) -> Self {
+        Self {
+            limit,
+            since: None,
+            timer: None,
+        }
+    }
+
+    fn done(&mut self) {
+        self.since = None;
+    }
+
+    /// Whether it has been unfinished for too long; else wakes the task when it would have been.
+    fn poll_expired(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(limit) = self.limit else {
+            return false;
+        };
+        let due = *self.since.get_or_insert_with(Instant::now) + limit;
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        while timer.as_mut().poll(cx).is_ready() {
+            if due <= Instant::now() {
+                return true;
+            }
+            timer.as_mut().reset(due);
+        }
+        false
+    }
+}
