@@ -30,9 +30,9 @@ pub use endpoint::{
 };
 pub use filter::{
     AlpnOverrides, AlpnProtocol, Cors, FaultAbort, FaultAbortStatus, FaultDelay, FaultInjection,
-    GrpcStats, HttpFilter, HttpFilterKind, LocalRateLimit, NetworkFilter, PeerMetadataExchange,
-    PeerMetadataMethod, PerFilterConfig, Router, Stats, StatsReporter, TcpMetadataExchange,
-    TokenBucket,
+    FilterOverride, GrpcStats, HttpFilter, HttpFilterKind, LocalRateLimit, NetworkFilter,
+    OverrideConfig, PeerMetadataExchange, PeerMetadataMethod, PerFilterConfig, Router, Stats,
+    StatsReporter, TcpMetadataExchange, TokenBucket,
 };
 pub use http_connection_manager::{
     ClientCertDetails, EscapedSlashes, ForwardClientCert, Http1Options, Http2Options, HttpCodec,

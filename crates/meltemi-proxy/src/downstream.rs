@@ -7,17 +7,19 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use meltemi_pki::HandshakeInfo;
+use meltemi_proxy_core::error::{ErrorKind, ProxyError};
+use meltemi_proxy_core::rbac;
 use meltemi_proxy_core::record::{ConnectionRecord, TlsRecord};
 use meltemi_proxy_core::runtime::{
-    DownstreamTls, FilterChain, Listener, Terminal, TrafficDirection,
+    DownstreamTls, FilterChain, Listener, NetworkFilter, Terminal, TrafficDirection,
 };
 use meltemi_proxy_core::xfcc::PeerCertificate;
 use tokio_rustls::TlsAcceptor;
 
-use crate::drain::ConnectionGuard;
+use crate::drain::{ConnectionGuard, Phase};
 use crate::io::{ReadAhead, Replay, Socket, Transport};
 use crate::listener::inspect::Spoken;
-use crate::worker::Worker;
+use crate::worker::{Shared, Worker};
 
 /// Bound of a TLS handshake when the chain sets none.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(15);
@@ -94,6 +96,56 @@ impl Downstream {
         self.record.tls.as_ref()?.peer_uri_san.as_deref()
     }
 
+    /// Returns when the connection's filter chain was replaced, or the process began to drain, and the drain time is over:
+    /// what the old chain allowed must not live on in a connection that never ends.
+    pub(crate) async fn outlived(&self, shared: &Shared) {
+        let mut config = shared.store.watch();
+        let mut phase = shared.drain.watch();
+        loop {
+            let is_serving = *phase.borrow_and_update() == Phase::Serving;
+            config.mark_unchanged();
+            let in_force = shared
+                .store
+                .is_in_force(&self.listener.name, self.chain_fingerprint);
+            if !is_serving || !in_force {
+                break;
+            }
+            tokio::select! {
+                Ok(()) = config.changed() => {}
+                Ok(()) = phase.changed() => {}
+                else => return std::future::pending().await,
+            }
+        }
+        tokio::time::sleep(shared.drain_time).await;
+    }
+
+    /// Asks the RBAC filters of the chain, which stand before HTTP as before TCP.
+    pub(crate) fn authorise(&self) -> Result<(), ProxyError> {
+        for filter in &self.chain.filters {
+            let NetworkFilter::Rbac(config) = filter else {
+                continue;
+            };
+            let request = rbac::RbacRequest {
+                head: None,
+                destination: self.arrival.destination,
+                direct_remote: self.arrival.peer.ip(),
+                remote: self.arrival.peer.ip(),
+                requested_server_name: self.arrival.server_name.as_deref(),
+                peer_uri_san: self.principal(),
+            };
+            let (verdict, shadow) = rbac::evaluate(config, &request);
+            if let Some(shadow) = shadow {
+                let policy = shadow.policy.map_or("none", |policy| policy);
+                tracing::debug!(is_allowed = shadow.is_allowed, policy, "shadow verdict");
+            }
+            if !verdict.is_allowed {
+                let policy = verdict.policy.cloned();
+                return Err(ErrorKind::RbacDenied { policy }.into());
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn is_inbound(&self) -> bool {
         self.listener.traffic_direction == TrafficDirection::Inbound
     }
@@ -116,6 +168,11 @@ pub(crate) async fn serve(
     let chain = downstream.chain.clone();
     match &chain.terminal {
         Terminal::Http(hcm) => {
+            if let Err(error) = downstream.authorise() {
+                tracing::debug!(peer = %downstream.arrival.peer, details = error.details(), "refused a connection");
+                transport.socket().reset_on_close();
+                return;
+            }
             Box::pin(crate::http::serve(
                 worker,
                 downstream,

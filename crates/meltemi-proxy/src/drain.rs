@@ -1,7 +1,8 @@
 //! Graceful end: of the process on SIGTERM, and of the connections whose filter chain was replaced.
 //!
-//! A draining connection is never cut between requests by us, because a request may be on its way. HTTP/1 responses
-//! carry `Connection: close`, HTTP/2 peers get GOAWAY, and only after the drain time an idle connection is closed.
+//! A draining connection is not cut between requests, because a request may be on its way. HTTP/1 responses carry
+//! `Connection: close`, HTTP/2 peers get GOAWAY; once the drain time is over idle connections are closed, and a while later
+//! those that are still there.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

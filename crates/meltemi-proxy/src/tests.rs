@@ -4,6 +4,7 @@ mod configuration;
 mod http;
 mod mesh;
 mod on_demand;
+mod policies;
 mod protocol;
 mod strict;
 mod tcp;

@@ -20,8 +20,9 @@ use super::common::{
 use super::rbac;
 use crate::runtime::{
     AlpnOverrides, AlpnProtocol, Cors, FaultAbort, FaultAbortStatus, FaultDelay, FaultInjection,
-    Fraction, GrpcStats, HttpFilter, HttpFilterKind, LocalRateLimit, PeerMetadataExchange,
-    PeerMetadataMethod, PerFilterConfig, Router, Stats, StatsReporter, TokenBucket,
+    FilterOverride, Fraction, GrpcStats, HttpFilter, HttpFilterKind, LocalRateLimit,
+    OverrideConfig, PeerMetadataExchange, PeerMetadataMethod, PerFilterConfig, Router, Stats,
+    StatsReporter, TokenBucket,
 };
 
 const FILTER_CONFIG: &str = "type.googleapis.com/envoy.config.route.v3.FilterConfig";
@@ -363,44 +364,43 @@ pub(super) fn per_filter(
     scope: &Scope<'_>,
     configs: std::collections::HashMap<String, Any>,
 ) -> PerFilterConfig {
-    let mut compiled = PerFilterConfig::default();
     let list = scope.at("typed_per_filter_config");
-    for (name, config) in configs {
-        apply_per_filter(&list.key(&name), &name, &config, &mut compiled);
-    }
-    compiled
+    let compile = |(name, config): (String, Any)| {
+        let mut over = FilterOverride::default();
+        apply_per_filter(&list.key(&name), &config, &mut over)?;
+        Some((Arc::from(name), over))
+    };
+    configs.into_iter().filter_map(compile).collect()
 }
 
-fn apply_per_filter(
-    scope: &Scope<'_>,
-    name: &str,
-    config: &Any,
-    into: &mut PerFilterConfig,
-) -> Option<()> {
+fn apply_per_filter(scope: &Scope<'_>, config: &Any, into: &mut FilterOverride) -> Option<()> {
     use meltemi_proto::envoy::config::route::v3::FilterConfig;
     let config = resolve(scope, config)?;
-    match config.type_url.as_str() {
+    into.config = Some(match config.type_url.as_str() {
         FILTER_CONFIG => {
             let wrapped: FilterConfig = unpack(scope, &config)?;
-            into.disabled.push((name.into(), wrapped.disabled));
-            if let Some(inner) = wrapped.config {
-                apply_per_filter(&scope.at("config"), name, &inner, into)?;
-            }
+            into.disabled = Some(wrapped.disabled);
+            return match wrapped.config {
+                Some(inner) => apply_per_filter(&scope.at("config"), &inner, into),
+                None => Some(()),
+            };
         }
-        type_url::FAULT => into.fault = Some(Arc::new(fault(scope, unpack(scope, &config)?)?)),
-        type_url::CORS_POLICY => into.cors = Some(Arc::new(cors(scope, unpack(scope, &config)?)?)),
+        type_url::FAULT => OverrideConfig::Fault(Arc::new(fault(scope, unpack(scope, &config)?)?)),
+        type_url::CORS_POLICY => {
+            OverrideConfig::Cors(Arc::new(cors(scope, unpack(scope, &config)?)?))
+        }
         type_url::RBAC_PER_ROUTE => {
             let per_route: rbac_proto::RbacPerRoute = unpack(scope, &config)?;
-            into.rbac = Some(match per_route.rbac {
+            OverrideConfig::Rbac(match per_route.rbac {
                 None => None,
                 Some(filter) => Some(Arc::new(rbac::http_filter(&scope.at("rbac"), filter)?)),
-            });
+            })
         }
-        type_url::LOCAL_RATE_LIMIT => {
-            into.local_rate_limit =
-                Some(Arc::new(local_rate_limit(scope, unpack(scope, &config)?)?));
-        }
-        other => scope.reject(format!("{other} is not supported")),
-    }
+        type_url::LOCAL_RATE_LIMIT => OverrideConfig::LocalRateLimit(Arc::new(local_rate_limit(
+            scope,
+            unpack(scope, &config)?,
+        )?)),
+        other => return scope.refuse(format!("{other} is not supported")),
+    });
     Some(())
 }

@@ -372,7 +372,10 @@ fn istios_routes() {
     assert_eq!((retry.num_retries, retry.host_selection_attempts), (2, 5));
     assert_eq!(retry.backoff.max, Duration::from_millis(250));
     assert_eq!(action.timeout, Some(Duration::from_millis(500)));
-    let fault = host.routes[0].per_filter.fault.as_ref().unwrap();
+    let over = host.routes[0].per_filter.get("envoy.filters.http.fault");
+    let Some(runtime::OverrideConfig::Fault(fault)) = over.unwrap().config.as_ref() else {
+        panic!("{over:?}");
+    };
     assert_eq!(fault.delay.unwrap().delay, Duration::from_secs(7));
     let headers = http::HeaderMap::new();
     let head = crate::request::RequestHead {

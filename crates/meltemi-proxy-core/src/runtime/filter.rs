@@ -55,25 +55,42 @@ pub struct Router {
     pub suppress_envoy_headers: bool,
 }
 
-/// What virtual hosts, routes and weighted clusters override of the filters (`typed_per_filter_config`), by filter name.
+/// What virtual hosts, routes and weighted clusters override of the filters (`typed_per_filter_config`), by filter name: two
+/// filters of a kind have nothing in common.
 #[derive(Debug, Clone, Default)]
-pub struct PerFilterConfig {
-    pub fault: Option<Arc<FaultInjection>>,
-    pub cors: Option<Arc<Cors>>,
-    /// `Some(None)` switches RBAC off for the route.
-    pub rbac: Option<Option<Arc<RbacFilter>>>,
-    pub local_rate_limit: Option<Arc<LocalRateLimit>>,
-    /// Filters by name that a `FilterConfig` switches off (`true`) or on (`false`).
-    pub disabled: Vec<(Arc<str>, bool)>,
+pub struct PerFilterConfig(Vec<(Arc<str>, FilterOverride)>);
+
+/// What one filter is here.
+#[derive(Debug, Clone, Default)]
+pub struct FilterOverride {
+    /// `FilterConfig.disabled`: switched off, or on.
+    pub disabled: Option<bool>,
+    pub config: Option<OverrideConfig>,
+}
+
+#[derive(Debug, Clone)]
+pub enum OverrideConfig {
+    Fault(Arc<FaultInjection>),
+    Cors(Arc<Cors>),
+    /// `None` switches the filter off.
+    Rbac(Option<Arc<RbacFilter>>),
+    LocalRateLimit(Arc<LocalRateLimit>),
 }
 
 impl PerFilterConfig {
+    pub fn get(&self, name: &str) -> Option<&FilterOverride> {
+        let found = self.0.iter().find(|(known, _)| **known == *name);
+        found.map(|(_, over)| over)
+    }
+
     pub fn is_empty(&self) -> bool {
-        self.fault.is_none()
-            && self.cors.is_none()
-            && self.rbac.is_none()
-            && self.local_rate_limit.is_none()
-            && self.disabled.is_empty()
+        self.0.is_empty()
+    }
+}
+
+impl FromIterator<(Arc<str>, FilterOverride)> for PerFilterConfig {
+    fn from_iter<I: IntoIterator<Item = (Arc<str>, FilterOverride)>>(overrides: I) -> Self {
+        Self(overrides.into_iter().collect())
     }
 }
 

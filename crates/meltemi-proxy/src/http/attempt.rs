@@ -54,9 +54,15 @@ pub(crate) async fn send(
     let protocol = protocol(exchange, target.upstream);
     let wish = wish(exchange, target.upstream, protocol);
     let worker = &exchange.connection.worker;
+    let request =
+        request::build(exchange, target, protocol, body.body()).map_err(|error| AttemptError {
+            reason: ResetReason::LocalReset,
+            failure: Some(format!("the rewritten request is malformed: {error}")),
+            request_started: false,
+            stale: false,
+        })?;
     let mut lease =
         connect::lease(worker, target.upstream, target.host, protocol, &wish, fresh).await?;
-    let request = request::build(exchange, target, protocol, body.body());
     let is_idempotent = exchange.head.method.is_idempotent();
     match lease.send(request).await {
         Ok(response) => Ok((response, lease)),

@@ -32,8 +32,10 @@ pub(crate) struct BodyProgress {
     messages: AtomicU64,
     /// The downstream failed before the body's end.
     broken: AtomicBool,
+    /// It will not be kept as a whole.
+    overflowed: AtomicBool,
     ended_at: OnceLock<Instant>,
-    ended: Notify,
+    changed: Notify,
 }
 
 impl BodyProgress {
@@ -59,16 +61,36 @@ impl BodyProgress {
 
     /// Returns when the body has ended.
     pub(crate) async fn ended(&self) {
-        let mut notified = std::pin::pin!(self.ended.notified());
-        notified.as_mut().enable();
-        if !self.has_ended() {
+        self.until(Self::has_ended).await;
+    }
+
+    /// Returns when the body has ended, broke off, or became too long to be kept.
+    async fn settled(&self) {
+        let is_settled = |this: &Self| {
+            this.has_ended() || this.is_broken() || this.overflowed.load(Ordering::Relaxed)
+        };
+        self.until(is_settled).await;
+    }
+
+    async fn until(&self, condition: impl Fn(&Self) -> bool) {
+        loop {
+            let mut notified = std::pin::pin!(self.changed.notified());
+            notified.as_mut().enable();
+            if condition(self) {
+                return;
+            }
             notified.await;
         }
     }
 
     pub(crate) fn end(&self) {
         let _first = self.ended_at.set(Instant::now());
-        self.ended.notify_waiters();
+        self.changed.notify_waiters();
+    }
+
+    fn note(&self, what: &AtomicBool) {
+        what.store(true, Ordering::Relaxed);
+        self.changed.notify_waiters();
     }
 
     pub(crate) fn read(&self, bytes: usize) {
@@ -154,23 +176,11 @@ impl ReplaySource {
         !self.state.lock().overflowed
     }
 
-    /// Reads the whole body, if it is within the bound, and gives a copy of it.
-    pub(crate) async fn whole(&self) -> Option<VecDeque<Bytes>> {
-        std::future::poll_fn(|cx| {
-            let mut guard = self.state.lock();
-            let state = &mut *guard;
-            while !state.ended && state.kept_bytes <= state.limit_bytes {
-                match std::task::ready!(state.poll_read(cx, &self.progress)) {
-                    Some(Ok(())) => {}
-                    // The attempt will meet the failure again.
-                    Some(Err(_)) => return Poll::Ready(None),
-                    None => break,
-                }
-            }
-            let fits = state.ended && state.kept_bytes <= state.limit_bytes;
-            Poll::Ready(fits.then(|| state.kept.clone()))
-        })
-        .await
+    /// A copy of the whole body once an attempt has read it; `None` if it is too long or broke off.
+    pub(crate) async fn copied(&self) -> Option<VecDeque<Bytes>> {
+        self.progress.settled().await;
+        let state = self.state.lock();
+        (state.ended && !state.overflowed).then(|| state.kept.clone())
     }
 
     /// Starts over; an earlier attempt that is still around reads no further.
@@ -203,7 +213,7 @@ impl ReplayState {
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => {
-                progress.broken.store(true, Ordering::Relaxed);
+                progress.note(&progress.broken);
                 Poll::Ready(Some(Err(error.into())))
             }
             Poll::Ready(Some(Ok(frame))) => {
@@ -245,6 +255,7 @@ impl ReplayableBody {
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 Some(Ok(())) if state.kept_bytes > state.limit_bytes && !state.overflowed => {
                     state.overflowed = true;
+                    self.source.progress.note(&self.source.progress.overflowed);
                     state.kept.drain(..self.position);
                     self.position = 0;
                 }

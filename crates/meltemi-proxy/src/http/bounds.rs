@@ -97,7 +97,9 @@ impl Bounds {
         });
         let call =
             earliest([self.end(), request, idle]).map(|(due, kind)| (due, Expiry::Call(kind)));
-        let per_try = self.timeouts.per_try.map(|limit| attempt + limit);
+        // Envoy arms it when the request has been received.
+        let per_try = self.timeouts.per_try.zip(self.ended_at());
+        let per_try = per_try.map(|(limit, ended)| attempt.max(ended) + limit);
         let per_try_idle = self.timeouts.per_try_idle.map(|limit| active + limit);
         let tried = [per_try, per_try_idle].into_iter().flatten().min();
         earliest([call, tried.map(|due| (due, Expiry::Attempt))])

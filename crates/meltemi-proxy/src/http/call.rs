@@ -1,6 +1,5 @@
 //! A request on its way to a cluster: attempts, retries, and the answer that counts.
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -9,6 +8,7 @@ use http::{Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 use meltemi_proxy_core::error::{ErrorKind, ProxyError, ResetReason, grpc};
+use meltemi_proxy_core::flags::ResponseFlags;
 use meltemi_proxy_core::hash;
 use meltemi_proxy_core::retry::{AttemptOutcome, Retries, RetryDecision, grpc_status};
 use meltemi_proxy_core::runtime::{ForwardAction, WeightedCluster};
@@ -112,7 +112,7 @@ impl<'a> Call<'a> {
         mut exchange: Exchange,
         on_upgrade: OnUpgrade,
     ) -> Response<ResponseBody> {
-        self.mirror(&exchange).await;
+        self.mirror(&exchange);
         match self.attempts(&mut exchange).await {
             Ok((response, lease, host)) => {
                 self.respond(exchange, response, lease, &host, on_upgrade)
@@ -121,26 +121,14 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Sends copies where the route wants them. A body above the replay bound is not copied.
-    async fn mirror(&self, exchange: &Exchange) {
-        if mirror::policies(self.matched, self.action).is_empty() || exchange.head.upgrade.is_some()
-        {
-            return;
-        }
-        let body = match &self.body {
-            CallBody::Empty => Some(VecDeque::new()),
-            CallBody::Stream(source) => source.whole().await,
-        };
-        match body {
-            Some(body) => mirror::send(exchange, self.matched, self.action, &body),
-            None => exchange
-                .connection
-                .worker
-                .shared
-                .telemetry
-                .counters
-                .unmirrored
-                .add(1),
+    /// Sends copies where the route wants them. The request itself never waits for one.
+    fn mirror(&self, exchange: &Exchange) {
+        if exchange.head.upgrade.is_none() {
+            let body = match &self.body {
+                CallBody::Empty => None,
+                CallBody::Stream(source) => Some(source),
+            };
+            mirror::send(exchange, self.matched, self.action, body);
         }
     }
 
@@ -180,21 +168,21 @@ impl<'a> Call<'a> {
                 }
                 _ => RetryDecision::Stop,
             };
-            let pause = match (decision, attempt) {
-                (RetryDecision::After(pause), attempt) => {
-                    self.admit_retry(exchange).then_some((pause, attempt))
-                }
-                (RetryDecision::Exhausted, attempt) => {
-                    exchange.flags.insert(
-                        meltemi_proxy_core::flags::ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED,
-                    );
+            let pause = match decision {
+                RetryDecision::After(pause) => pause,
+                RetryDecision::Stop => return self.settle(exchange, attempt),
+                RetryDecision::Exhausted => {
+                    exchange
+                        .flags
+                        .insert(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
                     return self.settle(exchange, attempt);
                 }
-                (RetryDecision::Stop, attempt) => return self.settle(exchange, attempt),
             };
-            let Some((pause, attempt)) = pause else {
-                return Err(ProxyError::reset(ResetReason::Overflow, None));
-            };
+            if !self.admit_retry(exchange) {
+                // Envoy: the outcome stands, with the flag that says why it was not tried again.
+                exchange.flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
+                return self.settle(exchange, attempt);
+            }
             drop(attempt);
             exchange.release_host();
             self.upstream.stats.retries.add(1);
@@ -204,6 +192,7 @@ impl<'a> Call<'a> {
 
     /// The circuit breaker of retries: a budget or a number at a time.
     fn admit_retry(&self, exchange: &mut Exchange) -> bool {
+        exchange.release_retry();
         let thresholds = self.upstream.thresholds(self.action.high_priority);
         let limit = match thresholds.retry_budget {
             Some(budget) => {
@@ -224,7 +213,7 @@ impl<'a> Call<'a> {
         };
         match Slot::take(&self.upstream.stats, |stats| &stats.active_retries, limit) {
             Some(slot) => {
-                exchange.hold(Guard::Slot(slot));
+                exchange.hold(Guard::Retry(slot));
                 true
             }
             None => false,
@@ -233,9 +222,10 @@ impl<'a> Call<'a> {
 
     fn settle(
         &self,
-        exchange: &Exchange,
+        exchange: &mut Exchange,
         attempt: Attempt,
     ) -> Result<(Response<Incoming>, Lease, Arc<Host>), ProxyError> {
+        exchange.release_retry();
         match attempt {
             Attempt::Response(response, lease, host) => Ok((*response, lease, host)),
             Attempt::Failed(mut error, _) => {
@@ -274,18 +264,13 @@ impl<'a> Call<'a> {
                 }
                 // The peer closed an idle connection while the request was on its way: no attempt is used up.
                 Err(failed) if failed.stale && self.body.can_replay() && !fresh => fresh = true,
+                // The downstream broke off: not the host's fault.
+                Err(_) if self.body.is_broken() => return Err(exchange.broken_body().into()),
                 Err(failed) => {
                     host.state.errors.add(1);
                     if failed.reason != ResetReason::Overflow {
                         self.upstream
                             .observe(&host, crate::upstream::Outcome::LocalOrigin);
-                    }
-                    if exchange
-                        .request_body
-                        .as_ref()
-                        .is_some_and(|body| body.is_broken())
-                    {
-                        return Err(exchange.broken_body().into());
                     }
                     let error = ProxyError::reset(failed.reason, failed.failure.as_deref());
                     let failure = Failure::Reset {
@@ -403,6 +388,13 @@ impl CallBody {
         match self {
             Self::Empty => true,
             Self::Stream(source) => source.progress().has_ended(),
+        }
+    }
+
+    fn is_broken(&self) -> bool {
+        match self {
+            Self::Empty => false,
+            Self::Stream(source) => source.progress().is_broken(),
         }
     }
 

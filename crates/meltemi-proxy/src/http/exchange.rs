@@ -170,6 +170,7 @@ pub(crate) struct State {
 pub(crate) enum Guard {
     Host(#[allow(dead_code, reason = "held, not read")] ActiveRequest),
     Slot(#[allow(dead_code, reason = "held, not read")] Slot),
+    Retry(#[allow(dead_code, reason = "held, not read")] Slot),
 }
 
 impl std::ops::Deref for Exchange {
@@ -251,6 +252,12 @@ impl Exchange {
 
     pub(crate) fn hold(&mut self, guard: Guard) {
         self.guards.push(guard);
+    }
+
+    /// Lets go of the retry in progress: it has an outcome.
+    pub(crate) fn release_retry(&mut self) {
+        self.guards
+            .retain(|guard| !matches!(guard, Guard::Retry(_)));
     }
 
     /// Lets go of what a failed attempt held.

@@ -6,8 +6,8 @@ use http::header::{HeaderMap, HeaderValue};
 use http::{Method, Response, StatusCode, header};
 use meltemi_proxy_core::error::ErrorKind;
 use meltemi_proxy_core::runtime::{
-    AlpnOverrides, Cors, FaultInjection, HttpConnectionManager, HttpFilterKind, LocalRateLimit,
-    PeerMetadataExchange, PerFilterConfig, RbacFilter, Stats,
+    AlpnOverrides, Cors, FaultInjection, FilterOverride, HttpConnectionManager, HttpFilterKind,
+    LocalRateLimit, OverrideConfig, PeerMetadataExchange, RbacFilter, Stats,
 };
 use meltemi_proxy_core::{headers, rbac};
 
@@ -23,37 +23,48 @@ pub(crate) struct FilterPlan {
     pub(crate) alpn: Option<Arc<AlpnOverrides>>,
     pub(crate) stats: Option<Stats>,
     /// In configuration order: those that can answer a request.
-    gates: Vec<Gate>,
-    fault: Option<(Arc<str>, Arc<FaultInjection>)>,
+    gates: Vec<(Named, Gate)>,
+    fault: Option<(Named, Arc<FaultInjection>)>,
+}
+
+/// How routes speak of a filter.
+#[derive(Debug, Clone)]
+struct Named {
+    name: Arc<str>,
+    /// Unless a route switches it on.
+    is_off: bool,
 }
 
 #[derive(Debug)]
 enum Gate {
-    Cors(Arc<str>),
-    Rbac(Arc<str>, Arc<RbacFilter>),
-    RateLimit(Arc<str>, Arc<LocalRateLimit>),
+    Cors,
+    Rbac(Arc<RbacFilter>),
+    RateLimit(Arc<LocalRateLimit>),
 }
 
 impl FilterPlan {
     pub(crate) fn new(manager: &HttpConnectionManager) -> Self {
         let mut plan = Self::default();
-        for filter in manager
-            .http_filters
-            .iter()
-            .filter(|filter| !filter.disabled)
-        {
-            let name = filter.name.clone();
+        for filter in &manager.http_filters {
+            let named = Named {
+                name: filter.name.clone(),
+                is_off: filter.disabled,
+            };
             match &filter.kind {
-                HttpFilterKind::Fault(config) => plan.fault = Some((name, config.clone())),
-                HttpFilterKind::Cors => plan.gates.push(Gate::Cors(name)),
+                HttpFilterKind::Fault(config) => plan.fault = Some((named, config.clone())),
+                HttpFilterKind::Cors => plan.gates.push((named, Gate::Cors)),
+                HttpFilterKind::Rbac(config) => {
+                    plan.gates.push((named, Gate::Rbac(config.clone())))
+                }
+                HttpFilterKind::LocalRateLimit(config) => {
+                    plan.gates.push((named, Gate::RateLimit(config.clone())))
+                }
                 HttpFilterKind::GrpcStats(_) => {}
+                // No route speaks of these.
+                _ if filter.disabled => {}
                 HttpFilterKind::Alpn(config) => plan.alpn = Some(config.clone()),
                 HttpFilterKind::PeerMetadata(config) => plan.peer_metadata = Some(config.clone()),
                 HttpFilterKind::Stats(config) => plan.stats = Some(config.clone()),
-                HttpFilterKind::Rbac(config) => plan.gates.push(Gate::Rbac(name, config.clone())),
-                HttpFilterKind::LocalRateLimit(config) => {
-                    plan.gates.push(Gate::RateLimit(name, config.clone()))
-                }
             }
         }
         plan
@@ -104,18 +115,21 @@ pub(crate) fn reply(exchange: Exchange, answer: Answer) -> Response<ResponseBody
 /// Runs the filters that may answer before the router.
 pub(crate) async fn before_routing(exchange: &mut Exchange, matched: &Matched) -> Option<Answer> {
     let connection = exchange.connection.clone();
-    for gate in &connection.plan.gates {
-        let answer = match gate {
-            Gate::Cors(name) if !is_disabled(matched, name) => preflight(exchange, matched),
-            Gate::Rbac(name, config) if !is_disabled(matched, name) => {
-                authorise(exchange, matched, config)
+    for (named, gate) in &connection.plan.gates {
+        if named.is_off_for(matched) {
+            continue;
+        }
+        let over = named.config(matched);
+        let answer = match (gate, over) {
+            (Gate::Cors, Some(OverrideConfig::Cors(cors))) => preflight(exchange, cors),
+            // Only routes carry policies.
+            (Gate::Cors, _) => None,
+            (Gate::Rbac(_), Some(OverrideConfig::Rbac(over))) => {
+                over.as_ref().and_then(|config| authorise(exchange, config))
             }
-            Gate::RateLimit(name, config) if !is_disabled(matched, name) => {
-                let config = first(matched, |per| per.local_rate_limit.clone())
-                    .unwrap_or_else(|| config.clone());
-                limit(exchange, &config)
-            }
-            _ => None,
+            (Gate::Rbac(config), _) => authorise(exchange, config),
+            (Gate::RateLimit(_), Some(OverrideConfig::LocalRateLimit(config)))
+            | (Gate::RateLimit(config), _) => limit(exchange, config),
         };
         if answer.is_some() {
             return answer;
@@ -124,43 +138,44 @@ pub(crate) async fn before_routing(exchange: &mut Exchange, matched: &Matched) -
     None
 }
 
-/// The most specific setting: route before virtual host before route configuration.
-fn first<T>(matched: &Matched, get: impl Fn(&PerFilterConfig) -> Option<T>) -> Option<T> {
-    get(&matched.route.per_filter)
-        .or_else(|| get(&matched.host.per_filter))
-        .or_else(|| get(&matched.config.per_filter))
-}
+impl Named {
+    /// What routes say of the filter, the most specific first: weighted cluster, route, virtual host, configuration.
+    fn overrides<'a>(&self, matched: &'a Matched) -> impl Iterator<Item = &'a FilterOverride> {
+        let levels = [
+            matched.weighted().map(|weighted| &weighted.per_filter),
+            Some(&matched.route.per_filter),
+            Some(&matched.host.per_filter),
+            Some(&matched.config.per_filter),
+        ];
+        let overrides = levels.map(|level| level.and_then(|level| level.get(&self.name)));
+        overrides.into_iter().flatten()
+    }
 
-fn is_disabled(matched: &Matched, name: &str) -> bool {
-    let found = first(matched, |per| {
-        per.disabled
-            .iter()
-            .find(|(known, _)| &**known == name)
-            .map(|(_, off)| *off)
-    });
-    found.unwrap_or(false)
+    fn is_off_for(&self, matched: &Matched) -> bool {
+        self.overrides(matched)
+            .find_map(|over| over.disabled)
+            .unwrap_or(self.is_off)
+    }
+
+    fn config<'a>(&self, matched: &'a Matched) -> Option<&'a OverrideConfig> {
+        self.overrides(matched)
+            .find_map(|over| over.config.as_ref())
+    }
 }
 
 /// The fault injection in force for a route.
 pub(crate) fn fault(exchange: &Exchange, matched: &Matched) -> Option<Arc<FaultInjection>> {
-    let (name, config) = exchange.connection.plan.fault.as_ref()?;
-    if is_disabled(matched, name) {
+    let (named, config) = exchange.connection.plan.fault.as_ref()?;
+    if named.is_off_for(matched) {
         return None;
     }
-    Some(first(matched, |per| per.fault.clone()).unwrap_or_else(|| config.clone()))
+    Some(match named.config(matched) {
+        Some(OverrideConfig::Fault(config)) => config.clone(),
+        _ => config.clone(),
+    })
 }
 
-fn authorise(
-    exchange: &mut Exchange,
-    matched: &Matched,
-    config: &Arc<RbacFilter>,
-) -> Option<Answer> {
-    let overridden = first(matched, |per| per.rbac.clone());
-    let config = match overridden {
-        Some(None) => return None,
-        Some(Some(config)) => config,
-        None => config.clone(),
-    };
+fn authorise(exchange: &Exchange, config: &RbacFilter) -> Option<Answer> {
     let downstream = &exchange.connection.downstream;
     let view = exchange.head.view();
     let request = rbac::RbacRequest {
@@ -171,7 +186,7 @@ fn authorise(
         requested_server_name: downstream.arrival.server_name.as_deref(),
         peer_uri_san: downstream.principal(),
     };
-    let (verdict, shadow) = rbac::evaluate(&config, &request);
+    let (verdict, shadow) = rbac::evaluate(config, &request);
     if let Some(shadow) = shadow {
         let policy = shadow.policy.map_or("none", |policy| policy);
         tracing::debug!(is_allowed = shadow.is_allowed, policy, "shadow verdict");
@@ -187,14 +202,12 @@ fn authorise(
 fn limit(exchange: &Exchange, config: &Arc<LocalRateLimit>) -> Option<Answer> {
     let random: u64 = rand::random();
     let connection = &exchange.connection;
-    let scope = if config.per_downstream_connection {
-        connection.downstream.id
+    let limits = if config.per_downstream_connection {
+        &connection.rate_limits
     } else {
-        0
+        &connection.worker.shared.rate_limits
     };
-    if !config.enabled.contains(random)
-        || connection.worker.shared.rate_limits.admit(config, scope)
-        || !config.enforced.contains(random)
+    if !config.enabled.contains(random) || limits.admit(config) || !config.enforced.contains(random)
     {
         return None;
     }
@@ -202,8 +215,7 @@ fn limit(exchange: &Exchange, config: &Arc<LocalRateLimit>) -> Option<Answer> {
 }
 
 /// Answers a preflight of an allowed origin (Envoy CORS filter; Fetch standard "CORS-preflight request").
-fn preflight(exchange: &Exchange, matched: &Matched) -> Option<Answer> {
-    let cors = first(matched, |per| per.cors.clone())?;
+fn preflight(exchange: &Exchange, cors: &Arc<Cors>) -> Option<Answer> {
     let headers = &exchange.head.headers;
     let is_preflight = cors.enabled.contains(rand::random())
         && exchange.head.method == Method::OPTIONS
@@ -212,14 +224,14 @@ fn preflight(exchange: &Exchange, matched: &Matched) -> Option<Answer> {
     if !is_preflight {
         return None;
     }
-    if is_allowed(&cors, headers.get(header::ORIGIN)) {
-        return Some(Answer::Preflight(cors));
+    if is_allowed(cors, headers.get(header::ORIGIN)) {
+        return Some(Answer::Preflight(cors.clone()));
     }
     // Without the allow headers the browser refuses; the answer itself is an empty 200.
     (!cors.forward_not_matching_preflights).then(|| {
         let nobody = Cors {
             allow_origins: Vec::new(),
-            ..(*cors).clone()
+            ..(**cors).clone()
         };
         Answer::Preflight(Arc::new(nobody))
     })
@@ -248,23 +260,20 @@ fn allow_origin(cors: &Cors, origin: Option<HeaderValue>, headers: &mut HeaderMa
 
 /// Adds what filters add to responses.
 pub(crate) fn on_response(exchange: &Exchange, matched: &Matched, headers: &mut HeaderMap) {
-    let has_cors = exchange
-        .connection
-        .plan
-        .gates
+    let gates = &exchange.connection.plan.gates;
+    let cors = gates
         .iter()
-        .any(|gate| matches!(gate, Gate::Cors(_)));
-    if !has_cors {
-        return;
-    }
-    let Some(cors) = first(matched, |per| per.cors.clone()) else {
+        .find(|(_, gate)| matches!(gate, Gate::Cors))
+        .filter(|(named, _)| !named.is_off_for(matched))
+        .and_then(|(named, _)| named.config(matched));
+    let Some(OverrideConfig::Cors(cors)) = cors else {
         return;
     };
     let origin = exchange.head.headers.get(header::ORIGIN).cloned();
-    if !is_allowed(&cors, origin.as_ref()) {
+    if !is_allowed(cors, origin.as_ref()) {
         return;
     }
-    allow_origin(&cors, origin, headers);
+    allow_origin(cors, origin, headers);
     if let Some(expose) = &cors.expose_headers {
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, expose.clone());
     }

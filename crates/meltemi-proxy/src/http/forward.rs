@@ -7,7 +7,8 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use meltemi_proxy_core::error::{ErrorKind, ProxyError, ResetReason};
 use meltemi_proxy_core::runtime::{
-    ForwardAction, Route, RouteAction, RouteConfiguration, RouteSource, VirtualHost,
+    ClusterTarget, ForwardAction, Route, RouteAction, RouteConfiguration, RouteSource, VirtualHost,
+    WeightedCluster,
 };
 use meltemi_proxy_core::{fault, rewrite, routing, virtual_host};
 use rand::Rng as _;
@@ -39,11 +40,7 @@ pub(crate) async fn route(
         return respond::error(exchange, ErrorKind::RouteNotFound.into());
     };
     exchange.route = Some(route.clone());
-    let matched = Matched {
-        config,
-        host,
-        route,
-    };
+    let matched = Matched::new(config, host, route, &exchange);
     if let Some(answer) = filters::before_routing(&mut exchange, &matched).await {
         return filters::reply(exchange, answer);
     }
@@ -69,6 +66,54 @@ pub(crate) struct Matched {
     pub(crate) config: Arc<RouteConfiguration>,
     pub(crate) host: Arc<VirtualHost>,
     pub(crate) route: Arc<Route>,
+    /// Where it goes; `None` where no cluster is named.
+    cluster: Option<Arc<str>>,
+    /// Which of the route's weighted clusters that is. It is chosen with the route, as it has filters of its own.
+    weighted: Option<usize>,
+}
+
+impl Matched {
+    fn new(
+        config: Arc<RouteConfiguration>,
+        host: Arc<VirtualHost>,
+        route: Arc<Route>,
+        exchange: &Exchange,
+    ) -> Self {
+        let picked = match &route.action {
+            RouteAction::Forward(action) => {
+                routing::pick_cluster(action, &exchange.head.view(), rand::rng().random())
+            }
+            _ => None,
+        };
+        let weighted = picked.as_ref().and_then(|picked| {
+            let picked = picked.weighted?;
+            weighted_clusters(&route)
+                .iter()
+                .position(|cluster| std::ptr::eq(cluster, picked))
+        });
+        let cluster = picked.map(|picked| picked.name);
+        Self {
+            config,
+            host,
+            route,
+            cluster,
+            weighted,
+        }
+    }
+
+    pub(crate) fn weighted(&self) -> Option<&WeightedCluster> {
+        weighted_clusters(&self.route).get(self.weighted?)
+    }
+}
+
+fn weighted_clusters(route: &Route) -> &[WeightedCluster] {
+    match &route.action {
+        RouteAction::Forward(action) => match &action.cluster {
+            ClusterTarget::Weighted(weighted) => &weighted.clusters,
+            _ => &[],
+        },
+        _ => &[],
+    }
 }
 
 fn route_configuration(exchange: &Exchange) -> Option<Arc<RouteConfiguration>> {
@@ -105,23 +150,22 @@ async fn forward(
     body: Incoming,
     on_upgrade: OnUpgrade,
 ) -> Response<ResponseBody> {
-    let random = rand::rng().random();
-    let Some(picked) = routing::pick_cluster(action, &exchange.head.view(), random) else {
+    let Some(cluster) = matched.cluster.clone() else {
         return respond::error(
             exchange,
             ErrorKind::ClusterNotFound(action.cluster_not_found_status).into(),
         );
     };
     let shared = exchange.connection.worker.shared.clone();
-    exchange.cluster_name = Some(picked.name.clone());
-    let Some(upstream) = shared.store.upstream(&picked.name) else {
+    exchange.cluster_name = Some(cluster.clone());
+    let Some(upstream) = shared.store.upstream(&cluster) else {
         return respond::error(
             exchange,
             ErrorKind::ClusterNotFound(action.cluster_not_found_status).into(),
         );
     };
     exchange.upstream = Some(upstream.clone());
-    if let Some(kind) = inject_fault(&mut exchange, matched, &picked.name).await {
+    if let Some(kind) = inject_fault(&mut exchange, matched, &cluster).await {
         return respond::error(exchange, kind.into());
     }
     let limit = upstream.thresholds(action.high_priority).max_requests;
@@ -141,7 +185,7 @@ async fn forward(
         &mut exchange,
         matched,
         action,
-        picked.weighted,
+        matched.weighted(),
         upstream,
         body,
     );

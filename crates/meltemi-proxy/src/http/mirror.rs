@@ -1,20 +1,18 @@
 //! Request mirroring (Envoy `request_mirror_policies`): copies are sent and their answers thrown away.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt as _, Limited};
 use meltemi_proxy_core::runtime::{ForwardAction, MirrorPolicy};
 
 use super::attempt;
-use super::body::RequestBody;
+use super::body::{ReplaySource, RequestBody};
 use super::exchange::Exchange;
 use super::forward::Matched;
 use super::request;
-use crate::upstream::cluster::PickFor;
+use crate::upstream::cluster::{PickFor, Slot};
 use crate::upstream::connect::{self, Wish};
 use crate::upstream::{Host, Picked, PoolProtocol, Upstream};
 use crate::worker::Worker;
@@ -33,19 +31,28 @@ pub(crate) fn policies<'a>(matched: &'a Matched, action: &'a ForwardAction) -> &
     }
 }
 
-/// Sends the copies that the policies ask for. `body` is the whole request body.
+/// Sends the copies that the policies ask for. A copy of a request with a body goes when that has been read; one above the
+/// replay bound is not copied.
 pub(crate) fn send(
     exchange: &Exchange,
     matched: &Matched,
     action: &ForwardAction,
-    body: &VecDeque<Bytes>,
+    body: Option<&Arc<ReplaySource>>,
 ) {
+    let unmirrored = &exchange
+        .connection
+        .worker
+        .shared
+        .telemetry
+        .counters
+        .unmirrored;
     for policy in policies(matched, action) {
         if !policy.share.contains(rand::random()) {
             continue;
         }
-        if let Some(copy) = prepare(exchange, matched, action, policy, body) {
-            tokio::spawn(copy.send());
+        match prepare(exchange, matched, action, policy) {
+            Some(copy) => drop(tokio::spawn(copy.send(body.cloned()))),
+            None => unmirrored.add(1),
         }
     }
 }
@@ -58,6 +65,7 @@ struct Copy {
     protocol: PoolProtocol,
     wish: Wish,
     request: Request<RequestBody>,
+    _slot: Slot,
 }
 
 fn prepare(
@@ -65,10 +73,11 @@ fn prepare(
     matched: &Matched,
     action: &ForwardAction,
     policy: &MirrorPolicy,
-    body: &VecDeque<Bytes>,
 ) -> Option<Copy> {
     let worker = exchange.connection.worker.clone();
     let upstream = worker.shared.store.upstream(&policy.cluster)?;
+    let limit = upstream.thresholds(action.high_priority).max_requests;
+    let slot = Slot::take(&upstream.stats, |stats| &stats.active_requests, limit)?;
     let pick = PickFor {
         hash: None,
         attempts: 0,
@@ -87,8 +96,7 @@ fn prepare(
         upstream: &upstream,
         host: &host,
     };
-    let body = RequestBody::Kept(body.clone());
-    let mut request = request::build(exchange, &target, protocol, body);
+    let mut request = request::build(exchange, &target, protocol, RequestBody::Empty).ok()?;
     if !policy.disable_shadow_host_suffix {
         request::add_host_suffix(&mut request, "-shadow");
     }
@@ -99,13 +107,23 @@ fn prepare(
         protocol,
         wish,
         request,
+        _slot: slot,
     })
 }
 
 impl Copy {
-    async fn send(self) {
-        let _active = self.host.begin_request();
+    async fn send(mut self, body: Option<Arc<ReplaySource>>) {
+        let cluster = self.upstream.config.name.clone();
+        let shared = self.worker.shared.clone();
         let sending = async {
+            if let Some(body) = body {
+                let Some(body) = body.copied().await else {
+                    shared.telemetry.counters.unmirrored.add(1);
+                    return;
+                };
+                request::set_body(&mut self.request, RequestBody::Kept(body));
+            }
+            let _active = self.host.begin_request();
             let leasing = connect::lease(
                 &self.worker,
                 &self.upstream,
@@ -127,7 +145,7 @@ impl Copy {
             }
         };
         if tokio::time::timeout(LIMIT, sending).await.is_err() {
-            tracing::debug!(cluster = %self.upstream.config.name, "a mirrored request took too long");
+            tracing::debug!(%cluster, "a mirrored request took too long");
         }
     }
 }

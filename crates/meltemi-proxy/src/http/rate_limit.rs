@@ -7,34 +7,35 @@ use meltemi_proxy_core::runtime::{LocalRateLimit, TokenBucket};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// Buckets kept; more configurations than that start over.
-const BUCKET_LIMIT: usize = 1024;
+/// Buckets after which those of configurations that are gone are looked for.
+const PRUNE_AT: usize = 64;
 
-/// The buckets of the process, shared by its workers as Envoy's are.
+/// The buckets of the process, shared by its workers as Envoy's are, or those of one connection. A bucket lives as long as
+/// its configuration does: forgetting one would fill it.
 #[derive(Debug, Default)]
-pub(crate) struct RateLimits(Mutex<HashMap<(usize, u64), Bucket>>);
+pub(crate) struct RateLimits(Mutex<HashMap<usize, Bucket>>);
 
 #[derive(Debug)]
 struct Bucket {
     /// Keeps the address that is the key from being used again.
-    _config: Arc<LocalRateLimit>,
+    config: Arc<LocalRateLimit>,
     tokens: u32,
     filled: Instant,
 }
 
 impl RateLimits {
-    /// Takes a token; false when there is none. Each `scope` has a bucket of its own.
-    pub(crate) fn admit(&self, config: &Arc<LocalRateLimit>, scope: u64) -> bool {
+    /// Takes a token; false when there is none.
+    pub(crate) fn admit(&self, config: &Arc<LocalRateLimit>) -> bool {
         let Some(settings) = &config.bucket else {
             return true;
         };
         let mut buckets = self.0.lock();
-        let key = (Arc::as_ptr(config) as usize, scope);
-        if buckets.len() >= BUCKET_LIMIT && !buckets.contains_key(&key) {
-            buckets.clear();
+        let key = Arc::as_ptr(config) as usize;
+        if buckets.len() >= PRUNE_AT && !buckets.contains_key(&key) {
+            buckets.retain(|_, bucket| Arc::strong_count(&bucket.config) > 1);
         }
         let bucket = buckets.entry(key).or_insert_with(|| Bucket {
-            _config: config.clone(),
+            config: config.clone(),
             tokens: settings.max_tokens,
             filled: Instant::now(),
         });
@@ -72,7 +73,7 @@ mod tests {
             fill_interval: Duration::from_secs(1),
         };
         let mut bucket = Bucket {
-            _config: Arc::new(limit(settings)),
+            config: Arc::new(limit(settings)),
             tokens: 0,
             filled: Instant::now(),
         };
@@ -106,7 +107,25 @@ mod tests {
             fill_interval: Duration::from_secs(60),
         };
         let config = Arc::new(limit(settings));
-        let admitted: Vec<bool> = (0..3).map(|_| limits.admit(&config, 0)).collect();
+        let admitted: Vec<bool> = (0..3).map(|_| limits.admit(&config)).collect();
         assert_eq!(admitted, [true, true, false]);
+    }
+
+    /// Configurations come and go; those in force keep what they have left.
+    #[tokio::test(start_paused = true)]
+    async fn an_empty_bucket_is_not_forgotten() {
+        let limits = RateLimits::default();
+        let settings = TokenBucket {
+            max_tokens: 1,
+            tokens_per_fill: 1,
+            fill_interval: Duration::from_secs(60),
+        };
+        let kept = Arc::new(limit(settings));
+        assert!(limits.admit(&kept));
+        for _ in 0..5000 {
+            assert!(limits.admit(&Arc::new(limit(settings))));
+        }
+        assert!(!limits.admit(&kept));
+        assert!(limits.0.lock().len() <= PRUNE_AT);
     }
 }

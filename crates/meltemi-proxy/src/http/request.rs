@@ -41,7 +41,7 @@ pub(crate) fn build(
     to: &attempt::Target<'_>,
     protocol: PoolProtocol,
     body: RequestBody,
-) -> Request<RequestBody> {
+) -> Result<Request<RequestBody>, http::Error> {
     let attempt::Target {
         matched,
         action,
@@ -87,28 +87,26 @@ pub(crate) fn build(
         map.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         map.insert(header::UPGRADE, kind);
     }
-    if protocol == PoolProtocol::Http11
-        && !body.is_end_stream()
-        && !map.contains_key(header::CONTENT_LENGTH)
-    {
-        // The library sends no body with GET and its like unless it is told how.
-        map.insert(
-            header::TRANSFER_ENCODING,
-            HeaderValue::from_static("chunked"),
-        );
-    }
-    let mut request = finish(
-        head.method.clone(),
-        head.scheme,
-        target,
-        map,
-        protocol,
-        body,
-    );
+    let mut request = finish(head.method.clone(), head.scheme, target, map, protocol)?;
+    set_body(&mut request, body);
     if upstream.config.http.http1.preserve_header_case {
         *request.extensions_mut() = head.extensions.clone();
     }
-    request
+    Ok(request)
+}
+
+/// Gives the request its body, and says how it is framed: the library sends none with GET and its like unless told.
+pub(crate) fn set_body(request: &mut Request<RequestBody>, body: RequestBody) {
+    let is_framed = request.version() != Version::HTTP_11
+        || body.is_end_stream()
+        || request.headers().contains_key(header::CONTENT_LENGTH);
+    if !is_framed {
+        let chunked = HeaderValue::from_static("chunked");
+        request
+            .headers_mut()
+            .insert(header::TRANSFER_ENCODING, chunked);
+    }
+    *request.body_mut() = body;
 }
 
 /// Marks a copy in its authority, in front of the port (Envoy's historic `-shadow`).
@@ -204,40 +202,31 @@ fn introduce(exchange: &Exchange, matched: &Matched, upstream: &Upstream, map: &
     }
 }
 
+/// Nothing is put in the place of a target that a rewrite has broken: what was decided about is what is sent, or nothing.
 fn finish(
     method: http::Method,
     scheme: &str,
     target: Target,
     mut map: HeaderMap,
     protocol: PoolProtocol,
-    body: RequestBody,
-) -> Request<RequestBody> {
-    let path =
-        PathAndQuery::try_from(target.path).unwrap_or_else(|_| PathAndQuery::from_static("/"));
+) -> Result<Request<RequestBody>, http::Error> {
     let mut parts = http::uri::Parts::default();
-    parts.path_and_query = Some(path);
+    parts.path_and_query = Some(PathAndQuery::try_from(target.path)?);
     let version = match protocol {
         PoolProtocol::Http2 => {
-            parts.authority = Authority::try_from(target.authority).ok();
-            parts.scheme = if parts.authority.is_some() {
-                Scheme::try_from(scheme).ok()
-            } else {
-                None
-            };
+            parts.authority = Some(Authority::try_from(target.authority)?);
+            parts.scheme = Some(Scheme::try_from(scheme)?);
             Version::HTTP_2
         }
         PoolProtocol::Http11 => {
-            if let Ok(host) = HeaderValue::try_from(target.authority) {
-                map.insert(header::HOST, host);
-            }
+            map.insert(header::HOST, HeaderValue::try_from(target.authority)?);
             Version::HTTP_11
         }
     };
-    let uri = Uri::from_parts(parts).unwrap_or_default();
-    let mut request = Request::new(body);
+    let mut request = Request::new(RequestBody::Empty);
     *request.method_mut() = method;
-    *request.uri_mut() = uri;
+    *request.uri_mut() = Uri::from_parts(parts)?;
     *request.version_mut() = version;
     *request.headers_mut() = map;
-    request
+    Ok(request)
 }

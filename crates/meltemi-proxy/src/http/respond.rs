@@ -18,7 +18,7 @@ pub(crate) fn error(mut exchange: Exchange, error: ProxyError) -> Response<Respo
         headers.insert(OVERLOADED, HeaderValue::from_static("true"));
     }
     let grpc = exchange.head.is_grpc.then(|| error.grpc_status());
-    reply(exchange, error.status(), grpc, &error.body(), headers)
+    reply(exchange, error.status(), grpc, error.body().into(), headers)
 }
 
 /// Answers a request of which nothing is left but its connection.
@@ -40,7 +40,7 @@ pub(crate) fn redirect(
     if let Ok(location) = HeaderValue::from_str(location) {
         headers.insert(header::LOCATION, location);
     }
-    reply(exchange, status, None, "", headers)
+    reply(exchange, status, None, Bytes::new(), headers)
 }
 
 /// Answers with a body of the configuration.
@@ -51,15 +51,14 @@ pub(crate) fn direct(
     headers: HeaderMap,
 ) -> Response<ResponseBody> {
     exchange.details = "direct_response".into();
-    let text = String::from_utf8_lossy(&body).into_owned();
-    reply(exchange, status, None, &text, headers)
+    reply(exchange, status, None, body, headers)
 }
 
 fn reply(
     mut exchange: Exchange,
     status: StatusCode,
     grpc: Option<u32>,
-    body: &str,
+    body: Bytes,
     mut headers: HeaderMap,
 ) -> Response<ResponseBody> {
     let (status, body) = match grpc {
@@ -70,11 +69,11 @@ fn reply(
             );
             headers.insert(GRPC_STATUS, HeaderValue::from(code));
             if !body.is_empty() {
-                headers.insert(GRPC_MESSAGE, percent_encoded(body));
+                headers.insert(GRPC_MESSAGE, percent_encoded(&body));
             }
             (StatusCode::OK, Bytes::new())
         }
-        None => (status, Bytes::copy_from_slice(body.as_bytes())),
+        None => (status, body),
     };
     if !body.is_empty() {
         headers
@@ -117,9 +116,9 @@ pub(crate) fn server_header(exchange: &Exchange, headers: &mut HeaderMap) {
 }
 
 /// `grpc-message` is percent-encoded (gRPC over HTTP/2, "Responses").
-fn percent_encoded(text: &str) -> HeaderValue {
+fn percent_encoded(text: &[u8]) -> HeaderValue {
     let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
+    for byte in text.iter().copied() {
         if matches!(byte, b' '..=b'~') && byte != b'%' {
             out.push(char::from(byte));
         } else {
@@ -135,6 +134,9 @@ mod tests {
 
     #[test]
     fn grpc_messages_are_printable() {
-        assert_eq!(percent_encoded("a b%\n\u{e9}"), "a b%25%0A%C3%A9");
+        assert_eq!(
+            percent_encoded("a b%\n\u{e9}".as_bytes()),
+            "a b%25%0A%C3%A9"
+        );
     }
 }

@@ -13,6 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::exchange::SeriesMemo;
 use super::filters::FilterPlan;
+use super::rate_limit::RateLimits;
 use super::wire::{Wire, WireState};
 use crate::downstream::Downstream;
 use crate::drain::{ConnectionEnd, Phase};
@@ -38,6 +39,8 @@ pub(crate) struct HttpConnection {
     pub(crate) series: SeriesMemo,
     pub(crate) activity: Activity,
     pub(crate) wire: Arc<WireState>,
+    /// Of filters whose buckets are the connection's own.
+    pub(crate) rate_limits: RateLimits,
     pub(crate) plan: FilterPlan,
 }
 
@@ -129,6 +132,7 @@ pub(crate) async fn serve(
         series: SeriesMemo::default(),
         activity: Activity::new(),
         wire: Arc::default(),
+        rate_limits: RateLimits::default(),
         plan,
     });
     let io = TokioIo::new(Wire::new(
@@ -282,6 +286,7 @@ async fn serve_http2(connection: Arc<HttpConnection>, io: Io) {
     let serving = builder.serve_connection(io, service);
     let mut serving = std::pin::pin!(serving);
     let mut watch = Watch::new(&connection);
+    let mut shut = false;
     loop {
         tokio::select! {
             biased;
@@ -296,7 +301,13 @@ async fn serve_http2(connection: Arc<HttpConnection>, io: Io) {
             }
             event = watch.next(&connection) => match event {
                 // GOAWAY names the last stream taken, so nothing that is on its way is lost.
-                Event::Announced | Event::CloseIdle => serving.as_mut().graceful_shutdown(),
+                Event::Announced => serving.as_mut().graceful_shutdown(),
+                // Whoever has not gone by now stays for ever.
+                Event::CloseIdle if shut => return,
+                Event::CloseIdle => {
+                    shut = true;
+                    serving.as_mut().graceful_shutdown();
+                }
             },
         }
     }

@@ -6,11 +6,12 @@ use http::{Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 
 use super::body::ResponseBody;
 use super::exchange::Exchange;
 use super::wire::Answer;
-use crate::tcp::copy::copy_bidirectional;
+use crate::tcp::copy::{Copied, copy_bidirectional};
 use crate::upstream::Lease;
 
 /// Hands the 101 on and starts the tunnel.
@@ -38,11 +39,22 @@ pub(crate) fn tunnel(
             }
         };
         let (mut downstream, mut upstream) = (TokioIo::new(downstream), TokioIo::new(upstream));
-        let (copied, result) =
-            copy_bidirectional(&mut downstream, &mut upstream, idle, |_| ()).await;
-        if let Err(error) = result {
-            tracing::debug!(%error, "tunnel ended");
+        let connection = exchange.connection.clone();
+        let copied = Mutex::new(Copied::default());
+        let copying = copy_bidirectional(&mut downstream, &mut upstream, idle, |so_far| {
+            *copied.lock() = so_far;
+        });
+        tokio::select! {
+            (_, result) = copying => {
+                if let Err(error) = result {
+                    tracing::debug!(%error, "tunnel ended");
+                }
+            }
+            () = connection.downstream.outlived(&connection.worker.shared) => {
+                tracing::debug!("a tunnel outlived its filter chain");
+            }
         }
+        let copied = copied.into_inner();
         exchange.sent(copied.to_downstream, 0);
         exchange.tunnelled_bytes = copied.to_upstream;
         exchange.complete();

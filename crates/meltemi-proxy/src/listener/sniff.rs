@@ -22,6 +22,9 @@ pub(crate) struct Inspection {
     pub(crate) continue_on_timeout: bool,
 }
 
+/// Room for the first read.
+const FIRST_READ_BYTES: usize = 2048;
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SniffError {
     #[error("cannot read the first bytes")]
@@ -44,7 +47,8 @@ pub(crate) async fn sniff(
     if !inspection.tls && !inspection.http {
         return Ok((Spoken::Opaque, Bytes::new()));
     }
-    let mut buffer = BytesMut::new();
+    // Most clients say all they have to say first within this.
+    let mut buffer = BytesMut::with_capacity(FIRST_READ_BYTES);
     let decided = match inspection.timeout {
         None => read_until_decided(socket, &mut buffer, inspection).await,
         Some(limit) => {

@@ -4,7 +4,6 @@ use std::time::SystemTime;
 
 use meltemi_proxy_core::error::{ErrorKind, ProxyError, ResetReason};
 use meltemi_proxy_core::flags::ResponseFlags;
-use meltemi_proxy_core::rbac;
 use meltemi_proxy_core::runtime::{NetworkFilter, TcpProxy};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
@@ -76,7 +75,7 @@ pub(crate) async fn serve(
         transport_failure: None,
         copied: Copied::default(),
     };
-    if let Err(error) = authorise(&session) {
+    if let Err(error) = session.downstream.authorise() {
         session.failed(&error);
         transport.socket().reset_on_close();
     } else {
@@ -90,35 +89,6 @@ pub(crate) async fn serve(
         }
     }
     record::tell(&session);
-}
-
-fn authorise(session: &Session) -> Result<(), ProxyError> {
-    let downstream = &session.downstream;
-    for filter in &downstream.chain.filters {
-        let NetworkFilter::Rbac(config) = filter else {
-            continue;
-        };
-        let request = rbac::RbacRequest {
-            head: None,
-            destination: downstream.arrival.destination,
-            direct_remote: downstream.arrival.peer.ip(),
-            remote: downstream.arrival.peer.ip(),
-            requested_server_name: downstream.arrival.server_name.as_deref(),
-            peer_uri_san: downstream.principal(),
-        };
-        let (verdict, shadow) = rbac::evaluate(config, &request);
-        if let Some(shadow) = shadow {
-            let policy = shadow.policy.map_or("none", |policy| policy);
-            tracing::debug!(is_allowed = shadow.is_allowed, policy, "shadow verdict");
-        }
-        if !verdict.is_allowed {
-            return Err(ErrorKind::RbacDenied {
-                policy: verdict.policy.cloned(),
-            }
-            .into());
-        }
-    }
-    Ok(())
 }
 
 fn exchanges_metadata(session: &Session) -> bool {

@@ -41,6 +41,12 @@ async fn http2_client(address: SocketAddr) -> http2::SendRequest<Full<Bytes>> {
     sender
 }
 
+/// Fails instead of hanging.
+async fn within<F: Future>(what: &str, step: F) -> F::Output {
+    let limit = std::time::Duration::from_secs(20);
+    tokio::time::timeout(limit, step).await.expect(what)
+}
+
 /// Reads a head, up to its empty line.
 async fn head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
@@ -243,14 +249,14 @@ async fn a_websocket_over_http2_reaches_an_http1_server() {
     let (mut client, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
     let mut connection = Box::pin(connection);
     // The server's SETTINGS must have come.
-    std::future::poll_fn(|cx| {
+    let enabled = std::future::poll_fn(|cx| {
         assert!(connection.as_mut().poll(cx).is_pending());
         match connection.is_extended_connect_protocol_enabled() {
             true => std::task::Poll::Ready(()),
             false => std::task::Poll::Pending,
         }
-    })
-    .await;
+    });
+    within("SETTINGS", enabled).await;
     tokio::spawn(connection);
     let mut request: Request<Full<Bytes>> = Request::builder()
         .method(Method::CONNECT)
@@ -264,8 +270,8 @@ async fn a_websocket_over_http2_reaches_an_http1_server() {
         .headers_mut()
         .insert("sec-websocket-version", HeaderValue::from_static("13"));
     let answering = tokio::spawn(async move { client.send_request(request).await.unwrap() });
-    let (mut app, _) = upstream.accept().await.unwrap();
-    let request = head(&mut app).await.to_ascii_lowercase();
+    let (mut app, _) = within("accept", upstream.accept()).await.unwrap();
+    let request = within("head", head(&mut app)).await.to_ascii_lowercase();
     assert!(request.starts_with("get /chat http/1.1\r\n"), "{request}");
     for line in [
         "upgrade: websocket\r\n",
@@ -278,20 +284,24 @@ async fn a_websocket_over_http2_reaches_an_http1_server() {
     app.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n")
         .await
         .unwrap();
-    let mut response = answering.await.unwrap();
+    let mut response = within("answer", answering).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     assert!(!response.headers().contains_key("sec-websocket-accept"));
-    let mut tunnel = TokioIo::new(hyper::upgrade::on(&mut response).await.unwrap());
+    let mut tunnel = TokioIo::new(
+        within("upgrade", hyper::upgrade::on(&mut response))
+            .await
+            .unwrap(),
+    );
     tunnel.write_all(b"ping").await.unwrap();
     let mut got = [0; 4];
-    app.read_exact(&mut got).await.unwrap();
+    within("ping", app.read_exact(&mut got)).await.unwrap();
     assert_eq!(&got, b"ping");
     app.write_all(b"pong").await.unwrap();
-    tunnel.read_exact(&mut got).await.unwrap();
+    within("pong", tunnel.read_exact(&mut got)).await.unwrap();
     assert_eq!(&got, b"pong");
     drop((tunnel, app));
     assert_eq!(
-        sidecar.lines(1).await,
+        within("log", sidecar.lines(1)).await,
         ["GET /chat 101 - via_upstream 4 4 c 1\n"]
     );
 }

@@ -13,7 +13,7 @@ use tokio_rustls::TlsConnector;
 use super::cluster::{Slot, Upstream};
 use super::connection::{self, ConnectionFacts};
 use super::host::{ActiveConnection, Host, HostTls};
-use super::pool::{Lease, PoolKey, PoolProtocol};
+use super::pool::{Lease, Pool, PoolKey, PoolProtocol};
 use crate::io::{ReadAhead, Replay, Socket, Transport};
 use crate::listener::socket::{self, UpstreamSocketOptions};
 use crate::telemetry::tls::Row;
@@ -297,10 +297,35 @@ pub(crate) async fn lease(
     if let Some(lease) = pool.take_stream() {
         return Ok(lease);
     }
-    let _dialing = pool.dialing.lock().await;
+    let limit = upstream.thresholds(false).max_pending_requests;
+    let waiting = pool.dial.join(limit).ok_or(ConnectError {
+        reason: ResetReason::Overflow,
+        failure: None,
+    })?;
+    let _turn = match waiting.turn().await {
+        Ok(turn) => turn,
+        // It may have failed before a connection was there for all.
+        Err(error) => return pool.take_stream().ok_or(error),
+    };
     if let Some(lease) = pool.take_stream() {
         return Ok(lease);
     }
+    let dialled = dial(worker, upstream, host, wish, &pool).await;
+    if let Err(error) = &dialled {
+        pool.dial.failed(error);
+    }
+    dialled
+}
+
+/// Makes an HTTP/2 connection and takes its first stream.
+async fn dial(
+    worker: &Worker,
+    upstream: &Upstream,
+    host: &Host,
+    wish: &Wish,
+    pool: &Pool,
+) -> Result<Lease, ConnectError> {
+    let protocol = PoolProtocol::Http2;
     let connected = connect(&worker.shared, upstream, host, wish, Some(protocol)).await?;
     let (sender, streams) = tokio::time::timeout(
         HTTP2_HANDSHAKE_LIMIT,

@@ -17,6 +17,7 @@ use hyper::client::conn::{http1, http2};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::connect::ConnectError;
 use super::connection::ConnectionFacts;
 use crate::http::body::RequestBody;
 
@@ -87,10 +88,14 @@ pub(crate) struct Pools {
 }
 
 impl Pools {
+    /// The pool of a key. One that was made with other limits is retired: they are new ones' from now on.
     pub(crate) fn get(&self, key: &PoolKey, limits: PoolLimits) -> Arc<Pool> {
         let mut pools = self.pools.lock();
         if let Some(pool) = pools.get(key) {
-            return pool.clone();
+            if pool.limits == limits {
+                return pool.clone();
+            }
+            pool.retire();
         }
         let pool = Arc::new(Pool::new(limits));
         pools.insert(key.clone(), pool.clone());
@@ -117,9 +122,55 @@ pub(crate) struct Pool {
     limits: PoolLimits,
     idle: Mutex<VecDeque<Idle>>,
     shared: Mutex<Vec<Arc<SharedConnection>>>,
-    /// Held while dialling HTTP/2, so that a burst of requests makes one connection.
-    pub(crate) dialing: tokio::sync::Mutex<()>,
+    pub(crate) dial: Dial,
     retired: AtomicBool,
+}
+
+/// One attempt at an HTTP/2 connection, shared by all requests that need one.
+#[derive(Default)]
+pub(crate) struct Dial {
+    turn: tokio::sync::Mutex<()>,
+    waiting: AtomicUsize,
+    failure: Mutex<Option<(Instant, ConnectError)>>,
+}
+
+/// A request that waits for the dial, counted.
+pub(crate) struct Waiting<'a> {
+    dial: &'a Dial,
+    since: Instant,
+}
+
+impl Dial {
+    /// Joins those who wait, unless there are `limit` of them.
+    pub(crate) fn join(&self, limit: u32) -> Option<Waiting<'_>> {
+        let waiting = Waiting {
+            dial: self,
+            since: Instant::now(),
+        };
+        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
+        (before < limit as usize).then_some(waiting)
+    }
+
+    pub(crate) fn failed(&self, error: &ConnectError) {
+        *self.failure.lock() = Some((Instant::now(), error.clone()));
+    }
+}
+
+impl Waiting<'_> {
+    /// Waits for the turn to dial. An attempt that failed in the meantime was this request's, too.
+    pub(crate) async fn turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, ConnectError> {
+        let turn = self.dial.turn.lock().await;
+        match &*self.dial.failure.lock() {
+            Some((at, error)) if *at > self.since => Err(error.clone()),
+            _ => Ok(turn),
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.dial.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 struct Idle {
@@ -141,6 +192,7 @@ pub(crate) struct SharedConnection {
     facts: Arc<ConnectionFacts>,
     made: Instant,
     streams: AtomicUsize,
+    idle_since: Mutex<Instant>,
     requests: AtomicUsize,
     /// The peer's SETTINGS_MAX_CONCURRENT_STREAMS, kept up to date by the connection's task.
     peer_max_streams: Arc<AtomicUsize>,
@@ -152,7 +204,7 @@ impl Pool {
             limits,
             idle: Mutex::default(),
             shared: Mutex::default(),
-            dialing: tokio::sync::Mutex::default(),
+            dial: Dial::default(),
             retired: AtomicBool::new(false),
         }
     }
@@ -221,6 +273,7 @@ impl Pool {
             facts,
             made: Instant::now(),
             streams: AtomicUsize::new(1),
+            idle_since: Mutex::new(Instant::now()),
             requests: AtomicUsize::new(1),
             peer_max_streams,
         });
@@ -271,6 +324,11 @@ impl Pool {
         self.idle
             .lock()
             .retain(|idle| idle.since >= oldest && !idle.connection.sender.is_closed());
+        self.shared.lock().retain(|connection| {
+            let is_idle = connection.streams.load(Ordering::Relaxed) == 0;
+            let expired = is_idle && *connection.idle_since.lock() < oldest;
+            !expired && !connection.sender.is_closed()
+        });
     }
 
     fn retire(&self) {
@@ -316,7 +374,9 @@ pub(crate) struct StreamLease {
 
 impl Drop for StreamLease {
     fn drop(&mut self) {
-        self.connection.streams.fetch_sub(1, Ordering::Relaxed);
+        if self.connection.streams.fetch_sub(1, Ordering::Relaxed) == 1 {
+            *self.connection.idle_since.lock() = Instant::now();
+        }
     }
 }
 
