@@ -1,8 +1,9 @@
 //! HTTP through the proxy: one connection serves exchanges, one exchange is a request, its attempts and a response.
 //!
 //! ```text
-//! serve -> exchange: intake (strict check, path, identity headers) -> virtual host -> route -> filters -> action
-//!       forward: pick cluster -> attempt* (host, lease, send) -> response headers -> body -> end of the record
+//! wire (bytes as they are, frame budgets) -> serve -> exchange: intake (strict check, path, identity headers)
+//!       -> forward: virtual host -> route -> filters -> action
+//!       -> call: attempt* (host, lease, send) within bounds -> response headers -> body -> end of the record
 //! ```
 
 mod attempt;
@@ -25,6 +26,7 @@ mod response;
 mod serve;
 pub(crate) mod timeouts;
 mod upgrade;
+mod watch;
 mod wire;
 
 pub(crate) use serve::serve;

@@ -3,6 +3,7 @@
 pub(crate) mod cluster;
 pub(crate) mod connect;
 mod connection;
+mod dial;
 pub(crate) mod dns;
 pub(crate) mod host;
 mod outlier;

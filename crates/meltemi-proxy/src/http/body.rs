@@ -208,8 +208,7 @@ impl ReplayState {
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(None) => {
-                self.ended = true;
-                progress.end();
+                self.end(progress);
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => {
@@ -222,9 +221,18 @@ impl ReplayState {
                     Err(frame) if self.keeps_trailers => self.trailers = frame.into_trailers().ok(),
                     Err(_) => {}
                 }
+                // Nobody asks again for what is beyond an announced length.
+                if self.incoming.is_end_stream() {
+                    self.end(progress);
+                }
                 Poll::Ready(Some(Ok(())))
             }
         }
+    }
+
+    fn end(&mut self, progress: &BodyProgress) {
+        self.ended = true;
+        progress.end();
     }
 
     fn keep(&mut self, data: Bytes, progress: &BodyProgress) {

@@ -9,22 +9,21 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use meltemi_proxy_core::runtime::{HttpCodec, HttpConnectionManager};
 use parking_lot::Mutex;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 
 use super::exchange::SeriesMemo;
 use super::filters::FilterPlan;
 use super::rate_limit::RateLimits;
+use super::watch::{Event, Outside, WATCH_INTERVAL};
 use super::wire::{Wire, WireState};
 use crate::downstream::Downstream;
-use crate::drain::{ConnectionEnd, Phase};
+use crate::drain::ConnectionEnd;
 use crate::io::{Replay, Transport};
 use crate::listener::inspect::Spoken;
 use crate::listener::sniff::{Inspection, sniff};
 use crate::telemetry::peer::PeerMemo;
 use crate::worker::Worker;
 
-/// How often a connection looks at itself, to notice that it was idle or lived for too long.
-const WATCH_INTERVAL: Duration = Duration::from_secs(15);
 /// Streams of one downstream HTTP/2 connection when the listener sets no limit.
 const DEFAULT_MAX_STREAMS: u32 = 1024;
 
@@ -100,8 +99,10 @@ impl Activity {
         }
     }
 
-    fn is_idle(&self) -> bool {
-        self.in_flight.load(Ordering::Relaxed) == 0
+    /// How long nothing has been in flight.
+    pub(super) fn idle_time(&self) -> Option<Duration> {
+        let is_idle = self.in_flight.load(Ordering::Relaxed) == 0;
+        is_idle.then(|| self.idle_since.lock().elapsed())
     }
 }
 
@@ -216,7 +217,7 @@ async fn serve_http1(connection: Arc<HttpConnection>, io: Io) {
     }
     let serving = builder.serve_connection(io, service).with_upgrades();
     let mut serving = std::pin::pin!(serving);
-    let mut watch = Watch::new(&connection);
+    let mut outside = Outside::new(&connection);
     let mut shut = false;
     loop {
         tokio::select! {
@@ -230,7 +231,7 @@ async fn serve_http1(connection: Arc<HttpConnection>, io: Io) {
                 }
                 return;
             }
-            event = watch.next(&connection) => match event {
+            event = outside.next() => match event {
                 Event::Announced => {}
                 Event::CloseIdle if shut => return,
                 Event::CloseIdle => {
@@ -285,7 +286,7 @@ async fn serve_http2(connection: Arc<HttpConnection>, io: Io) {
     }
     let serving = builder.serve_connection(io, service);
     let mut serving = std::pin::pin!(serving);
-    let mut watch = Watch::new(&connection);
+    let mut outside = Outside::new(&connection);
     let mut shut = false;
     loop {
         tokio::select! {
@@ -299,7 +300,7 @@ async fn serve_http2(connection: Arc<HttpConnection>, io: Io) {
                 }
                 return;
             }
-            event = watch.next(&connection) => match event {
+            event = outside.next() => match event {
                 // GOAWAY names the last stream taken, so nothing that is on its way is lost.
                 Event::Announced => serving.as_mut().graceful_shutdown(),
                 // Whoever has not gone by now stays for ever.
@@ -310,110 +311,5 @@ async fn serve_http2(connection: Arc<HttpConnection>, io: Io) {
                 }
             },
         }
-    }
-}
-
-enum Event {
-    /// The connection is to end after its exchanges.
-    Announced,
-    CloseIdle,
-}
-
-/// Looks out for what ends a connection from outside: drain, a replaced filter chain, time.
-struct Watch {
-    phase: tokio::sync::watch::Receiver<Phase>,
-    config: tokio::sync::watch::Receiver<u64>,
-    tick: tokio::time::Interval,
-    announced_at: Option<Instant>,
-    started: Instant,
-}
-
-impl Watch {
-    fn new(connection: &HttpConnection) -> Self {
-        let shared = &connection.worker.shared;
-        let mut tick = tokio::time::interval_at(Instant::now() + WATCH_INTERVAL, WATCH_INTERVAL);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut phase = shared.drain.watch();
-        phase.mark_changed();
-        Self {
-            phase,
-            config: shared.store.watch(),
-            tick,
-            announced_at: None,
-            started: Instant::now(),
-        }
-    }
-
-    /// Cancel-safe: every branch only waits.
-    async fn next(&mut self, connection: &HttpConnection) -> Event {
-        loop {
-            tokio::select! {
-                Ok(()) = self.phase.changed() => {}
-                Ok(()) = self.config.changed() => {}
-                // An exchange was the connection's last.
-                () = connection.end.announced() => {
-                    if self.announced_at.is_none() {
-                        return self.announce(connection);
-                    }
-                    continue;
-                }
-                _ = self.tick.tick() => {
-                    if let Some(event) = self.look(connection) {
-                        return event;
-                    }
-                    continue;
-                }
-            }
-            if let Some(event) = self.changed(connection) {
-                return event;
-            }
-        }
-    }
-
-    /// What a new phase or a new configuration means for the connection.
-    fn changed(&mut self, connection: &HttpConnection) -> Option<Event> {
-        let phase = *self.phase.borrow_and_update();
-        self.config.mark_unchanged();
-        let downstream = &connection.downstream;
-        let store = &connection.worker.shared.store;
-        match phase {
-            Phase::Closing => {
-                connection.end.announce();
-                Some(Event::CloseIdle)
-            }
-            _ if self.announced_at.is_some() => None,
-            Phase::Draining => Some(self.announce(connection)),
-            Phase::Serving
-                if store.is_in_force(&downstream.listener.name, downstream.chain_fingerprint) =>
-            {
-                None
-            }
-            Phase::Serving => Some(self.announce(connection)),
-        }
-    }
-
-    fn announce(&mut self, connection: &HttpConnection) -> Event {
-        connection.end.announce();
-        self.announced_at.get_or_insert_with(Instant::now);
-        Event::Announced
-    }
-
-    fn look(&mut self, connection: &HttpConnection) -> Option<Event> {
-        let activity = &connection.activity;
-        if let Some(at) = self.announced_at
-            && at.elapsed() >= connection.worker.shared.drain_time
-        {
-            return Some(Event::CloseIdle);
-        }
-        let too_old = connection
-            .manager
-            .max_connection_duration
-            .is_some_and(|max| self.started.elapsed() >= max);
-        if too_old && self.announced_at.is_none() {
-            return Some(self.announce(connection));
-        }
-        let limit = connection.manager.idle_timeout?;
-        let idle = activity.is_idle() && activity.idle_since.lock().elapsed() >= limit;
-        idle.then_some(Event::CloseIdle)
     }
 }

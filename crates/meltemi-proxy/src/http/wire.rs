@@ -26,6 +26,9 @@ use crate::io::Transport;
 pub(crate) struct Wire {
     transport: Transport,
     guard: Guard,
+    /// A peer that takes nothing of what waits for it (Envoy `stream_idle_timeout`). The library asks a body for nothing
+    /// while it cannot write, so the limits of the response itself see nothing of this.
+    stalled: Unfinished,
     linger: Linger,
 }
 
@@ -63,6 +66,7 @@ impl Wire {
         Self {
             transport,
             guard,
+            stalled: Unfinished::new(manager.stream_idle_timeout),
             linger,
         }
     }
@@ -86,7 +90,20 @@ impl AsyncRead for Wire {
 }
 
 impl Wire {
-    fn wrote(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    /// Counts what was written, and gives a peer up that takes nothing for too long.
+    fn wrote(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if written.is_pending() {
+            return if !self.is_tunnel() && self.stalled.poll_expired(cx) {
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            } else {
+                Poll::Pending
+            };
+        }
+        self.stalled.done();
         if let (Guard::Http2(guard), Poll::Ready(Ok(bytes))) = (&mut self.guard, &written) {
             guard.sent(*bytes);
         }
@@ -106,7 +123,7 @@ impl AsyncWrite for Wire {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.transport).poll_write(cx, buf);
-        this.wrote(written)
+        this.wrote(cx, written)
     }
 
     fn poll_write_vectored(
@@ -116,7 +133,7 @@ impl AsyncWrite for Wire {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.transport).poll_write_vectored(cx, bufs);
-        this.wrote(written)
+        this.wrote(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -202,5 +219,52 @@ impl Unfinished {
             timer.as_mut().reset(due);
         }
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::{Replay, Socket};
+    use tokio::io::AsyncWriteExt as _;
+
+    fn wire(limit: Option<Duration>, linger: Option<Duration>) -> (tokio::io::DuplexStream, Wire) {
+        let (far, near) = tokio::io::duplex(16);
+        let wire = Wire {
+            transport: Transport::Plain(Replay::from(Socket::boxed(near))),
+            guard: Guard::Http1(Box::new(http1::Guard::for_tests())),
+            stalled: Unfinished::new(limit),
+            linger: Linger {
+                limit: linger,
+                is_shut: false,
+                peer_is_gone: false,
+                timer: None,
+            },
+        };
+        (far, wire)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_nothing_is_given_up() {
+        let (_far, mut wire) = wire(Some(Duration::from_secs(300)), None);
+        let started = Instant::now();
+        let error = wire.write_all(&[0; 64]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(started.elapsed().as_secs(), 300);
+    }
+
+    /// Envoy `delayed_close_timeout`.
+    #[tokio::test(start_paused = true)]
+    async fn lingers_for_the_peer_to_close_first() {
+        let (far, mut lone) = wire(None, Some(Duration::from_secs(1)));
+        let started = Instant::now();
+        lone.shutdown().await.unwrap();
+        assert_eq!(started.elapsed().as_secs(), 1);
+        drop(far);
+        let (far, mut answered) = wire(None, Some(Duration::from_secs(1)));
+        drop(far);
+        let started = Instant::now();
+        answered.shutdown().await.unwrap();
+        assert_eq!(started.elapsed().as_secs(), 0);
     }
 }

@@ -253,7 +253,10 @@ async fn a_websocket_over_http2_reaches_an_http1_server() {
         assert!(connection.as_mut().poll(cx).is_pending());
         match connection.is_extended_connect_protocol_enabled() {
             true => std::task::Poll::Ready(()),
-            false => std::task::Poll::Pending,
+            false => {
+                cx.waker().wake_by_ref();
+                std::task::Poll::Pending
+            }
         }
     });
     within("SETTINGS", enabled).await;

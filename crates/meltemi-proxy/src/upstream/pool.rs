@@ -17,8 +17,8 @@ use hyper::client::conn::{http1, http2};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::connect::ConnectError;
 use super::connection::ConnectionFacts;
+use super::dial::Dial;
 use crate::http::body::RequestBody;
 
 /// Streams opened on one HTTP/2 connection before another is made, when the peer allows more (our secure default).
@@ -124,53 +124,6 @@ pub(crate) struct Pool {
     shared: Mutex<Vec<Arc<SharedConnection>>>,
     pub(crate) dial: Dial,
     retired: AtomicBool,
-}
-
-/// One attempt at an HTTP/2 connection, shared by all requests that need one.
-#[derive(Default)]
-pub(crate) struct Dial {
-    turn: tokio::sync::Mutex<()>,
-    waiting: AtomicUsize,
-    failure: Mutex<Option<(Instant, ConnectError)>>,
-}
-
-/// A request that waits for the dial, counted.
-pub(crate) struct Waiting<'a> {
-    dial: &'a Dial,
-    since: Instant,
-}
-
-impl Dial {
-    /// Joins those who wait, unless there are `limit` of them.
-    pub(crate) fn join(&self, limit: u32) -> Option<Waiting<'_>> {
-        let waiting = Waiting {
-            dial: self,
-            since: Instant::now(),
-        };
-        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
-        (before < limit as usize).then_some(waiting)
-    }
-
-    pub(crate) fn failed(&self, error: &ConnectError) {
-        *self.failure.lock() = Some((Instant::now(), error.clone()));
-    }
-}
-
-impl Waiting<'_> {
-    /// Waits for the turn to dial. An attempt that failed in the meantime was this request's, too.
-    pub(crate) async fn turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, ConnectError> {
-        let turn = self.dial.turn.lock().await;
-        match &*self.dial.failure.lock() {
-            Some((at, error)) if *at > self.since => Err(error.clone()),
-            _ => Ok(turn),
-        }
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.dial.waiting.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 struct Idle {
@@ -437,5 +390,33 @@ impl Lease {
         {
             pool.bring_back(connection);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn changed_limits_make_another_pool() {
+        let key = PoolKey {
+            cluster: "c".into(),
+            address: SocketAddr::from(([127, 0, 0, 1], 80)),
+            tls: 0,
+            protocol: PoolProtocol::Http11,
+            source: None,
+            server_name: None,
+        };
+        let pools = Pools::default();
+        let old = pools.get(&key, PoolLimits::default());
+        assert!(Arc::ptr_eq(&old, &pools.get(&key, PoolLimits::default())));
+        let limits = PoolLimits {
+            max_requests_per_connection: 1,
+            ..PoolLimits::default()
+        };
+        let new = pools.get(&key, limits);
+        assert!(!Arc::ptr_eq(&old, &new));
+        assert!(old.retired.load(Ordering::Relaxed));
+        assert!(Arc::ptr_eq(&new, &pools.get(&key, limits)));
     }
 }

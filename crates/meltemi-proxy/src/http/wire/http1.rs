@@ -70,6 +70,24 @@ impl Guard {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn for_tests() -> Self {
+        Self {
+            rules: HeadRules {
+                max_bytes: 1024,
+                max_fields: 10,
+                allow_chunked_length: false,
+            },
+            stage: Stage::Head(HeadScanner::default()),
+            asks_tunnel: false,
+            requests: 0,
+            held: BytesMut::new(),
+            ready: 0,
+            head_timer: Unfinished::new(Some(std::time::Duration::from_secs(15))),
+            state: Arc::default(),
+        }
+    }
+
     pub(super) fn is_tunnel(&self) -> bool {
         matches!(self.stage, Stage::Tunnel)
     }

@@ -10,24 +10,10 @@ struct Far(DuplexStream);
 
 fn connection() -> (Far, Transport, Guard) {
     let (far, near) = duplex(64 * 1024);
-    let guard = Guard {
-        rules: HeadRules {
-            max_bytes: 1024,
-            max_fields: 10,
-            allow_chunked_length: false,
-        },
-        stage: Stage::Head(HeadScanner::default()),
-        asks_tunnel: false,
-        requests: 0,
-        held: BytesMut::new(),
-        ready: 0,
-        head_timer: Unfinished::new(Some(std::time::Duration::from_secs(15))),
-        state: Arc::default(),
-    };
     (
         Far(far),
         Transport::Plain(Replay::from(Socket::boxed(near))),
-        guard,
+        Guard::for_tests(),
     )
 }
 
