@@ -11,6 +11,12 @@ use crate::command::KubeInjectArgs;
 use crate::output::yaml;
 use crate::{Access, CliError, Io};
 
+/// What became of a workload, and whether its document is another than before.
+struct Told {
+    report: Report,
+    changed: bool,
+}
+
 pub(crate) async fn run(
     args: &KubeInjectArgs,
     access: &dyn Access,
@@ -20,10 +26,13 @@ pub(crate) async fn run(
     let text = read(&args.file, io)?;
     let mut documents = documents(&text, &args.file)?;
     let namespace = args.namespace.namespace.as_deref().unwrap_or("default");
-    let reports: Vec<Report> = documents
-        .iter_mut()
-        .flat_map(|document| inject_document(document, namespace, &settings))
-        .collect();
+    let mut reports: Vec<Told> = Vec::new();
+    for document in &mut documents {
+        let before = document.clone();
+        let told = inject_document(document, namespace, &settings);
+        let changed = *document != before;
+        reports.extend(told.into_iter().map(|report| Told { report, changed }));
+    }
     let rejected = report(&reports, io)?;
     if rejected > 0 {
         let message = format!(
@@ -81,15 +90,18 @@ fn documents(text: &str, file: &Path) -> Result<Vec<Value>, CliError> {
 }
 
 /// Tells what became of each workload, and returns how many were refused.
-fn report(reports: &[Report], io: &mut Io<'_>) -> Result<usize, CliError> {
+fn report(reports: &[Told], io: &mut Io<'_>) -> Result<usize, CliError> {
     let mut rejected = 0;
-    for Report {
-        object,
-        outcome,
-        warnings,
-    } in reports
-    {
+    for Told { report, changed } in reports {
+        let Report {
+            object,
+            outcome,
+            warnings,
+        } = report;
         match outcome {
+            Outcome::Injected if !changed => {
+                io.note(&format!("{object}: already injected, unchanged"))?;
+            }
             Outcome::Injected => io.note(&format!("{object}: injected"))?,
             Outcome::Skipped(reason) => io.note(&format!("{object}: skipped, {reason}"))?,
             Outcome::NoPods => {}

@@ -200,7 +200,8 @@ pub(crate) fn is_ready(pod: &Pod) -> bool {
         .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-fn target_port(port: &ServicePort, pod: &Pod) -> Option<u16> {
+/// The port of `pod` that a Service's port leads to; a name is looked up among its containers' ports.
+pub(crate) fn target_port(port: &ServicePort, pod: &Pod) -> Option<u16> {
     let number = match &port.target_port {
         None => port.port,
         Some(IntOrString::Int(number)) => *number,

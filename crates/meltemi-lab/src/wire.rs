@@ -128,7 +128,8 @@ pub enum Handover {
         command: Vec<String>,
         tty: bool,
     },
-    /// Comes with a connected socket, which is joined to a Service's or pod's port; answered when the connection is made.
+    /// Comes with a connected socket, which is joined to the port of a pod, or of the pod behind a Service; answered when the
+    /// connection is made. Without a socket it answers whether there is such a pod.
     Forward {
         namespace: String,
         target: String,

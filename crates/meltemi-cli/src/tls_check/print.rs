@@ -2,7 +2,8 @@ use anstyle::AnsiColor;
 
 use super::Finding;
 use super::evidence::{Evidence, server_text};
-use super::verdict::Mode;
+use super::rows::Row;
+use super::verdict::{Client, Mode};
 use crate::table::Table;
 use crate::{CliError, Io};
 
@@ -43,6 +44,11 @@ pub(super) fn table(
         let note = "The policies say otherwise: the proxies have not applied them yet, or another policy decides.";
         io.print(&format!("\nNOTE: {note}"))?;
     }
+    for finding in findings {
+        if matches!(finding.mode(), Mode::Conflict(_)) {
+            io.print(&format!("\nREMEDY: {}", remedy(&finding.row)))?;
+        }
+    }
     let color = match mode {
         Mode::MutualTls(_) => AnsiColor::Green,
         Mode::Tls(_) | Mode::Mixed(_) | Mode::Unknown(_) => AnsiColor::Yellow,
@@ -50,6 +56,29 @@ pub(super) fn table(
     };
     let line = io.paint(color, &format!("MODE: {mode}"));
     io.print(&format!("\n{line}"))
+}
+
+/// Names the objects of which one has to change.
+fn remedy(row: &Row) -> String {
+    let named = |kind: &str, name: &str, without: &str| match name {
+        "" | "-" => without.to_owned(),
+        name => format!("{kind} {name}"),
+    };
+    format!(
+        "for {}:{} make {} and {} agree",
+        row.host,
+        row.port,
+        named(
+            "DestinationRule",
+            &row.destination_rule,
+            "the caller's settings (no DestinationRule applies)"
+        ),
+        named(
+            "PeerAuthentication",
+            &row.authentication_policy,
+            "what the destination accepts (no PeerAuthentication applies)"
+        ),
+    )
 }
 
 /// Whether an endpoint's proxy does not do what the row says of it.
@@ -88,6 +117,13 @@ fn endpoint(evidence: &Evidence) -> String {
             text += &format!("    {name:<16}{value}\n");
         }
     };
+    if matches!(evidence.endpoint().client, Client::Failed(_)) {
+        // Whatever else is known is of a connection that was; shown as such, or it reads as if it were up.
+        line("connection", "failed");
+        line("error", evidence.text("last_error"));
+        line("last good", evidence.text("last_handshake"));
+        return text;
+    }
     line("connection", connection(evidence.text("mode")));
     line("source", evidence.text("local_identity"));
     line("destination", evidence.text("peer_identity"));
