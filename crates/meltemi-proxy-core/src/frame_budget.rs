@@ -31,11 +31,11 @@ pub struct FrameRules {
 }
 
 impl Default for FrameRules {
-    /// Envoy's defaults.
+    /// Envoy's defaults, but for empty frames: peers that end a stream with one, and there are many streams, are honest.
     fn default() -> Self {
         Self {
             control_frames: 1000,
-            empty_frames: 1,
+            empty_frames: 100,
             priorities_per_stream: 100,
             window_updates_per_data_frame: 10,
         }

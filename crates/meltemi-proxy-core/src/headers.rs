@@ -65,6 +65,40 @@ fn put(headers: &mut HeaderMap, name: &HeaderName, value: HeaderValue, append: H
 /// Removes what belongs to one hop (RFC 9110 section 7.6.1), also what `Connection` names; `te: trailers` stays. An upgrade that
 /// is to be passed on must be read first.
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    // Nearly no message has any: one look at each name tells.
+    if !headers.keys().any(is_hop_by_hop) {
+        return;
+    }
+    remove_listed(headers);
+    let wants_trailers = headers
+        .get_all(header::TE)
+        .into_iter()
+        .any(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+    if wants_trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+const HOP_BY_HOP: [HeaderName; 7] = [
+    header::CONNECTION,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("http2-settings"),
+];
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    // The lengths of the names above: other names cost a comparison of two numbers.
+    matches!(name.as_str().len(), 2 | 7 | 10 | 14 | 16 | 17) && HOP_BY_HOP.contains(name)
+}
+
+/// What `Connection` names.
+fn remove_listed(headers: &mut HeaderMap) {
     let listed: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .into_iter()
@@ -74,34 +108,16 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
         .collect();
     for name in listed {
         // Naming end-to-end fields that we depend on must not make them vanish.
-        if ![
+        let is_needed = [
             header::HOST,
             header::CONTENT_LENGTH,
             header::TRANSFER_ENCODING,
+            header::TE,
         ]
-        .contains(&name)
-            && !is_ours(&name)
-        {
+        .contains(&name);
+        if !is_needed && !is_ours(&name) {
             headers.remove(name);
         }
-    }
-    let wants_trailers = headers
-        .get_all(header::TE)
-        .into_iter()
-        .any(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
-    for name in [
-        "connection",
-        "proxy-connection",
-        "keep-alive",
-        "te",
-        "transfer-encoding",
-        "upgrade",
-        "http2-settings",
-    ] {
-        headers.remove(name);
-    }
-    if wants_trailers {
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
 }
 
@@ -198,6 +214,9 @@ mod tests {
             headers.append(name, HeaderValue::from_static(value));
         }
         remove_hop_by_hop(&mut headers);
+        for name in &HOP_BY_HOP {
+            assert!(is_hop_by_hop(name), "{name}");
+        }
         let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["host", "te", "x-forwarded-for"]);

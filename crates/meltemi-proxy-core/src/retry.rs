@@ -2,11 +2,17 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 
 use crate::error::{ResetReason, grpc};
 use crate::request::RequestHead;
 use crate::runtime::{RetryBackoff, RetryConditions, RetryPolicy};
+
+// Parsed once: a look-up by text parses and hashes the name every time.
+const RETRY_ON: HeaderName = HeaderName::from_static("x-envoy-retry-on");
+const RETRY_GRPC_ON: HeaderName = HeaderName::from_static("x-envoy-retry-grpc-on");
+const MAX_RETRIES: HeaderName = HeaderName::from_static("x-envoy-max-retries");
+const RATELIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
 
 /// How an attempt ended without a response that may be sent on.
 #[derive(Debug, Clone, Copy)]
@@ -55,18 +61,18 @@ impl<'p> Retries<'p> {
         if !is_retriable {
             return None;
         }
-        let header = |name| {
+        let header = |name: &HeaderName| {
             let value = trusted.then(|| head.headers.get(name)).flatten();
             value.and_then(|value| value.to_str().ok())
         };
         let mut on = policy.on;
-        for name in ["x-envoy-retry-on", "x-envoy-retry-grpc-on"] {
+        for name in &[RETRY_ON, RETRY_GRPC_ON] {
             for condition in header(name).into_iter().flat_map(|list| list.split(',')) {
                 // Unknown words of a client are ignored, as Envoy does.
                 on.set(condition.trim());
             }
         }
-        let left = header("x-envoy-max-retries")
+        let left = header(&MAX_RETRIES)
             .and_then(|text| text.parse().ok())
             .unwrap_or(policy.num_retries);
         Some(Self {
@@ -125,7 +131,7 @@ impl<'p> Retries<'p> {
 
     fn is_retriable_response(&self, status: StatusCode, headers: &HeaderMap) -> bool {
         let on = &self.on;
-        if headers.contains_key("x-envoy-ratelimited") {
+        if headers.contains_key(&RATELIMITED) {
             return on.envoy_ratelimited;
         }
         (on.server_error && status.is_server_error())

@@ -133,15 +133,37 @@ fn check_host(
     }
 }
 
+/// Bytes of a registered name (RFC 3986 section 3.2.2).
+const REGISTERED_NAME: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut c = b'!';
+    while c <= b'~' {
+        table[c as usize] = c.is_ascii_alphanumeric()
+            || matches!(
+                c,
+                b'-' | b'.'
+                    | b'_'
+                    | b'~'
+                    | b'%'
+                    | b'!'
+                    | b'$'
+                    | b'&'
+                    | b'\''
+                    | b'('
+                    | b')'
+                    | b'*'
+                    | b'+'
+            );
+        c += 1;
+    }
+    table
+};
+
 /// `uri-host [":" port]`: a registered name, IPv4 or bracketed IPv6; no user, path, list or blank.
 fn is_authority(authority: &[u8]) -> bool {
     let (host, port) = match authority.iter().rposition(|c| *c == b':') {
         Some(at) if !authority[at..].contains(&b']') => (&authority[..at], &authority[at + 1..]),
         _ => (authority, &b""[..]),
-    };
-    let is_name = |host: &[u8]| {
-        host.iter()
-            .all(|c| c.is_ascii_alphanumeric() || b"-._~%!$&'()*+".contains(c))
     };
     let is_host = match host {
         [b'[', inner @ .., b']'] => {
@@ -150,11 +172,12 @@ fn is_authority(authority: &[u8]) -> bool {
                 .all(|c| c.is_ascii_hexdigit() || b":.".contains(c))
                 && !inner.is_empty()
         }
-        name => !name.is_empty() && is_name(name),
+        name => !name.is_empty() && name.iter().all(|c| REGISTERED_NAME[usize::from(*c)]),
     };
     is_host && port.len() <= 5 && port.iter().all(u8::is_ascii_digit)
 }
 
+/// The form of the path. A parsed one holds neither controls nor blanks nor a fragment.
 fn check_path(method: &Method, uri: &Uri) -> Result<(), Malformed> {
     let Some(path) = uri.path_and_query().map(http::uri::PathAndQuery::as_str) else {
         return if method == Method::CONNECT {
@@ -163,16 +186,14 @@ fn check_path(method: &Method, uri: &Uri) -> Result<(), Malformed> {
             Err(Malformed::Path)
         };
     };
-    if path.contains('#') {
-        return Err(Malformed::Fragment);
-    }
     let is_valid = path.starts_with('/')
         || (path == "*" && method == Method::OPTIONS)
         || (path.is_empty() && method == Method::CONNECT);
-    if !is_valid || path.bytes().any(|c| c <= b' ' || c == 0x7f) {
-        return Err(Malformed::Path);
+    if is_valid {
+        Ok(())
+    } else {
+        Err(Malformed::Path)
     }
-    Ok(())
 }
 
 #[cfg(test)]

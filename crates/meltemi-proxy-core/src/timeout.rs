@@ -2,10 +2,15 @@
 
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 use crate::request::RequestHead;
 use crate::runtime::{ForwardAction, HttpConnectionManager};
+
+const TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-timeout-ms");
+const PER_TRY_TIMEOUT: HeaderName =
+    HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms");
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// The limits of one request; `None` is no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -30,10 +35,11 @@ impl RequestTimeouts {
         head: &RequestHead<'_>,
         trusted: bool,
     ) -> Self {
-        let header = |name| trusted.then(|| milliseconds(head.headers, name)).flatten();
-        let route = header("x-envoy-upstream-rq-timeout-ms").map_or(action.timeout, non_zero);
+        let header =
+            |name: &HeaderName| trusted.then(|| milliseconds(head.headers, name)).flatten();
+        let route = header(&TIMEOUT).map_or(action.timeout, non_zero);
         let retry = action.retry.as_deref();
-        let per_try = header("x-envoy-upstream-rq-per-try-timeout-ms")
+        let per_try = header(&PER_TRY_TIMEOUT)
             .map_or_else(|| retry.and_then(|policy| policy.per_try_timeout), non_zero)
             .filter(|per_try| route.is_none_or(|route| *per_try < route));
         Self {
@@ -56,7 +62,7 @@ impl ForwardAction {
     /// The limit that `grpc-timeout` sets, if the route listens to it and the request has one.
     fn stream_duration_from_grpc(&self, headers: &HeaderMap) -> Option<Option<Duration>> {
         let max = self.grpc_timeout_max?;
-        let asked = parse_grpc_timeout(headers.get("grpc-timeout")?.as_bytes())?;
+        let asked = parse_grpc_timeout(headers.get(&GRPC_TIMEOUT)?.as_bytes())?;
         let bounded = match max {
             Some(max) if asked > max || asked.is_zero() => max,
             _ => asked,
@@ -70,7 +76,7 @@ fn non_zero(duration: Duration) -> Option<Duration> {
     (!duration.is_zero()).then_some(duration)
 }
 
-fn milliseconds(headers: &HeaderMap, name: &str) -> Option<Duration> {
+fn milliseconds(headers: &HeaderMap, name: &HeaderName) -> Option<Duration> {
     let text = headers.get(name)?.to_str().ok()?;
     text.parse().ok().map(Duration::from_millis)
 }

@@ -31,10 +31,10 @@ mod wire;
 
 pub(crate) use serve::serve;
 
-/// Header lines of a response accepted from an upstream.
-pub(crate) const MAX_HEADERS: usize = 200;
 /// Bytes of a response's head accepted from an upstream.
 pub(crate) const MAX_HEAD_BYTES: usize = 128 * 1024;
-/// HTTP/2 flow-control windows; larger ones help bulk transfers and cost memory only when used.
+/// HTTP/2 flow-control windows; larger ones help bulk transfers and cost memory only when used. The library takes half of
+/// the connection's as its budget for small DATA frames that wait to be read, of which a thousand honest gRPC streams may
+/// have many at once.
 pub(crate) const H2_STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
-pub(crate) const H2_CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+pub(crate) const H2_CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;

@@ -52,10 +52,10 @@ fn empty_data_is_cut_and_an_empty_end_is_not() {
         passed(
             &mut started(),
             &frame(kind::DATA, 0, 0),
-            100,
+            1000,
             Duration::ZERO
         ),
-        1
+        100
     );
     assert_eq!(
         passed(

@@ -235,7 +235,12 @@ impl ReplayState {
         progress.end();
     }
 
+    /// Empty frames are dropped: sent on, one would be an empty DATA frame that does not end its stream, of which an HTTP/2
+    /// peer may count only so many per connection (h2 closes it at the 101st).
     fn keep(&mut self, data: Bytes, progress: &BodyProgress) {
+        if data.is_empty() {
+            return;
+        }
         progress.read(data.len());
         if let Some(counter) = &mut self.messages {
             progress
@@ -248,6 +253,17 @@ impl ReplayState {
 }
 
 impl ReplayableBody {
+    /// Whether nothing follows: the last frame then carries the end with it.
+    fn is_end_stream(&self) -> bool {
+        let state = self.source.state.lock();
+        let sent = if state.overflowed {
+            state.kept.is_empty()
+        } else {
+            self.position >= state.kept.len()
+        };
+        state.ended && sent && state.trailers.is_none()
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let mut guard = self.source.state.lock();
         let state = &mut *guard;
@@ -306,7 +322,7 @@ impl Body for RequestBody {
         match self {
             Self::Empty => true,
             Self::Kept(frames) => frames.is_empty(),
-            Self::Stream(_) => false,
+            Self::Stream(body) => body.is_end_stream(),
         }
     }
 
@@ -462,7 +478,13 @@ impl Body for UpstreamBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = self.get_mut();
-        let polled = Pin::new(&mut this.incoming).poll_frame(cx);
+        let polled = loop {
+            match Pin::new(&mut this.incoming).poll_frame(cx) {
+                // As in `ReplayState::keep`.
+                Poll::Ready(Some(Ok(frame))) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
+                polled => break polled,
+            }
+        };
         match polled {
             Poll::Pending => match this.poll_limits(cx) {
                 Some(limit) => Poll::Ready(Some(Err(limit.into()))),

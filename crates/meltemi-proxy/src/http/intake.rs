@@ -382,7 +382,7 @@ fn introduce(connection: &HttpConnection, head: &mut Head) {
     if let Some(via) = &manager.via {
         head.headers.append(header::VIA, via.clone());
     }
-    forward_certificate(downstream, manager, &mut head.headers);
+    forward_certificate(connection, &mut head.headers);
 }
 
 /// Who asks, by the word of trusted proxies (Envoy `use_remote_address`, `xff_num_trusted_hops`): an edge counts its peer as
@@ -435,11 +435,26 @@ fn new_request_id() -> HeaderValue {
 const HEX: [u8; 16] = *b"0123456789abcdef";
 
 /// `x-forwarded-client-cert` as the listener's mode says (Envoy `forward_client_cert_details`).
-fn forward_certificate(
-    downstream: &Downstream,
-    manager: &HttpConnectionManager,
-    headers: &mut HeaderMap,
-) {
+fn forward_certificate(connection: &HttpConnection, headers: &mut HeaderMap) {
+    let value = if headers.contains_key(XFCC) {
+        client_certificate(connection, headers)
+    } else {
+        // Without a word of the client's it is the same for every request of the connection.
+        let own = || client_certificate(connection, headers);
+        connection.xfcc.get_or_init(own).clone()
+    };
+    match value {
+        Some(value) => {
+            headers.insert(XFCC, value);
+        }
+        None => {
+            headers.remove(XFCC);
+        }
+    }
+}
+
+fn client_certificate(connection: &HttpConnection, headers: &HeaderMap) -> Option<HeaderValue> {
+    let (downstream, manager) = (&connection.downstream, &connection.manager);
     let joined: Option<String> = {
         let lines: Vec<&str> = headers
             .get_all(XFCC)
@@ -459,14 +474,7 @@ fn forward_certificate(
             .as_ref()
             .and_then(|tls| tls.local_uri_san.as_deref()),
     );
-    match value.and_then(|value| HeaderValue::from_str(&value).ok()) {
-        Some(value) => {
-            headers.insert(XFCC, value);
-        }
-        None => {
-            headers.remove(XFCC);
-        }
-    }
+    value.and_then(|value| HeaderValue::from_str(&value).ok())
 }
 
 /// Reads who the downstream says it is, and takes the metadata off the request.

@@ -1,8 +1,8 @@
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::Request;
+use http::{HeaderValue, Request};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -38,6 +38,8 @@ pub(crate) struct HttpConnection {
     pub(crate) series: SeriesMemo,
     pub(crate) activity: Activity,
     pub(crate) wire: Arc<WireState>,
+    /// `x-forwarded-client-cert` of requests that bring none.
+    pub(crate) xfcc: OnceLock<Option<HeaderValue>>,
     /// Of filters whose buckets are the connection's own.
     pub(crate) rate_limits: RateLimits,
     pub(crate) plan: FilterPlan,
@@ -133,6 +135,7 @@ pub(crate) async fn serve(
         series: SeriesMemo::default(),
         activity: Activity::new(),
         wire: Arc::default(),
+        xfcc: OnceLock::new(),
         rate_limits: RateLimits::default(),
         plan,
     });

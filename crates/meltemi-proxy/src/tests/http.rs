@@ -637,6 +637,55 @@ async fn grpc_keeps_its_trailers_and_is_counted_by_message() {
     assert!(client.metric(&["istio_response_messages_total{"])[0].ends_with(" 2"));
 }
 
+/// A body of one data frame whose end comes in a frame of its own, which is then empty (gRPC clients send such).
+fn ends_late(
+    data: Bytes,
+) -> impl hyper::body::Body<Data = Bytes, Error = std::convert::Infallible> + Unpin {
+    let frames = [Ok(hyper::body::Frame::data(data))];
+    http_body_util::StreamBody::new(futures_util::stream::iter(frames))
+}
+
+/// An HTTP/2 peer closes a connection that carried more than 100 empty DATA frames which end nothing (h2
+/// `MAX_RECV_EMPTY_DATA_FRAMES`): the empty end of one stream must not become such a frame on the next hop.
+#[tokio::test]
+async fn empty_frames_are_not_sent_on() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let service =
+            hyper::service::service_fn(|request: Request<hyper::body::Incoming>| async move {
+                let collected = http_body_util::BodyExt::collect(request.into_body()).await?;
+                Ok::<_, hyper::Error>(Response::new(ends_late(collected.to_bytes())))
+            });
+        hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
+            .serve_connection(hyper_util::rt::TokioIo::new(stream), service)
+            .await
+    });
+    let client = Sidecar::start(&Authority::new(), "client");
+    client.apply(type_url::CLUSTER, &[with_http2(cluster("c", &[address]))]);
+    client.apply(type_url::LISTENER, &[outbound_http(forward("c"))]);
+    let stream = TcpStream::connect(client.address("outbound").await)
+        .await
+        .unwrap();
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(
+        hyper_util::rt::TokioExecutor::new(),
+        hyper_util::rt::TokioIo::new(stream),
+    )
+    .await
+    .unwrap();
+    tokio::spawn(connection);
+    for call in 0..110 {
+        let request = Request::post("http://echo.default/")
+            .body(ends_late(Bytes::from_static(b"hello")))
+            .unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK, "call {call}");
+        let collected = http_body_util::BodyExt::collect(response.into_body()).await;
+        assert_eq!(&collected.unwrap().to_bytes()[..], b"hello", "call {call}");
+    }
+}
+
 #[tokio::test]
 async fn a_local_answer_to_grpc_is_trailers_only() {
     let client = Sidecar::start(&Authority::new(), "client");

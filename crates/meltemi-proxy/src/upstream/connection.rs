@@ -29,7 +29,6 @@ pub(crate) async fn http1(
     guard: impl Send + 'static,
 ) -> hyper::Result<http1::SendRequest<RequestBody>> {
     let (sender, connection) = http1::Builder::new()
-        .max_headers(crate::http::MAX_HEADERS)
         .max_buf_size(crate::http::MAX_HEAD_BYTES)
         .preserve_header_case(preserve_header_case)
         .handshake(TokioIo::new(transport))
