@@ -7,8 +7,6 @@ pub mod exit {
     /// What the user gave cannot be read or names nothing.
     pub const DATA: u8 = 65;
     pub const UNREACHABLE: u8 = 69;
-    /// The output's reader went away: what a shell reports of a program that SIGPIPE ended.
-    pub const PIPE_CLOSED: u8 = 141;
     /// `analyze` found issues at or above the threshold.
     pub const ISSUES_FOUND: u8 = 79;
 }

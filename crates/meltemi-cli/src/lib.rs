@@ -46,10 +46,6 @@ pub async fn run(command: Command, access: &dyn Access, io: &mut Io<'_>) -> u8 {
     };
     match done {
         Ok(()) => 0,
-        // The reader has seen enough (`| head`): nothing to tell anybody.
-        Err(CliError::Write(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
-            exit::PIPE_CLOSED
-        }
         Err(error) => {
             io.report(&error);
             error.exit_status()

@@ -200,8 +200,7 @@ pub(crate) fn is_ready(pod: &Pod) -> bool {
         .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-/// The port of `pod` that a Service's port leads to; a name is looked up among its containers' ports.
-pub(crate) fn target_port(port: &ServicePort, pod: &Pod) -> Option<u16> {
+fn target_port(port: &ServicePort, pod: &Pod) -> Option<u16> {
     let number = match &port.target_port {
         None => port.port,
         Some(IntOrString::Int(number)) => *number,

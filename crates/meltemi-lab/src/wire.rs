@@ -128,8 +128,7 @@ pub enum Handover {
         command: Vec<String>,
         tty: bool,
     },
-    /// Comes with a connected socket, which is joined to the port of a pod, or of the pod behind a Service; answered when the
-    /// connection is made. Without a socket it answers whether there is such a pod.
+    /// Comes with a connected socket, which is joined to a Service's or pod's port; answered when the connection is made.
     Forward {
         namespace: String,
         target: String,

@@ -165,8 +165,7 @@ async fn copy_out(mut body: Incoming) -> anyhow::Result<ExitCode> {
     after_help = "Examples:\n  meltemi lab forward 9080:productpage:9080\n  meltemi lab forward 0:svc/productpage:9080   # any free port"
 )]
 pub(super) struct Forward {
-    /// LOCAL:TARGET:PORT, where TARGET is a Service (NAME, NAME.NAMESPACE or `svc/NAME`), `pod/NAME` or `deploy/NAME`. The
-    /// connection is made inside one of its pods, over its loopback.
+    /// LOCAL:TARGET:PORT, where TARGET is a Service, `pod/NAME` or `deploy/NAME`, possibly NAME.NAMESPACE.
     #[arg(required = true)]
     forwards: Vec<String>,
     #[command(flatten)]
@@ -177,15 +176,10 @@ pub(super) struct Forward {
 }
 
 pub(super) async fn forward(client: &LabClient, options: &Forward) -> anyhow::Result<ExitCode> {
+    client.status().await?;
     let mut tasks = tokio::task::JoinSet::new();
     for spec in &options.forwards {
         let (local, target, port) = parse_forward(spec)?;
-        let handover = Handover::Forward {
-            namespace: options.namespace.namespace.clone(),
-            target: target.to_owned(),
-            port,
-        };
-        look_up(client, &handover).await?;
         let listener = TcpListener::bind((options.address, local)).await;
         let listener =
             listener.with_context(|| format!("cannot listen on {}:{local}", options.address))?;
@@ -193,23 +187,26 @@ pub(super) async fn forward(client: &LabClient, options: &Forward) -> anyhow::Re
             "Forwarding from {} -> {target}:{port}",
             listener.local_addr()?
         );
-        tasks.spawn(accept(client.clone(), listener, handover));
+        let (client, namespace, target) = (
+            client.clone(),
+            options.namespace.namespace.clone(),
+            target.to_owned(),
+        );
+        tasks.spawn(accept(
+            client,
+            listener,
+            Handover::Forward {
+                namespace,
+                target,
+                port,
+            },
+        ));
     }
     std::io::stdout().flush()?;
     while let Some(ended) = tasks.join_next().await {
         ended??;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Tells at once of a target that is not there.
-async fn look_up(client: &LabClient, handover: &Handover) -> anyhow::Result<()> {
-    let (client, handover) = (client.clone(), handover.clone());
-    let looked_up = tokio::task::spawn_blocking(move || client.hand_over(&handover, &[])).await?;
-    match looked_up? {
-        Outcome::Failed { error } => bail!(error),
-        _ => Ok(()),
-    }
 }
 
 fn parse_forward(spec: &str) -> anyhow::Result<(u16, &str, u16)> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::Pod;
 use meltemi_api::{Kind, ObjectKey, Scope};
 use meltemi_core::names::{ISTIO_SYSTEM, ISTIOD};
 use meltemi_core::{Diagnostic, FieldPath};
@@ -393,11 +393,6 @@ impl Cluster {
             .get(&pod_key(&pod))
             .ok_or_else(|| NotFound::NoPod(display(&key)))?;
         let pod = self.store.typed::<Pod>(&pod).unwrap_or_default();
-        if let Some(unknown) = container.filter(|name| !has_container(&pod, name)) {
-            let pod = pod.metadata.name.as_deref().unwrap_or_default();
-            let error = format!("container {unknown} is not valid for pod {pod}");
-            return Err(NotFound::Failed(error));
-        }
         let annotation = |name| pod.metadata.annotations.as_ref()?.get(name).cloned();
         let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
         let chosen = container
@@ -461,71 +456,35 @@ impl Cluster {
         handle.kill(&target.container, hold).map_err(failed)
     }
 
-    /// The pod behind `NAME`, `NAME.NAMESPACE` or `TYPE/NAME`, and the port of it that a connection is for. A Service's port
-    /// leads to its `targetPort`, as with `kubectl port-forward`.
-    pub(crate) fn forward_target(
+    /// The address that a Service's or pod's port is reached at.
+    pub(crate) fn address_of(
         &self,
         namespace: &str,
         target: &str,
         port: u16,
-    ) -> Result<(Arc<PodNetwork>, u16), NotFound> {
-        let (kind_name, name) = target.split_once('/').unwrap_or(("svc", target));
-        let kind = kind(kind_name)?;
-        let (name, namespace) = match name.split_once('.') {
-            Some((name, namespace)) if kind == Kind::Service => (name, namespace),
-            _ => (name, namespace),
-        };
-        let key = ObjectKey::new(kind, namespace, name);
-        let object = self
+    ) -> Result<std::net::SocketAddrV4, NotFound> {
+        let (kind, name) = target.split_once('/').unwrap_or(("svc", target));
+        let key = ObjectKey::new(Kind::Service, namespace, name);
+        let address = self
             .store
             .get(&key)
-            .ok_or_else(|| NotFound::Object(display(&key)))?;
-        let pod = match kind {
-            Kind::Pod => key.clone(),
-            _ => self
-                .pod_behind(&key, object)
-                .ok_or_else(|| NotFound::NoPod(display(&key)))?,
-        };
-        let port = match kind {
-            Kind::Service => self.target_port(&key, &pod, port)?,
-            _ => port,
-        };
-        let handle = self.pods.get(&pod_key(&pod));
-        let network = handle.and_then(|handle| handle.network());
-        let network = network.ok_or_else(|| NotFound::NoPod(display(&key)))?;
-        Ok((network, port))
+            .and_then(|service| service.pointer("/spec/clusterIP")?.as_str()?.parse().ok());
+        match address.filter(|_| kind.starts_with("svc") || kind.starts_with("service")) {
+            Some(address) => Ok(std::net::SocketAddrV4::new(address, port)),
+            None => {
+                let target = if target.contains('/') {
+                    target.to_owned()
+                } else {
+                    format!("pod/{target}")
+                };
+                let found = self.target(namespace, &target, None)?;
+                let network = found
+                    .network
+                    .ok_or_else(|| NotFound::NoPod(target.clone()))?;
+                Ok(std::net::SocketAddrV4::new(network.address, port))
+            }
+        }
     }
-
-    fn target_port(
-        &self,
-        service: &ObjectKey,
-        pod: &ObjectKey,
-        port: u16,
-    ) -> Result<u16, NotFound> {
-        let typed = self.store.typed::<Service>(service).unwrap_or_default();
-        let pod = self.store.typed::<Pod>(pod).unwrap_or_default();
-        let ports = typed
-            .spec
-            .iter()
-            .flat_map(|spec| spec.ports.iter().flatten());
-        let found = ports
-            .filter(|candidate| candidate.port == i32::from(port))
-            .find_map(|candidate| controller::target_port(candidate, &pod));
-        found.ok_or_else(|| {
-            let service = display(service);
-            NotFound::Failed(format!("{service} does not have a service port {port}"))
-        })
-    }
-}
-
-fn has_container(pod: &Pod, name: &str) -> bool {
-    let spec = pod.spec.iter();
-    spec.flat_map(|spec| {
-        spec.containers
-            .iter()
-            .chain(spec.init_containers.iter().flatten())
-    })
-    .any(|container| container.name == name)
 }
 
 fn change(key: &ObjectKey, action: &str) -> Change {

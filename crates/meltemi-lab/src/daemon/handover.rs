@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tokio::io::{AsyncWriteExt as _, Interest};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
 use super::{Daemon, Refusal};
@@ -184,8 +184,7 @@ async fn hung_up(caller: &UnixStream) {
     }
 }
 
-/// Joins the caller's socket to a port of a pod, dialled from inside of it and over its loopback, as `kubectl port-forward`
-/// does: it is the application that answers, whatever the mesh asks of callers. Without a socket the target is only looked up.
+/// Joins the caller's socket to a port of a Service or pod, reached from the node.
 async fn forward(
     daemon: &Daemon,
     namespace: String,
@@ -193,20 +192,25 @@ async fn forward(
     port: u16,
     descriptors: Vec<OwnedFd>,
 ) -> Result<Outcome> {
-    let (network, port) = daemon
-        .call(move |cluster| cluster.forward_target(&namespace, &target, port))
+    let address = daemon
+        .call(move |cluster| cluster.address_of(&namespace, &target, port))
         .await
         .map_err(refused)??;
-    let Some(caller) = descriptors.into_iter().next() else {
-        return Ok(Outcome::Connected);
-    };
+    let caller = descriptors
+        .into_iter()
+        .next()
+        .context("forward needs a descriptor")?;
     // Any stream socket can be read and written; only its kind of name differs.
     let caller = StdStream::from(caller);
     caller.set_nonblocking(true)?;
     let mut caller = UnixStream::from_std(caller)?;
-    let mut upstream = super::dial(network, SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
-        .await
-        .with_context(|| format!("cannot connect to port {port} inside the pod"))?;
+    let mut upstream = tokio::time::timeout(
+        super::DIAL_TIMEOUT,
+        TcpStream::connect(SocketAddr::V4(address)),
+    )
+    .await
+    .with_context(|| format!("{address} does not answer"))?
+    .with_context(|| format!("cannot connect to {address}"))?;
     tokio::spawn(async move {
         if let Err(error) = tokio::io::copy_bidirectional(&mut caller, &mut upstream).await {
             tracing::debug!(%error, "a forwarded connection ended");
