@@ -46,6 +46,8 @@ pub async fn run(command: Command, access: &dyn Access, io: &mut Io<'_>) -> u8 {
     };
     match done {
         Ok(()) => 0,
+        // Whoever read the output has had enough of it, as `head` has.
+        Err(CliError::Write(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => 0,
         Err(error) => {
             io.report(&error);
             error.exit_status()

@@ -150,6 +150,22 @@ impl LabClient {
         Ok(answer.revision)
     }
 
+    /// Fails where [`Handover::Forward`] would lead nowhere.
+    pub async fn can_forward(
+        &self,
+        namespace: &str,
+        target: &str,
+        port: u16,
+    ) -> Result<Value, ClientError> {
+        let port = port.to_string();
+        let query = query(&[
+            ("namespace", namespace),
+            ("target", target),
+            ("port", &port),
+        ]);
+        self.get(&format!("/forward?{query}")).await
+    }
+
     pub async fn label(&self, label: &Label) -> Result<Report, ClientError> {
         self.post("/label", label).await
     }

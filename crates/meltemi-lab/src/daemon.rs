@@ -63,6 +63,7 @@ pub(crate) fn serve(daemon: Arc<Daemon>, run_dir: &std::path::Path) -> anyhow::R
         .route("/status", get(status))
         .route("/progress", get(progress))
         .route("/changes", get(changes))
+        .route("/forward", get(forwardable))
         .route("/apply", post(apply))
         .route("/delete", post(delete_file))
         .route("/objects/{kind}", get(objects))
@@ -278,6 +279,28 @@ async fn objects(
     Ok(Json(json!({
         "apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": revision.to_string()}, "items": items
     })))
+}
+
+#[derive(Debug, Deserialize)]
+struct Forwarded {
+    namespace: String,
+    target: String,
+    port: u16,
+}
+
+/// Whether a connection could be forwarded.
+async fn forwardable(
+    State(daemon): Shared,
+    Query(Forwarded {
+        namespace,
+        target,
+        port,
+    }): Query<Forwarded>,
+) -> Answer<Json<Value>> {
+    daemon
+        .call(move |cluster| cluster.forward_target(&namespace, &target, port).map(drop))
+        .await??;
+    Ok(Json(json!({})))
 }
 
 async fn label(State(daemon): Shared, body: Bytes) -> Answer<Json<Report>> {

@@ -45,7 +45,6 @@ pub(crate) struct Node {
 /// One pod's namespaces and link.
 #[derive(Debug)]
 pub(crate) struct PodNetwork {
-    pub(crate) address: Ipv4Addr,
     netns: OwnedFd,
     uts: OwnedFd,
     /// The index of the node's end of the link.
@@ -104,7 +103,6 @@ impl Node {
             .pref_source(NODE_ADDRESS);
         self.netlink.route().add(route.build()).execute().await?;
         Ok(PodNetwork {
-            address,
             netns,
             uts,
             link,

@@ -11,6 +11,7 @@
 //! | `POST /delete?namespace=NS&file=NAME`, YAML body | [`Report`] |
 //! | `DELETE /objects/{kind}/{name}?namespace=NS` | [`Report`] |
 //! | `GET /objects/{kind}[?namespace=NS]` | `{"items": [...]}`, Kubernetes objects as JSON with their status |
+//! | `GET /forward?namespace=NS&target=T&port=P` | `{}` where connections could be forwarded to |
 //! | `POST /label` | [`Label`] in, [`Report`] out |
 //! | `POST /restart` | [`Restart`] in, [`Report`] out |
 //! | `POST /kill` | [`Kill`] in, `{}` out |

@@ -68,8 +68,19 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     run(cli.command, called).unwrap_or_else(|error| {
+        if is_closed_pipe(&error) {
+            return ExitCode::SUCCESS;
+        }
         anstream::eprintln!("Error: {error:#}");
         ExitCode::FAILURE
+    })
+}
+
+/// Whoever read the output has had enough of it, as `head` has.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let cause = cause.downcast_ref::<std::io::Error>();
+        cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
     })
 }
 

@@ -77,7 +77,9 @@ impl Stock {
         };
         let made = count("upstream_cx_total").saturating_sub(count("upstream_cx_connect_fail"));
         let handshakes = count("ssl.handshake");
-        let proof = format!("{handshakes} handshakes in {made} connections, as Envoy counts them");
+        let proof = format!(
+            "{handshakes} handshakes in the {made} connections of the cluster, as Envoy counts them"
+        );
         let mut row = json!({"cluster": name, "handshakes": handshakes, "proof": proof});
         if handshakes == 0 {
             row["mode"] = json!("plaintext");

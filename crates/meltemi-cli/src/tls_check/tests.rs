@@ -424,7 +424,7 @@ mod stock {
                 "sa/productpage",
                 "sa/ratings",
                 "TLSv1.3",
-                "3 handshakes in 3 connections",
+                "3 handshakes in the 3 connections",
             ] {
                 assert!(output.stdout.contains(part), "{}", output.stdout);
             }

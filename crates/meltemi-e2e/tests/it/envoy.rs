@@ -66,6 +66,17 @@ fn a_stock_envoy_talks_mutual_tls_with_our_proxies() {
     );
     assert_eq!(code, "200", "our proxy calls the stock Envoy: {output:?}");
 
+    let check = lab
+        .meltemi(&["authn", "tls-check", "productpage-v1", "details"])
+        .ok();
+    for part in [
+        "spiffe://cluster.local/ns/default/sa/bookinfo-details",
+        "as Envoy counts them",
+        "MODE: mTLS (STRICT)",
+    ] {
+        assert!(check.contains(part), "{check}");
+    }
+
     let seen = lab.admin("deploy/details-v1", "tls")["downstream"].to_string();
     assert!(
         seen.contains("spiffe://cluster.local/ns/default/sa/bookinfo-productpage"),

@@ -39,6 +39,12 @@ pub(super) struct Options {
     /// Go on and show what changes.
     #[arg(short, long)]
     watch: bool,
+    /// A column with all labels.
+    #[arg(long)]
+    show_labels: bool,
+    /// A column with the value of this label; may be given again.
+    #[arg(short = 'L', long, value_delimiter = ',')]
+    label_columns: Vec<String>,
     /// Leave out the header line.
     #[arg(long)]
     no_headers: bool,
@@ -210,9 +216,26 @@ fn document(options: &Options, found: Vec<Found>) -> Value {
         options.words.len() > 1 || options.words.first().is_some_and(|word| word.contains('/'));
     let mut items: Vec<Value> = found.into_iter().flat_map(|found| found.objects).collect();
     if by_name && items.len() == 1 {
-        return items.remove(0);
+        return sorted(items.remove(0));
     }
-    json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": items})
+    let items: Vec<Value> = items.into_iter().map(sorted).collect();
+    json!({"apiVersion": "v1", "items": items, "kind": "List", "metadata": {"resourceVersion": ""}})
+}
+
+/// Fields in the order of their names, as kubectl prints them.
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let mut fields: Vec<(String, Value)> = fields.into_iter().collect();
+            fields.sort_by(|(a, _), (b, _)| a.cmp(b));
+            let sorted = fields
+                .into_iter()
+                .map(|(name, value)| (name, sorted(value)));
+            Value::Object(sorted.collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
+        other => other,
+    }
 }
 
 fn tables(
@@ -263,6 +286,13 @@ fn table(kind: &Kind, objects: &[Value], options: &Options, with_kind: bool) -> 
         vec!["NAME"]
     };
     header.extend(shown.iter().map(|column| column.title));
+    let titles: Vec<String> = options
+        .label_columns
+        .iter()
+        .map(|label| title(label))
+        .collect();
+    header.extend(titles.iter().map(String::as_str));
+    header.extend(options.show_labels.then_some("LABELS"));
     let mut table = Table::new(&header);
     for object in objects {
         let name = text(object, "/metadata/name");
@@ -277,10 +307,20 @@ fn table(kind: &Kind, objects: &[Value], options: &Options, with_kind: bool) -> 
             vec![name]
         };
         row.extend(shown.iter().map(|column| (column.cell)(object)));
+        let own = &object["metadata"]["labels"];
+        let value = |label: &String| own[label].as_str().unwrap_or_default().to_owned();
+        row.extend(options.label_columns.iter().map(value));
+        row.extend(options.show_labels.then(|| labels(own)));
         table.row(row);
     }
     debug_assert!(!table.is_empty(), "a table is made of at least one object");
     table
+}
+
+/// `istio-injection` as kubectl heads its column: the last part, in capitals.
+fn title(label: &str) -> String {
+    let name = label.rsplit('/').next().unwrap_or(label);
+    name.to_ascii_uppercase()
 }
 
 struct Column {

@@ -12,6 +12,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::net::TcpListener;
 
+use super::selector::Selector;
 use super::terminal::Terminal;
 use super::{Namespace, duration};
 use crate::client::{LabClient, query};
@@ -111,7 +112,11 @@ async fn exec_with_own_files(
 )]
 pub(super) struct Logs {
     /// A pod's name, or TYPE/NAME of what owns it.
-    target: String,
+    #[arg(required_unless_present = "selector")]
+    target: Option<String>,
+    /// The pods with these labels, instead of one by name.
+    #[arg(short = 'l', long, conflicts_with = "target")]
+    selector: Option<Selector>,
     /// The container; the pod's default one otherwise.
     #[arg(short, long)]
     container: Option<String>,
@@ -129,10 +134,42 @@ pub(super) struct Logs {
 }
 
 pub(super) async fn logs(client: &LabClient, options: &Logs) -> anyhow::Result<ExitCode> {
-    let tail = options.tail.map(|tail| tail.to_string());
+    let mut copies = tokio::task::JoinSet::new();
+    for pod in log_targets(client, options).await? {
+        let body = client.stream(&log_path(options, &pod)).await?;
+        if options.follow {
+            copies.spawn(copy_out(body));
+        } else {
+            copy_out(body).await?;
+        }
+    }
+    while let Some(copy) = copies.join_next().await {
+        copy??;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn log_targets(client: &LabClient, options: &Logs) -> anyhow::Result<Vec<String>> {
+    let Some(selector) = &options.selector else {
+        return Ok(options.target.iter().cloned().collect());
+    };
+    let namespace = options.namespace.namespace.as_str();
+    let mut pods = client.objects("Pod", Some(namespace)).await?;
+    pods.retain(|pod| selector.matches(pod));
+    if pods.is_empty() {
+        eprintln!("No resources found in {namespace} namespace.");
+    }
+    let name = |pod: &serde_json::Value| Some(pod["metadata"]["name"].as_str()?.to_owned());
+    Ok(pods.iter().filter_map(name).collect())
+}
+
+fn log_path(options: &Logs, pod: &str) -> String {
+    // Of several pods kubectl shows the last ten lines each.
+    let tail = options.tail.or(options.selector.as_ref().map(|_| 10));
+    let tail = tail.map(|tail| tail.to_string());
     let mut pairs = vec![
         ("namespace", options.namespace.namespace.as_str()),
-        ("pod", &options.target),
+        ("pod", pod),
     ];
     pairs.extend(
         options
@@ -143,7 +180,7 @@ pub(super) async fn logs(client: &LabClient, options: &Logs) -> anyhow::Result<E
     pairs.extend(tail.as_deref().map(|tail| ("tail", tail)));
     pairs.extend(options.follow.then_some(("follow", "true")));
     pairs.extend(options.previous.then_some(("previous", "true")));
-    copy_out(client.stream(&format!("/logs?{}", query(&pairs))).await?).await
+    format!("/logs?{}", query(&pairs))
 }
 
 /// Copies a streamed answer to standard output; a reader that goes away ends it quietly.
@@ -180,6 +217,9 @@ pub(super) async fn forward(client: &LabClient, options: &Forward) -> anyhow::Re
     let mut tasks = tokio::task::JoinSet::new();
     for spec in &options.forwards {
         let (local, target, port) = parse_forward(spec)?;
+        client
+            .can_forward(&options.namespace.namespace, target, port)
+            .await?;
         let listener = TcpListener::bind((options.address, local)).await;
         let listener =
             listener.with_context(|| format!("cannot listen on {}:{local}", options.address))?;

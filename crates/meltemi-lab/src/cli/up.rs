@@ -26,7 +26,7 @@ const DOWN_LIMIT: Duration = Duration::from_secs(60);
                         meltemi lab up --name second --workload-cert-ttl 20s -f manifests/"
 )]
 pub(super) struct Options {
-    /// Manifests to apply: a file, a folder, or `-` for standard input; may be given again.
+    /// Manifests to apply, now and whenever they change: a file, a folder, or `-` for standard input; may be given again.
     #[arg(short, long = "filename", visible_alias = "file")]
     filename: Vec<PathBuf>,
     /// The namespace of objects that name none.

@@ -1,9 +1,10 @@
 //! What users ask of the cluster.
 
+use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use meltemi_api::{Kind, ObjectKey, Scope};
 use meltemi_core::names::{ISTIO_SYSTEM, ISTIOD};
 use meltemi_core::{Diagnostic, FieldPath};
@@ -395,6 +396,22 @@ impl Cluster {
         let pod = self.store.typed::<Pod>(&pod).unwrap_or_default();
         let annotation = |name| pod.metadata.annotations.as_ref()?.get(name).cloned();
         let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+        if let Some(container) = container {
+            let init = pod
+                .spec
+                .iter()
+                .flat_map(|spec| spec.init_containers.iter().flatten());
+            if !containers
+                .clone()
+                .chain(init)
+                .any(|known| known.name == container)
+            {
+                return Err(NotFound::Failed(format!(
+                    "container {container} is not valid for {}",
+                    display(&key)
+                )));
+            }
+        }
         let chosen = container
             .map(str::to_owned)
             .or_else(|| annotation(annotation::DEFAULT_CONTAINER))
@@ -456,35 +473,80 @@ impl Cluster {
         handle.kill(&target.container, hold).map_err(failed)
     }
 
-    /// The address that a Service's or pod's port is reached at.
-    pub(crate) fn address_of(
+    /// Where `[KIND/]NAME[.NAMESPACE]` and a port of it lead. As kubectl's port-forward: into a pod, on its loopback, past its
+    /// sidecar; only a Service whose endpoints are no pods is called from the node.
+    pub(crate) fn forward_target(
         &self,
         namespace: &str,
         target: &str,
         port: u16,
-    ) -> Result<std::net::SocketAddrV4, NotFound> {
-        let (kind, name) = target.split_once('/').unwrap_or(("svc", target));
-        let key = ObjectKey::new(Kind::Service, namespace, name);
-        let address = self
-            .store
-            .get(&key)
-            .and_then(|service| service.pointer("/spec/clusterIP")?.as_str()?.parse().ok());
-        match address.filter(|_| kind.starts_with("svc") || kind.starts_with("service")) {
-            Some(address) => Ok(std::net::SocketAddrV4::new(address, port)),
+    ) -> Result<Forward, NotFound> {
+        let (kind, name) = match target.split_once('/') {
+            Some((kind_name, name)) => (Some(kind(kind_name)?), name),
+            None => (None, target),
+        };
+        let (name, namespace) = match name.split_once('.') {
+            Some((bare, other)) => (bare, other.split('.').next().unwrap_or(other)),
+            None => (name, namespace),
+        };
+        let key = ObjectKey::new(kind.unwrap_or(Kind::Service), namespace, name);
+        let service = self.store.typed::<Service>(&key);
+        match service.filter(|_| key.kind == Kind::Service) {
+            Some(service) => self.forward_to_service(&key, &service, port),
+            None if kind == Some(Kind::Service) => Err(NotFound::Object(display(&key))),
             None => {
-                let target = if target.contains('/') {
-                    target.to_owned()
-                } else {
-                    format!("pod/{target}")
-                };
-                let found = self.target(namespace, &target, None)?;
+                let kind = kind.map_or("pod", |kind| kind.as_str());
+                let found = self.target(namespace, &format!("{kind}/{name}"), None)?;
                 let network = found
                     .network
-                    .ok_or_else(|| NotFound::NoPod(target.clone()))?;
-                Ok(std::net::SocketAddrV4::new(network.address, port))
+                    .ok_or_else(|| NotFound::NoPod(display(&key)))?;
+                Ok(Forward::Pod(network, port))
             }
         }
     }
+
+    fn forward_to_service(
+        &self,
+        key: &ObjectKey,
+        service: &Service,
+        port: u16,
+    ) -> Result<Forward, NotFound> {
+        let spec = service.spec.clone().unwrap_or_default();
+        let mut ports = spec.ports.iter().flatten();
+        let index = ports.position(|own| own.port == i32::from(port));
+        let index = index.ok_or_else(|| {
+            let message = format!("{} does not have a service port {port}", display(key));
+            NotFound::Failed(message)
+        })?;
+        let object = self.store.get(key).cloned().unwrap_or_default();
+        let Some(pod_name) = self.pod_behind(key, &object) else {
+            let address = spec.cluster_ip.and_then(|address| address.parse().ok());
+            let from_node = |address| Forward::Node(SocketAddrV4::new(address, port));
+            // A selector that selects nothing is no way either.
+            let address = address.filter(|_| spec.selector.is_none_or(|labels| labels.is_empty()));
+            return address
+                .map(from_node)
+                .ok_or_else(|| NotFound::NoPod(display(key)));
+        };
+        let no_pod = || NotFound::NoPod(display(key));
+        let pod = self.store.typed::<Pod>(&pod_name).ok_or_else(no_pod)?;
+        let backends = controller::backends(service, &[pod]).unwrap_or_default();
+        let target = backends
+            .first()
+            .and_then(|backend| *backend.ports.get(index)?);
+        let handle = self.pods.get(&pod_key(&pod_name)).ok_or_else(no_pod)?;
+        let network = handle.network().ok_or_else(no_pod)?;
+        Ok(Forward::Pod(network, target.ok_or_else(no_pod)?))
+    }
+}
+
+/// Where a forwarded connection goes.
+#[derive(Clone, Debug)]
+pub(crate) enum Forward {
+    /// A port on the loopback of a pod.
+    Pod(Arc<PodNetwork>, u16),
+    /// An address, from the node.
+    Node(SocketAddrV4),
 }
 
 fn change(key: &ObjectKey, action: &str) -> Change {

@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
 use super::{Daemon, Refusal};
+use crate::cluster::commands::Forward;
 use crate::enter;
 use crate::wire::{Handover, Outcome};
 
@@ -184,7 +185,7 @@ async fn hung_up(caller: &UnixStream) {
     }
 }
 
-/// Joins the caller's socket to a port of a Service or pod, reached from the node.
+/// Joins the caller's socket to a port of a Service or pod.
 async fn forward(
     daemon: &Daemon,
     namespace: String,
@@ -192,8 +193,8 @@ async fn forward(
     port: u16,
     descriptors: Vec<OwnedFd>,
 ) -> Result<Outcome> {
-    let address = daemon
-        .call(move |cluster| cluster.address_of(&namespace, &target, port))
+    let to = daemon
+        .call(move |cluster| cluster.forward_target(&namespace, &target, port))
         .await
         .map_err(refused)??;
     let caller = descriptors
@@ -204,13 +205,20 @@ async fn forward(
     let caller = StdStream::from(caller);
     caller.set_nonblocking(true)?;
     let mut caller = UnixStream::from_std(caller)?;
-    let mut upstream = tokio::time::timeout(
-        super::DIAL_TIMEOUT,
-        TcpStream::connect(SocketAddr::V4(address)),
-    )
-    .await
-    .with_context(|| format!("{address} does not answer"))?
-    .with_context(|| format!("cannot connect to {address}"))?;
+    let mut upstream = match to {
+        Forward::Pod(network, port) => {
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            let stream = super::dial(network, address).await;
+            stream.with_context(|| format!("cannot connect to port {port} of the pod"))?
+        }
+        Forward::Node(address) => {
+            let stream = TcpStream::connect(SocketAddr::V4(address));
+            tokio::time::timeout(super::DIAL_TIMEOUT, stream)
+                .await
+                .with_context(|| format!("{address} does not answer"))?
+                .with_context(|| format!("cannot connect to {address}"))?
+        }
+    };
     tokio::spawn(async move {
         if let Err(error) = tokio::io::copy_bidirectional(&mut caller, &mut upstream).await {
             tracing::debug!(%error, "a forwarded connection ended");
