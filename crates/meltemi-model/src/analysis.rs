@@ -9,14 +9,15 @@
 //! | IST0174 | a DestinationRule's host is no service |
 //! | MEL0201 | several PeerAuthentications without a selector in one namespace |
 //! | MEL0202 | a ServiceEntry's host is already taken |
+//! | MEL0203 | an older DestinationRule for the host says the same thing differently |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use meltemi_api::istio::{Destination, VirtualService};
+use meltemi_api::istio::{Destination, DestinationRule, VirtualService};
 use meltemi_api::{Kind, Object, Resource, did_you_mean};
 use meltemi_core::names::CLUSTER_DOMAIN;
-use meltemi_core::{Diagnostic, FieldPath, Hostname, ObjectRef, Severity};
+use meltemi_core::{Diagnostic, FieldPath, Hostname, Labels, ObjectRef, Severity};
 
 use crate::{HostRule, Mesh, MeshSnapshot, Service};
 
@@ -36,6 +37,7 @@ pub fn analyze(mesh: &Mesh) -> Vec<Diagnostic> {
     }
     conflicting_hosts(&snapshot, &mut found);
     competing_policies(&snapshot, &mut found);
+    competing_rules(mesh, &snapshot, &mut found);
     found
 }
 
@@ -230,6 +232,15 @@ fn near_hosts(mesh: &MeshSnapshot, written: &str, host: &Hostname, namespace: &s
     })
 }
 
+/// Labels as users write them on a command line.
+fn pairs(labels: &Labels) -> String {
+    let pairs = labels
+        .0
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"));
+    pairs.collect::<Vec<_>>().join(",")
+}
+
 fn port_list(service: &Service) -> String {
     let ports = service.ports.iter().map(|port| port.number.to_string());
     ports.collect::<Vec<_>>().join(", ")
@@ -279,7 +290,11 @@ fn destination_rule(mesh: &MeshSnapshot, object: &Object, found: &mut Vec<Diagno
                     "the subset {} defined in the DestinationRule does not select any pods",
                     subset.name
                 ),
-                String::new(),
+                format!(
+                    "give the pods of {} the labels {}, or remove the subset",
+                    rule.host,
+                    pairs(&subset.labels)
+                ),
             ));
         }
     }
@@ -348,6 +363,75 @@ fn competing_policies(mesh: &MeshSnapshot, found: &mut Vec<Diagnostic>) {
                 "delete one of them, or give one a selector".to_owned(),
             ));
         }
+    }
+}
+
+/// Rules of one namespace for one host merge, and of what two of them say the older counts (Istio's traffic management
+/// practices, "Split large virtual services and destination rules").
+fn competing_rules(mesh: &Mesh, snapshot: &MeshSnapshot, found: &mut Vec<Diagnostic>) {
+    let merged = snapshot.destination_rules.by_namespace.values();
+    for rule in merged.flat_map(|rules| rules.iter()) {
+        if rule.from.len() < 2 {
+            continue;
+        }
+        let objects: Vec<&Arc<Object>> = rule
+            .from
+            .iter()
+            .filter_map(|origin| {
+                mesh.objects_of(Kind::DestinationRule)
+                    .find(|object| object.reference() == *origin)
+            })
+            .collect();
+        for (i, object) in objects.iter().enumerate() {
+            repeated(object, &objects[..i], found);
+        }
+    }
+}
+
+/// What a rule says in vain, because an older one for the host said it.
+fn repeated(object: &Object, older: &[&Arc<Object>], found: &mut Vec<Diagnostic>) {
+    let spec_of = |object: &Object| match &object.resource {
+        Resource::DestinationRule(rule) => Some(rule.clone()),
+        _ => None,
+    };
+    let Some(rule) = spec_of(object) else { return };
+    let said = |by: &dyn Fn(&DestinationRule) -> bool| {
+        let mut older = older.iter();
+        older.find(|older| spec_of(older).is_some_and(|rule| by(&rule)))
+    };
+    let mut tell = |field: FieldPath, what: String, by: &Object| {
+        found.push(report(
+            object,
+            Severity::Warning,
+            "MEL0203",
+            field,
+            format!(
+                "has no effect: {} is older and has {what} for the host {}",
+                short(&by.reference()),
+                rule.host
+            ),
+            "merge the two rules into one".to_owned(),
+        ));
+    };
+    let spec = FieldPath::new("spec");
+    for (i, subset) in rule.subsets.iter().enumerate() {
+        let has_it = |older: &DestinationRule| {
+            let mut subsets = older.subsets.iter();
+            subsets.any(|older| older.name == subset.name)
+        };
+        if let Some(by) = said(&has_it) {
+            let field = spec.field("subsets").index(i);
+            tell(field, format!("a subset {}", subset.name), by);
+        }
+    }
+    if rule.traffic_policy.is_some()
+        && let Some(by) = said(&|older| older.traffic_policy.is_some())
+    {
+        tell(
+            spec.field("trafficPolicy"),
+            "a traffic policy".to_owned(),
+            by,
+        );
     }
 }
 

@@ -27,25 +27,47 @@ pub(super) struct Apply {
 pub(super) async fn apply(client: &LabClient, options: &Apply) -> anyhow::Result<ExitCode> {
     let inputs = files::read_all(&options.filename)?;
     up::ensure_any(client).await?;
-    apply_inputs(client, &options.namespace.namespace, inputs).await
+    let applied = apply_inputs(client, &options.namespace.namespace, inputs).await?;
+    anyhow::ensure!(applied != Applied::Nothing, "no objects passed to apply");
+    Ok(applied.exit_code())
 }
 
-/// Applies one input after the other; the exit status tells whether a document was refused.
+/// What became of the documents of all inputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Applied {
+    All,
+    /// There was no document.
+    Nothing,
+    /// At least one was refused.
+    NotAll,
+}
+
+impl Applied {
+    pub(super) fn exit_code(self) -> ExitCode {
+        match self {
+            Self::All | Self::Nothing => ExitCode::SUCCESS,
+            Self::NotAll => ExitCode::FAILURE,
+        }
+    }
+}
+
+/// Applies one input after the other.
 pub(super) async fn apply_inputs(
     client: &LabClient,
     namespace: &str,
     inputs: Vec<Input>,
-) -> anyhow::Result<ExitCode> {
-    let mut rejected = 0;
+) -> anyhow::Result<Applied> {
+    let (mut accepted, mut rejected) = (0, 0);
     for input in inputs {
         let report = client.apply(namespace, &input.name, input.text).await?;
+        accepted += report.results.len();
         rejected += report.rejected;
         print(&report);
     }
-    Ok(if rejected == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    Ok(match (accepted, rejected) {
+        (0, 0) => Applied::Nothing,
+        (_, 0) => Applied::All,
+        _ => Applied::NotAll,
     })
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anstream::{eprint, eprintln, println};
 use anyhow::Context;
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::table::age;
@@ -19,6 +20,8 @@ use crate::wire::{Progress, Watch};
 /// How often the end of a lab is asked for, and how long it may take.
 const POLL: Duration = Duration::from_millis(50);
 const DOWN_LIMIT: Duration = Duration::from_secs(60);
+/// What a shell reports of a program that SIGINT ended.
+const INTERRUPTED: u8 = 130;
 
 #[derive(Debug, Args)]
 #[command(
@@ -36,7 +39,7 @@ pub(super) struct Options {
     #[arg(long)]
     images: Option<PathBuf>,
     /// How long workload certificates are valid, such as 20s or 24h.
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", value_parser = lifetime)]
     workload_cert_ttl: Option<String>,
     /// A file with Istio's MeshConfig.
     #[arg(long)]
@@ -49,9 +52,37 @@ pub(super) struct Options {
     timeout: u64,
 }
 
+/// A duration, kept as it was written for the control plane.
+fn lifetime(text: &str) -> Result<String, String> {
+    super::duration(text).map(|_valid| text.to_owned())
+}
+
+/// Brings the lab up. Ctrl-C ends what this command started; a lab that ran before goes on.
 pub(super) async fn up(client: &LabClient, options: &Options) -> anyhow::Result<ExitCode> {
     let inputs = files::read_all(&options.filename)?;
+    // From here on the signal is remembered, also while the lab starts.
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for Ctrl-C")?;
     let is_new = ensure_up(client, options).await?;
+    tokio::select! {
+        done = fill(client, options, inputs, is_new) => done,
+        _ = interrupt.recv() => {
+            eprintln!();
+            if is_new {
+                down(client).await?;
+            } else {
+                eprintln!("interrupted; the lab \"{}\" goes on", client.name());
+            }
+            Ok(ExitCode::from(INTERRUPTED))
+        }
+    }
+}
+
+async fn fill(
+    client: &LabClient,
+    options: &Options,
+    inputs: Vec<files::Input>,
+    is_new: bool,
+) -> anyhow::Result<ExitCode> {
     if !is_new
         && (options.images.is_some()
             || options.workload_cert_ttl.is_some()
@@ -67,7 +98,7 @@ pub(super) async fn up(client: &LabClient, options: &Options) -> anyhow::Result<
         until_ready(client, Duration::from_secs(options.timeout)).await?;
     }
     summarise(client).await?;
-    Ok(applied)
+    Ok(applied.exit_code())
 }
 
 /// Has the files and folders of `-f` applied again when they change; standard input cannot.

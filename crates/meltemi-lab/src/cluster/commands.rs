@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
-use meltemi_api::{Kind, ObjectKey, Scope};
+use meltemi_api::{Kind, ObjectKey, Parsed, Scope};
 use meltemi_core::names::{ISTIO_SYSTEM, ISTIOD};
-use meltemi_core::{Diagnostic, FieldPath};
+use meltemi_core::{Diagnostic, FieldPath, Severity};
 use meltemi_inject::annotation;
 use serde_json::{Value, json};
 
@@ -80,8 +80,8 @@ impl Cluster {
     pub(crate) fn apply(&mut self, namespace: &str, file: &str, text: &str) -> Report {
         let parsed = meltemi_api::parse(file, text, namespace);
         let mut report = Report {
+            rejected: refused(&parsed),
             diagnostics: parsed.diagnostics,
-            rejected: parsed.rejected.len(),
             ..Report::default()
         };
         for object in &parsed.objects {
@@ -538,6 +538,19 @@ impl Cluster {
         let network = handle.network().ok_or_else(no_pod)?;
         Ok(Forward::Pod(network, target.ok_or_else(no_pod)?))
     }
+}
+
+/// How many documents did not become objects; one without a name or kind is known by its errors alone.
+fn refused(parsed: &Parsed) -> usize {
+    let is_object = |diagnostic: &Diagnostic| {
+        let object = diagnostic.object.as_ref();
+        object.is_some_and(|object| parsed.objects.iter().any(|o| o.reference() == *object))
+    };
+    let errors = parsed.diagnostics.iter();
+    let without_object = errors
+        .filter(|diagnostic| diagnostic.severity == Severity::Error && !is_object(diagnostic))
+        .count();
+    without_object.max(parsed.rejected.len())
 }
 
 /// Where a forwarded connection goes.

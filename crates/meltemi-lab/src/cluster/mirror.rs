@@ -44,11 +44,13 @@ impl Mirror {
             let known = self.written.get(&name);
             if known.is_none_or(|known| known.version != version) {
                 let content = serde_json::to_vec_pretty(&trimmed(key, object))?;
-                result = result.and(self.write(name, Written { version, content }));
+                let written = self.write(name, Written { version, content });
+                result = result.and(written);
             }
         }
         for name in gone {
-            result = result.and(self.remove(&name));
+            let removed = self.remove(&name);
+            result = result.and(removed);
         }
         result
     }

@@ -36,9 +36,26 @@ fn unknown_hosts_and_subsets_are_told_with_their_likely_meaning() {
         findings(yaml),
         [
             "IST0174 DestinationRule default/gone: spec.host: the host review defined in the DestinationRule does not match any services in the mesh (did you mean \"reviews\"?)",
-            "IST0173 DestinationRule default/r: spec.subsets[1]: the subset v9 defined in the DestinationRule does not select any pods ()",
+            "IST0173 DestinationRule default/r: spec.subsets[1]: the subset v9 defined in the DestinationRule does not select any pods (give the pods of reviews the labels version=v9, or remove the subset)",
             "IST0101 VirtualService default/v: spec.http[0].route[0].destination.host: referenced host not found: \"reviewz\" (did you mean \"reviews\"?)",
             "IST0101 VirtualService default/v: spec.http[0].route[1].destination.subset: referenced host+subset in destinationrule not found: \"reviews+v3\" (subsets of reviews: v1, v9)",
+        ]
+    );
+}
+
+#[test]
+fn what_an_older_destination_rule_says_is_not_said_again() {
+    let rule = |name: &str, created: u8, version: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: {name}, namespace: default, creationTimestamp: '2026-01-0{created}T00:00:00Z'}}\n\
+             spec: {{host: reviews, trafficPolicy: {{tls: {{mode: ISTIO_MUTUAL}}}}, subsets: [{{name: v1, labels: {{version: {version}}}}}]}}\n"
+        )
+    };
+    assert_eq!(
+        findings(&[rule("young", 2, "v1"), rule("old", 1, "v1")].concat()),
+        [
+            "MEL0203 DestinationRule default/young: spec.subsets[0]: has no effect: default/old is older and has a subset v1 for the host reviews (merge the two rules into one)",
+            "MEL0203 DestinationRule default/young: spec.trafficPolicy: has no effect: default/old is older and has a traffic policy for the host reviews (merge the two rules into one)",
         ]
     );
 }
