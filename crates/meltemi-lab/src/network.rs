@@ -102,11 +102,7 @@ impl Node {
             .scope(RouteScope::Link)
             .pref_source(NODE_ADDRESS);
         self.netlink.route().add(route.build()).execute().await?;
-        Ok(PodNetwork {
-            netns,
-            uts,
-            link,
-        })
+        Ok(PodNetwork { netns, uts, link })
     }
 
     /// Takes a pod's link away; the namespaces end with their last process.
