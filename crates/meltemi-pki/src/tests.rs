@@ -578,6 +578,47 @@ fn the_control_plane_is_known_by_name_and_swaps_its_certificate() {
 }
 
 #[test]
+fn server_names_are_matched_by_type_and_a_wildcard_stands_for_one_label() {
+    let ca = Authority::new(now() + HOUR);
+    let client = DnsClientTls::new(ca.pem.as_bytes()).unwrap();
+    let client = client.build().unwrap();
+    let is_accepted = |name: SanType, usage, asked| {
+        let key = PrivateKey::generate().unwrap();
+        let mut params = leaf(&id("a"));
+        params.subject_alt_names = vec![name];
+        params.extended_key_usages = vec![usage];
+        let pem = ca.sign(&key, &params) + &ca.pem;
+        let certificate = ServingCertificate::with_key(pem.as_bytes(), &key, now()).unwrap();
+        let slot = Arc::new(CertificateSlot::new(&certificate));
+        let server = ServingTls::new(slot).build().unwrap();
+        handshake(&client, &server, asked).is_ok()
+    };
+    let dns = |name: &str| SanType::DnsName(name.try_into().unwrap());
+    let email = |name: &str| SanType::Rfc822Name(name.try_into().unwrap());
+    let server = ExtendedKeyUsagePurpose::ServerAuth;
+
+    assert!(is_accepted(
+        dns("*.example.com"),
+        server.clone(),
+        "b.example.com"
+    ));
+    for (name, usage, asked) in [
+        (dns("*.example.com"), &server, "a.b.example.com"),
+        (dns("*.example.com"), &server, "example.com"),
+        (uri("https://b.example.com"), &server, "b.example.com"),
+        (email("b.example.com"), &server, "b.example.com"),
+        (
+            dns("b.example.com"),
+            &ExtendedKeyUsagePurpose::ClientAuth,
+            "b.example.com",
+        ),
+    ] {
+        let text = format!("{name:?} {usage:?} {asked}");
+        assert!(!is_accepted(name, usage.clone(), asked), "{text}");
+    }
+}
+
+#[test]
 fn the_control_plane_follows_the_bundle() {
     let (old, new) = (Authority::new(now() + HOUR), Authority::new(now() + HOUR));
     let bundle = Arc::new(ArcSwap::new(old.bundle()));

@@ -2,7 +2,7 @@
 
 mod configuration;
 mod http;
-mod mesh;
+pub(crate) mod mesh;
 mod on_demand;
 mod policies;
 mod protocol;

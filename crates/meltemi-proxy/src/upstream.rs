@@ -11,7 +11,7 @@ mod pool;
 pub(crate) mod tls;
 
 pub(crate) use cluster::{Picked, Upstream};
-pub(crate) use connection::ConnectionFacts;
+pub(crate) use connection::{ConnectionFacts, Principals};
 pub(crate) use host::Host;
 pub(crate) use outlier::Outcome;
 pub(crate) use pool::{Lease, PoolKey, PoolProtocol, Pools, SendError};

@@ -218,6 +218,10 @@ fn levels(program: &Program) -> String {
 }
 
 async fn sidecar(args: ProxyArgs, log: LogControl) -> anyhow::Result<()> {
+    // Huge pages under an allocator's arenas make a small process resident at many times of what it uses.
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!(%error, "huge pages stay on");
+    }
     let mut bootstrap = Bootstrap::from_process()?;
     if let Some(workers) = args.concurrency {
         bootstrap.workers = workers.max(1);

@@ -3,7 +3,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use meltemi_core::TrustDomain;
-use meltemi_pki::{PrivateKey, TrustBundle, WorkloadCertificate, renew_at};
+use meltemi_pki::{
+    BundleError, PrivateKey, TrustBundle, WorkloadCertificate, certificates_from_pem, renew_at,
+};
 use rand::Rng as _;
 
 use super::{Authority, AuthorityError};
@@ -11,10 +13,14 @@ use super::{Authority, AuthorityError};
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(15);
 
+/// How often the file of roots is looked at.
+const STEP: Duration = Duration::from_secs(15);
+
 /// Obtains the first certificate and renews it for ever. A certificate that could not be renewed is kept; handshakes fail
 /// only when it has expired, and work again as soon as the authority answers.
 ///
-/// `received` is told of every certificate, with its key.
+/// `received` is told of every certificate, with its key, and again when the file of roots changes: a new root must be
+/// trusted before certificates that it vouches for appear.
 pub(crate) async fn keep_fresh(
     authority: &Authority,
     domain: &TrustDomain,
@@ -22,8 +28,9 @@ pub(crate) async fn keep_fresh(
     mut received: impl FnMut(WorkloadCertificate, Arc<TrustBundle>, &PrivateKey),
 ) {
     let mut retry = RETRY_MIN;
+    let mut roots = RootFile::new(root_file);
     loop {
-        match obtain(authority, domain, root_file).await {
+        match obtain(authority, domain, &mut roots).await {
             Ok((certificate, bundle, key)) => {
                 retry = RETRY_MIN;
                 let received_at = SystemTime::now();
@@ -43,8 +50,9 @@ pub(crate) async fn keep_fresh(
                     renew_in_seconds = wait.as_secs(),
                     "received a certificate"
                 );
-                received(certificate, Arc::new(bundle), &key);
-                wait_until_due(wait, due).await;
+                received(certificate.clone(), Arc::new(bundle), &key);
+                let mut trust = |bundle| received(certificate.clone(), bundle, &key);
+                hold(&certificate, domain, &mut roots, (wait, due), &mut trust).await;
             }
             Err(error) => {
                 let wait = retry.mul_f64(rand::rng().random_range(0.5..1.0));
@@ -61,10 +69,15 @@ pub(crate) async fn keep_fresh(
     }
 }
 
-/// Sleeps in steps, so that a clock that jumped forward (a suspended machine) is noticed.
-async fn wait_until_due(wait: Duration, due: SystemTime) {
-    const STEP: Duration = Duration::from_secs(60);
-    let mut rest = wait;
+/// Waits until the next certificate is due, and tells of new roots meanwhile. In steps, so that a clock that jumped
+/// forward (a suspended machine) is noticed.
+async fn hold(
+    certificate: &WorkloadCertificate,
+    domain: &TrustDomain,
+    roots: &mut RootFile<'_>,
+    (mut rest, due): (Duration, SystemTime),
+    trust: &mut impl FnMut(Arc<TrustBundle>),
+) {
     while !rest.is_zero() {
         let step = rest.min(STEP);
         tokio::time::sleep(step).await;
@@ -72,16 +85,53 @@ async fn wait_until_due(wait: Duration, due: SystemTime) {
         if SystemTime::now() >= due {
             return;
         }
+        if !roots.has_changed().await {
+            continue;
+        }
+        match bundle(certificate, domain, roots) {
+            Ok(bundle) => {
+                tracing::info!(roots = bundle.roots().len(), "the roots have changed");
+                trust(Arc::new(bundle));
+            }
+            Err(error) => tracing::warn!(%error, "new roots cannot be read, the old ones stay"),
+        }
+    }
+}
+
+/// The mounted file of roots (Istio's `istio-ca-root-cert`), as it was read last.
+struct RootFile<'a> {
+    path: &'a Path,
+    pem: Vec<u8>,
+}
+
+impl<'a> RootFile<'a> {
+    fn new(path: &'a Path) -> Self {
+        Self {
+            path,
+            pem: Vec::new(),
+        }
+    }
+
+    /// Reads the file. One that is not there, or holds no certificate, is half written: what was there before counts.
+    async fn has_changed(&mut self) -> bool {
+        match tokio::fs::read(self.path).await {
+            Ok(pem) if pem != self.pem && certificates_from_pem(&pem).is_ok() => {
+                self.pem = pem;
+                true
+            }
+            _ => false,
+        }
     }
 }
 
 async fn obtain(
     authority: &Authority,
     domain: &TrustDomain,
-    root_file: &Path,
+    roots: &mut RootFile<'_>,
 ) -> Result<(WorkloadCertificate, TrustBundle, PrivateKey), AuthorityError> {
     let (certificate, key) = authority.issue().await?;
-    let bundle = bundle(&certificate, domain, tokio::fs::read(root_file).await.ok())?;
+    roots.has_changed().await;
+    let bundle = bundle(&certificate, domain, roots).map_err(AuthorityError::Bundle)?;
     Ok((certificate, bundle, key))
 }
 
@@ -89,10 +139,38 @@ async fn obtain(
 fn bundle(
     certificate: &WorkloadCertificate,
     domain: &TrustDomain,
-    file: Option<Vec<u8>>,
-) -> Result<TrustBundle, AuthorityError> {
+    roots: &RootFile<'_>,
+) -> Result<TrustBundle, BundleError> {
     let mut pem = certificate.roots_pem().unwrap_or_default().into_bytes();
     pem.push(b'\n');
-    pem.extend(file.unwrap_or_default());
-    TrustBundle::new(domain.clone(), &pem).map_err(AuthorityError::Bundle)
+    pem.extend(&roots.pem);
+    TrustBundle::new(domain.clone(), &pem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::mesh;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[tokio::test(start_paused = true)]
+    async fn new_roots_are_trusted_before_the_certificate_is_renewed() {
+        let (old, new) = (mesh::Authority::new(), mesh::Authority::new());
+        let certificate = old.issue("a");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("root-cert.pem");
+        let mut roots = RootFile::new(&path);
+        let both = old.bundle().to_pem() + &new.bundle().to_pem();
+        let mut trusted = Vec::new();
+        for content in [&both, "half a f", &both, &new.bundle().to_pem()] {
+            std::fs::write(&path, content).unwrap();
+            let mut trust = |bundle: Arc<TrustBundle>| trusted.push(bundle.to_pem());
+            let until = (2 * STEP, SystemTime::now() + HOUR);
+            let domain = TrustDomain::default();
+            hold(&certificate, &domain, &mut roots, until, &mut trust).await;
+        }
+        // The root of our own chain stays with the certificate.
+        assert_eq!(trusted, [both.clone(), both]);
+    }
 }

@@ -27,7 +27,7 @@ use crate::telemetry::peer::Workload;
 use crate::telemetry::series::HttpSeries;
 use crate::upstream::cluster::Slot;
 use crate::upstream::host::ActiveRequest;
-use crate::upstream::{ConnectionFacts, Host, Upstream};
+use crate::upstream::{ConnectionFacts, Host, Principals, Upstream};
 
 /// The service of every downstream HTTP connection. It never fails: an error becomes a response or a reset body.
 pub(crate) async fn answer(
@@ -381,7 +381,7 @@ pub(crate) type Held = (
     Option<Arc<Upstream>>,
     Option<Arc<Workload>>,
     Option<Arc<Workload>>,
-    Option<Arc<ConnectionFacts>>,
+    Option<Arc<Principals>>,
 );
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -389,7 +389,7 @@ pub(crate) struct SeriesKey {
     pub(crate) upstream: usize,
     pub(crate) source: usize,
     pub(crate) destination: usize,
-    pub(crate) facts: usize,
+    pub(crate) principals: usize,
     pub(crate) status: u16,
     pub(crate) grpc: Option<u32>,
     pub(crate) is_grpc: bool,
@@ -406,7 +406,7 @@ impl std::hash::Hash for SeriesKey {
             self.upstream,
             self.source,
             self.destination,
-            self.facts,
+            self.principals,
             self.status,
         )
             .hash(state);

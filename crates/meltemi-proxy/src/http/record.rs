@@ -39,6 +39,10 @@ pub(crate) fn tell(exchange: &Exchange) {
 }
 
 fn count(exchange: &Exchange) {
+    // An inbound series tells of the downstream's handshake, the same for all requests of its connection.
+    let is_inbound = exchange.connection.downstream.is_inbound();
+    let upstream_facts = exchange.facts.as_ref().filter(|_| !is_inbound);
+    let principals = upstream_facts.map(|facts| facts.principals.clone());
     let key = SeriesKey {
         upstream: exchange
             .upstream
@@ -52,10 +56,7 @@ fn count(exchange: &Exchange) {
             .upstream_peer
             .as_ref()
             .map_or(0, |peer| Arc::as_ptr(peer) as usize),
-        facts: exchange
-            .facts
-            .as_ref()
-            .map_or(0, |facts| Arc::as_ptr(facts) as usize),
+        principals: principals.as_ref().map_or(0, |p| Arc::as_ptr(p) as usize),
         status: exchange.status.map_or(0, |status| status.as_u16()),
         grpc: exchange.grpc_status,
         is_grpc: exchange.head.is_grpc,
@@ -66,7 +67,7 @@ fn count(exchange: &Exchange) {
         exchange.upstream.clone(),
         exchange.downstream_peer.clone(),
         exchange.upstream_peer.clone(),
-        exchange.facts.clone(),
+        principals,
     );
     let series = exchange
         .connection

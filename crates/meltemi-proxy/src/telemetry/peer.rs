@@ -119,20 +119,24 @@ impl Own {
     }
 }
 
-/// Remembers the last peer of a connection, which is nearly always the next one too.
+/// Peers that one connection remembers: requests of a downstream spread over the endpoints of a service.
+const MEMO_LIMIT: usize = 16;
+
+/// Remembers the peers of a connection, so that what they say of themselves is decoded once.
 #[derive(Debug, Default)]
-pub(crate) struct PeerMemo(parking_lot::Mutex<Option<(HeaderValue, Arc<Workload>)>>);
+pub(crate) struct PeerMemo(parking_lot::Mutex<Vec<(HeaderValue, Arc<Workload>)>>);
 
 impl PeerMemo {
     pub(crate) fn resolve(&self, header: &HeaderValue) -> Option<Arc<Workload>> {
         let mut memo = self.0.lock();
-        if let Some((known, workload)) = &*memo
-            && known == header
-        {
+        if let Some((_, workload)) = memo.iter().find(|(known, _)| known == header) {
             return Some(workload.clone());
         }
         let workload = Arc::new(Workload::decode(header.as_bytes())?);
-        *memo = Some((header.clone(), workload.clone()));
+        if memo.len() == MEMO_LIMIT {
+            memo.remove(0);
+        }
+        memo.push((header.clone(), workload.clone()));
         Some(workload)
     }
 }
@@ -164,6 +168,25 @@ mod tests {
             (&*peer.canonical_name, &*peer.canonical_revision, &*peer.app),
             ("reviews", "v1", "reviews")
         );
+    }
+
+    #[test]
+    fn peers_by_turns_are_decoded_once_and_few_are_remembered() {
+        let header = |name: &str| {
+            let mut bootstrap = bootstrap::tests::from(&POD).unwrap();
+            bootstrap.labels.insert("app".to_owned(), name.to_owned());
+            Own::new(bootstrap::peer_metadata(&bootstrap), name).header
+        };
+        let memo = PeerMemo::default();
+        let (a, b) = (header("a"), header("b"));
+        let first = memo.resolve(&a).unwrap();
+        memo.resolve(&b).unwrap();
+        assert!(Arc::ptr_eq(&first, &memo.resolve(&a).unwrap()));
+        for i in 0..MEMO_LIMIT {
+            memo.resolve(&header(&format!("c{i}"))).unwrap();
+        }
+        assert_eq!(memo.0.lock().len(), MEMO_LIMIT);
+        assert!(!Arc::ptr_eq(&first, &memo.resolve(&a).unwrap()));
     }
 
     #[test]

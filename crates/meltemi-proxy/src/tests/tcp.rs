@@ -1,4 +1,5 @@
 use meltemi_proto::type_url;
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -71,4 +72,68 @@ async fn without_an_upstream_the_client_is_reset() {
         .unwrap();
     let error = stream.read_to_end(&mut Vec::new()).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn a_full_pool_refuses_a_connection_and_blames_no_host() {
+    let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = Sidecar::start(&Authority::new(), "client");
+    let mut limited = cluster("c", &[app.local_addr().unwrap()]);
+    limited["circuitBreakers"] = json!({"thresholds": [{"maxConnections": 1}]});
+    limited["outlierDetection"] = json!({
+        "consecutive5xx": 1, "consecutiveGatewayFailure": 1,
+        "enforcingConsecutiveGatewayFailure": 100, "maxEjectionPercent": 100});
+    client.apply(type_url::CLUSTER, &[limited]);
+    client.apply(type_url::LISTENER, &[outbound_tcp("c")]);
+    let address = client.address("outbound").await;
+    let mut first = TcpStream::connect(address).await.unwrap();
+    let (mut far, _) = app.accept().await.unwrap();
+
+    let mut second = TcpStream::connect(address).await.unwrap();
+    let error = second.read_to_end(&mut Vec::new()).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    let hosts = client.shared.store.upstreams.load()["c"].hosts();
+    assert!(!hosts[0].state.outlier.is_ejected());
+
+    first.write_all(b"on").await.unwrap();
+    let mut heard = [0; 2];
+    far.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"on");
+}
+
+#[tokio::test]
+async fn bulk_travels_both_ways_at_once_and_unchanged() {
+    let authority = Authority::new();
+    let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = Sidecar::start(&authority, "server");
+    let target = cluster("inbound|7||", &[app.local_addr().unwrap()]);
+    server.apply(type_url::CLUSTER, &[target]);
+    server.apply(type_url::LISTENER, &[inbound_tcp("inbound|7||")]);
+    let client = Sidecar::start(&authority, "client");
+    let address = server.address("inbound").await;
+    let upstream = mesh_cluster("c", &[address], "server", &["istio"]);
+    client.apply(type_url::CLUSTER, &[upstream]);
+    client.apply(type_url::LISTENER, &[outbound_tcp("c")]);
+
+    let near = TcpStream::connect(client.address("outbound").await)
+        .await
+        .unwrap();
+    let (far, _) = app.accept().await.unwrap();
+    let pattern = |salt: u8| -> Vec<u8> {
+        let counting = (0..=u8::MAX).cycle().map(|byte| byte ^ salt);
+        counting.take(3_000_001).collect()
+    };
+    let exchange = async |stream: TcpStream, sent: Vec<u8>| {
+        let (mut read, mut write) = stream.into_split();
+        let mut received = Vec::new();
+        let send = async {
+            write.write_all(&sent).await?;
+            write.shutdown().await
+        };
+        let (sending, receiving) = tokio::join!(send, read.read_to_end(&mut received));
+        sending.and(receiving.map(drop)).unwrap();
+        received
+    };
+    let (at_near, at_far) = tokio::join!(exchange(near, pattern(1)), exchange(far, pattern(2)));
+    assert!(at_near == pattern(2) && at_far == pattern(1));
 }

@@ -99,6 +99,7 @@ pub(crate) async fn connect(
     match result {
         Ok((transport, mut facts)) => {
             facts.is_http2 = protocol == Some(PoolProtocol::Http2);
+            facts.principals = host.state.principals(facts.handshake.as_ref());
             let row = evidence(shared, upstream, host, facts.handshake.as_ref());
             let guard = ConnectedGuard {
                 _connection: ActiveConnection::new(&host.state),
@@ -180,7 +181,7 @@ async fn connect_unbounded(
             ConnectionFacts {
                 local,
                 handshake: None,
-                is_http2: false,
+                ..ConnectionFacts::default()
             },
         ));
     };
@@ -192,7 +193,7 @@ async fn connect_unbounded(
         ConnectionFacts {
             local,
             handshake: Some(handshake),
-            is_http2: false,
+            ..ConnectionFacts::default()
         },
     ))
 }

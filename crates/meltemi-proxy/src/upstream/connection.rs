@@ -19,7 +19,27 @@ use crate::io::Transport;
 pub(crate) struct ConnectionFacts {
     pub(crate) local: Option<SocketAddr>,
     pub(crate) handshake: Option<HandshakeInfo>,
+    pub(crate) principals: Arc<Principals>,
     pub(crate) is_http2: bool,
+}
+
+/// Who the two ends of a connection proved to be, as metrics tell of them. Connections with the same ends share one, so
+/// that what was found for one of them is found again by its address.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Principals {
+    pub(crate) local: Option<String>,
+    pub(crate) peer: Option<String>,
+}
+
+impl Principals {
+    pub(crate) fn of(handshake: Option<&HandshakeInfo>) -> Self {
+        let local = handshake.and_then(|handshake| handshake.local.as_ref());
+        let peer = handshake.and_then(|handshake| handshake.peer.as_ref());
+        Self {
+            local: local.map(ToString::to_string),
+            peer: peer.map(|peer| peer.identity.to_string()),
+        }
+    }
 }
 
 /// Speaks HTTP/1 on `transport`; the connection lives in a task of the worker until either side closes it.

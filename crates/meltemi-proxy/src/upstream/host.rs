@@ -4,8 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use meltemi_pki::HandshakeInfo;
 use meltemi_proxy_core::runtime::{Cluster, Endpoint, Health, UpstreamTls};
+use parking_lot::Mutex;
 
+use super::connection::Principals;
 use super::outlier::Outlier;
 use crate::telemetry::peer::Workload;
 use crate::telemetry::series::Counter;
@@ -39,6 +42,20 @@ pub(crate) struct HostState {
     pub(crate) errors: Counter,
     pub(crate) timeouts: Counter,
     pub(crate) outlier: Outlier,
+    /// Of the last connection made, which are nearly always those of the next.
+    principals: Mutex<Arc<Principals>>,
+}
+
+impl HostState {
+    /// The principals of a new connection; those of the connection before, if they are the same.
+    pub(crate) fn principals(&self, handshake: Option<&HandshakeInfo>) -> Arc<Principals> {
+        let made = Principals::of(handshake);
+        let mut last = self.principals.lock();
+        if **last != made {
+            *last = Arc::new(made);
+        }
+        last.clone()
+    }
 }
 
 impl Host {
