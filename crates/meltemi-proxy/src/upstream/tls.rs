@@ -11,7 +11,7 @@ use meltemi_pki::{
 };
 use meltemi_proxy_core::runtime::{
     CertificateSource, DownstreamTls, SanMatcher, SanType, StringPattern, TlsVersion, TlsVersions,
-    TrustSource, UpstreamTls,
+    TrustSource, UpstreamTls, Validation,
 };
 use parking_lot::Mutex;
 use rustls::{ClientConfig, ServerConfig};
@@ -60,12 +60,14 @@ pub(crate) struct ClientSetup {
 /// The TLS configurations of a process.
 pub(crate) struct TlsConfigs {
     credentials: Arc<CredentialStore>,
-    clients: Mutex<HashMap<ClientKey, (u64, Arc<ClientConfig>)>>,
-    servers: Mutex<HashMap<ServerKey, (u64, Arc<ServerConfig>)>>,
+    clients: Mutex<HashMap<ClientKey, (Made, Arc<ClientConfig>)>>,
+    servers: Mutex<HashMap<ServerKey, (Made, Arc<ServerConfig>)>>,
     /// By address; the context is kept so that its address stays its own.
     fingerprints: Mutex<HashMap<usize, (Arc<DownstreamTls>, u64)>>,
 }
 
+/// What a configuration was made from: the generation of the credentials, and the state of the files it names.
+type Made = (u64, u64);
 /// Fingerprint, and whether protocols are offered.
 type ServerKey = (u64, bool);
 /// Fingerprint, and the protocols offered instead of the context's.
@@ -92,6 +94,10 @@ impl TlsConfigs {
         let generation = credentials
             .as_ref()
             .map_or(0, |credentials| credentials.generation);
+        let made = (
+            generation,
+            files_state(tls.certificate.as_ref(), tls.validation.as_ref()),
+        );
         let key = (fingerprint, alpn.cloned());
         let mesh = is_mesh(tls);
         let local = match &tls.certificate {
@@ -100,8 +106,8 @@ impl TlsConfigs {
                 .map(|credentials| credentials.certificate.identity().clone()),
             None => None,
         };
-        if let Some((made, config)) = self.clients.lock().get(&key)
-            && *made == generation
+        if let Some((known, config)) = self.clients.lock().get(&key)
+            && *known == made
         {
             return Ok(ClientSetup {
                 config: config.clone(),
@@ -111,7 +117,7 @@ impl TlsConfigs {
         }
         let offered = alpn.unwrap_or(&tls.alpn);
         let config = build_client(tls, offered, credentials.as_deref())?;
-        remember(&mut self.clients.lock(), key, (generation, config.clone()));
+        remember(&mut self.clients.lock(), key, (made, config.clone()));
         Ok(ClientSetup {
             config,
             local,
@@ -128,17 +134,17 @@ impl TlsConfigs {
         let credentials = self.credentials.get().ok_or(TlsSetupError::NoCredentials)?;
         let identity = credentials.certificate.identity().clone();
         let key = (self.fingerprint(tls), with_alpn);
-        if let Some((made, config)) = self.servers.lock().get(&key)
-            && *made == credentials.generation
+        let made = (
+            credentials.generation,
+            files_state(Some(&tls.certificate), tls.validation.as_ref()),
+        );
+        if let Some((known, config)) = self.servers.lock().get(&key)
+            && *known == made
         {
             return Ok((config.clone(), identity));
         }
         let config = build_server(tls, with_alpn, &credentials)?;
-        remember(
-            &mut self.servers.lock(),
-            key,
-            (credentials.generation, config.clone()),
-        );
+        remember(&mut self.servers.lock(), key, (made, config.clone()));
         Ok((config, identity))
     }
 
@@ -168,6 +174,27 @@ pub(crate) fn fingerprint(context: &impl std::fmt::Debug) -> u64 {
     BuildHasherDefault::<DefaultHasher>::default()
         .hash_one(format!("{context:?}"))
         .max(1)
+}
+
+/// Tells whether files of a context were replaced: their names, sizes and times. 0 for contexts that name none, so that
+/// only those that do ask the file system.
+fn files_state(certificate: Option<&CertificateSource>, validation: Option<&Validation>) -> u64 {
+    let mut paths: Vec<&str> = Vec::new();
+    if let Some(CertificateSource::Files { chain, key }) = certificate {
+        paths.extend([&**chain, &**key]);
+    }
+    if let Some(TrustSource::File(roots)) = validation.map(|validation| &validation.trust) {
+        paths.push(roots);
+    }
+    if paths.is_empty() {
+        return 0;
+    }
+    let state = |path| {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some((metadata.len(), metadata.modified().ok()?))
+    };
+    let states: Vec<_> = paths.into_iter().map(|path| (path, state(path))).collect();
+    fingerprint(&states)
 }
 
 /// Whether both sides use mesh certificates: Istio's `ISTIO_MUTUAL`.
@@ -362,5 +389,29 @@ fn terms(versions: TlsVersions, cipher_suites: &[Arc<str>]) -> Terms {
         oldest: version(versions.min),
         newest: version(versions.max),
         cipher_suites: cipher_suites.iter().map(ToString::to_string).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replaced_file_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| -> Arc<str> { folder.path().join(name).to_str().unwrap().into() };
+        let source = CertificateSource::Files {
+            chain: path("cert.pem"),
+            key: path("key.pem"),
+        };
+        let missing = files_state(Some(&source), None);
+        assert_eq!(missing, files_state(Some(&source), None));
+        std::fs::write(&*path("cert.pem"), "old").unwrap();
+        let old = files_state(Some(&source), None);
+        std::fs::write(&*path("cert.pem"), "newer").unwrap();
+        let new = files_state(Some(&source), None);
+        assert!(missing != old && old != new);
+        let sds = CertificateSource::Sds("default".into());
+        assert_eq!(files_state(Some(&sds), None), 0);
     }
 }
