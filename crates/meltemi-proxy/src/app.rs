@@ -11,6 +11,7 @@ use meltemi_process::logging::LogControl;
 use meltemi_process::{CancellationToken, Readiness};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::admin::{self, Admin};
@@ -60,7 +61,8 @@ pub async fn sidecar(
     let identity = bootstrap.identity()?;
     tracing::info!(version = meltemi_process::VERSION, node = bootstrap.node_id(), %identity, "starting");
     let authority = authority(&bootstrap)?;
-    tokio::spawn({
+    let mut vital = JoinSet::new();
+    vital.spawn({
         let (shared, bootstrap) = (shared.clone(), bootstrap.clone());
         async move {
             let store = &shared.credentials;
@@ -72,9 +74,10 @@ pub async fn sidecar(
                 received,
             )
             .await;
+            "certificate renewal"
         }
     });
-    tokio::spawn({
+    vital.spawn({
         let mut generation = shared.credentials.watch();
         let shared = shared.clone();
         async move {
@@ -86,12 +89,13 @@ pub async fn sidecar(
                 shared.telemetry.counters.certificates.add(1);
                 certificate_gate.open();
                 if generation.changed().await.is_err() {
-                    return;
+                    break;
                 }
             }
+            "counting certificates"
         }
     });
-    tokio::spawn({
+    vital.spawn({
         let (shared, retention, bootstrap) = (shared.clone(), retention.clone(), bootstrap.clone());
         let believe = believe.clone();
         async move {
@@ -104,10 +108,23 @@ pub async fn sidecar(
                 believe,
             )
             .await;
+            "the xDS client"
         }
     });
-    tokio::spawn(dns::run(shared.clone()));
-    tokio::spawn(readmit(shared.clone()));
+    vital.spawn({
+        let shared = shared.clone();
+        async move {
+            dns::run(shared).await;
+            "name resolution"
+        }
+    });
+    vital.spawn({
+        let shared = shared.clone();
+        async move {
+            readmit(shared).await;
+            "taking hosts back"
+        }
+    });
 
     let (stop, stopped) = watch::channel(false);
     let mut workers = Vec::new();
@@ -136,6 +153,11 @@ pub async fn sidecar(
     tokio::select! {
         () = shutdown.cancelled() => drain(&shared, &bootstrap, &quit).await,
         () = quit.cancelled() => {}
+        // Without one of them the process would go on as if nothing were, and grow stale.
+        Some(ended) = vital.join_next() => {
+            let task = ended.context("a task that the sidecar lives by")?;
+            anyhow::bail!("{task} ended");
+        }
     }
     stop.send_replace(true);
     for worker in workers {

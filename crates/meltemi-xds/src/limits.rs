@@ -21,6 +21,9 @@ pub const REQUEST_QUEUE: usize = 16;
 pub const TYPES_PER_STREAM: usize = 32;
 /// Names that one stream may subscribe to, per type.
 pub const NAMES_PER_TYPE: usize = 100_000;
+/// Virtual hosts that one stream may subscribe to. Each is made for the one who asks, and hosts are what strangers name:
+/// four times what our proxy holds at most.
+pub const VIRTUAL_HOSTS_PER_STREAM: usize = 8192;
 /// The longest NACK text that is sent or kept.
 pub const DETAIL_LIMIT_BYTES: usize = 16 << 10;
 /// A stream that says nothing within this time is closed: it holds a connection and is nobody yet.

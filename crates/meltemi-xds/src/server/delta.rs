@@ -19,11 +19,15 @@ use meltemi_proto::envoy::config::core::v3::Node;
 use meltemi_proto::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource as WireResource,
 };
+use meltemi_proto::type_url;
 use tonic::Status;
 
 use super::Event;
 use super::stream::Session;
-use crate::limits::{NAMES_PER_TYPE, RESPONSE_TARGET_BYTES, TYPES_PER_STREAM, bounded_detail};
+use crate::limits::{
+    NAMES_PER_TYPE, RESPONSE_TARGET_BYTES, TYPES_PER_STREAM, VIRTUAL_HOSTS_PER_STREAM,
+    bounded_detail,
+};
 use crate::resource::{Resource, ResourceMap, Snapshot};
 use crate::types::TypeKey;
 
@@ -97,7 +101,12 @@ impl Session for DeltaSession {
             return Ok(None);
         };
         state.unsubscribe(&request.resource_names_unsubscribe);
-        if state.names.len() > NAMES_PER_TYPE || state.held.len() > NAMES_PER_TYPE {
+        let limit = if key.url == type_url::VIRTUAL_HOST {
+            VIRTUAL_HOSTS_PER_STREAM
+        } else {
+            NAMES_PER_TYPE
+        };
+        if state.names.len() > limit || state.held.len() > limit {
             return Err(Status::resource_exhausted("too many resource names"));
         }
         Ok(state.acknowledge(request))
