@@ -91,6 +91,8 @@ pub(crate) struct Configurator {
     pub(super) warming_hosts: HashMap<String, Arc<VirtualHost>>,
     pub(super) upstreams: HashMap<Arc<str>, Arc<Upstream>>,
     pub(super) assignments: HashMap<Arc<str>, Arc<ClusterLoadAssignment>>,
+    /// Clusters by the name of their endpoints.
+    by_endpoints: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
     /// Names that were asked for and do not exist: an answer too, nothing waits for them any longer.
     pub(super) absent: HashSet<(&'static str, String)>,
     pub(super) asked: Option<Asked>,
@@ -121,6 +123,7 @@ impl Configurator {
             warming_hosts: HashMap::new(),
             upstreams: HashMap::new(),
             assignments: HashMap::new(),
+            by_endpoints: HashMap::new(),
             absent: HashSet::new(),
             asked: demand.map(Asked::new),
             seen: HashSet::new(),
@@ -245,18 +248,40 @@ impl Configurator {
                 {
                     upstream.set_endpoints(assignment.clone());
                 }
+                self.unindex(&cluster.name);
+                if let Some(endpoints) = cluster.eds_name() {
+                    let clusters = self.by_endpoints.entry(endpoints.clone()).or_default();
+                    clusters.insert(cluster.name.clone());
+                }
                 self.upstreams
                     .insert(cluster.name.clone(), Arc::new(upstream));
             }
             Compiled::ClusterLoadAssignment(assignment) => {
-                for upstream in self.upstreams.values() {
-                    if upstream.config.eds_name() == Some(&assignment.cluster_name) {
+                let clusters = self.by_endpoints.get(&assignment.cluster_name);
+                for name in clusters.into_iter().flatten() {
+                    if let Some(upstream) = self.upstreams.get(name) {
                         upstream.set_endpoints(assignment.clone());
                     }
                 }
                 self.note_absence(type_url::ENDPOINT, &assignment.cluster_name, false);
                 self.assignments
                     .insert(assignment.cluster_name.clone(), assignment);
+            }
+        }
+    }
+
+    /// Forgets where a cluster's endpoints come from, before it is replaced or removed.
+    fn unindex(&mut self, cluster: &str) {
+        let Some(upstream) = self.upstreams.get(cluster) else {
+            return;
+        };
+        let Some(endpoints) = upstream.config.eds_name() else {
+            return;
+        };
+        if let Some(clusters) = self.by_endpoints.get_mut(endpoints) {
+            clusters.remove(cluster);
+            if clusters.is_empty() {
+                self.by_endpoints.remove(endpoints);
             }
         }
     }
@@ -276,6 +301,7 @@ impl Configurator {
                 self.warming_hosts.remove(name);
             }
             type_url::CLUSTER => {
+                self.unindex(name);
                 self.upstreams.remove(name);
             }
             type_url::ENDPOINT => {
