@@ -10,10 +10,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand, ValueEnum};
-use meltemi_conformance::http2;
 use meltemi_conformance::report::Report;
 use meltemi_conformance::rig::{Kind, Programs, namespace};
 use meltemi_conformance::smuggling::{self, Extent};
+use meltemi_conformance::{floods, http2};
 
 /// Shows what the proxy does with what hostile and broken peers send, beside a stock Envoy.
 #[derive(Debug, Parser)]
@@ -57,6 +57,8 @@ enum Group {
     Smuggling,
     /// HTTP/2 behaviour, as server and as client
     Http2,
+    /// Peers that never stop, with what they cost
+    Floods,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -116,6 +118,21 @@ async fn http(args: &HttpArgs) -> Result<Report> {
             None => None,
         };
         report.add(http2::cases(), ours, envoy);
+    }
+    if wants(Group::Floods) {
+        let extent = if args.core {
+            floods::Extent::Core
+        } else {
+            floods::Extent::Full
+        };
+        let ours = floods::run(Kind::Ours, &programs, extent)
+            .await
+            .context("floods")?;
+        let envoy = match programs.envoy {
+            Some(_) => Some(floods::run(Kind::Envoy, &programs, extent).await?),
+            None => None,
+        };
+        report.add(floods::cases(extent), ours, envoy);
     }
     Ok(report)
 }

@@ -103,6 +103,11 @@ impl Peer {
         Ok(())
     }
 
+    /// Gives the connection away, with what was read but not yet heard.
+    pub fn into_parts(self) -> (TcpStream, Vec<u8>) {
+        (self.stream, self.buffer)
+    }
+
     /// Sends bytes; says whether the other end still takes them.
     pub async fn send(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).await.is_ok()

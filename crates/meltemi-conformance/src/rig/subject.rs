@@ -147,6 +147,15 @@ impl Subject {
         matches!(self.process.try_wait(), Ok(None))
     }
 
+    /// Lets the peak of its memory begin anew.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn forget_peak(&self) -> Result<()> {
+        let pid = self.process.id().context("the process has ended")?;
+        Ok(std::fs::write(format!("/proc/{pid}/clear_refs"), "5")?)
+    }
+
     /// What the process has used since it began.
     ///
     /// # Errors

@@ -17,6 +17,8 @@ use tokio::time::timeout;
 
 /// How long a connection may take to end after the client had its answer.
 const SETTLE_LIMIT: Duration = Duration::from_millis(400);
+/// The content of a large answer.
+pub const LARGE_BYTES: usize = 64 << 20;
 /// Messages kept per case.
 const SEEN_LIMIT: usize = 64;
 
@@ -32,6 +34,8 @@ pub enum Answer {
     Raw(&'static [u8]),
     /// The same, and keeps the connection. HTTP/1 only.
     RawKept(&'static [u8]),
+    /// Answers with [`LARGE_BYTES`]. HTTP/1 only.
+    Large,
 }
 
 /// A request as it came out of the proxy.

@@ -4,8 +4,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::parse::{Chunked, Framing, chunked, examine, head_length};
-use super::{Answer, Busy, Log, Seen};
+use super::parse::{Chunk, Framing, chunk, examine, head_length};
+use super::{Answer, Busy, LARGE_BYTES, Log, Seen};
 
 const OK_AND_CLOSE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -64,6 +64,7 @@ impl Connection {
         let (bytes, is_kept) = match answer {
             Answer::Early => return true,
             Answer::Whole => (OK_AND_CLOSE, false),
+            Answer::Large => return self.write_large().await,
             Answer::Raw(bytes) => (bytes, false),
             Answer::RawKept(bytes) => (bytes, true),
         };
@@ -86,6 +87,17 @@ impl Connection {
         false
     }
 
+    /// As much as the proxy takes.
+    async fn write_large(&mut self) -> bool {
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {LARGE_BYTES}\r\n\r\n");
+        let mut is_taken = self.write(head.as_bytes()).await;
+        let block = vec![b'x'; 64 << 10];
+        for _ in 0..LARGE_BYTES / block.len() {
+            is_taken = is_taken && self.write(&block).await;
+        }
+        is_taken
+    }
+
     async fn read_head(&mut self) -> Option<usize> {
         loop {
             if let Some(end) = head_length(&self.buffer) {
@@ -106,26 +118,42 @@ impl Connection {
                     return;
                 }
                 Framing::Length(_) => {}
-                Framing::Chunked => match chunked(&self.buffer) {
-                    Chunked::Done(content, taken) => {
-                        self.buffer.drain(..taken);
-                        seen.body = content;
-                        seen.is_complete = true;
+                Framing::Chunked => {
+                    if self.take_chunks(seen) {
                         return;
                     }
-                    Chunked::Bad(what) => {
-                        seen.oddity.get_or_insert_with(|| what.to_owned());
-                        seen.body = std::mem::take(&mut self.buffer);
-                        return;
-                    }
-                    Chunked::More => {}
-                },
+                }
             }
             if !self.read().await {
-                seen.body = std::mem::take(&mut self.buffer);
+                seen.body.append(&mut self.buffer);
                 return;
             }
         }
+    }
+
+    /// Takes whole chunks off the buffer; says whether the body is over.
+    fn take_chunks(&mut self, seen: &mut Seen) -> bool {
+        let mut taken = 0;
+        let is_over = loop {
+            match chunk(self.buffer.get(taken..).unwrap_or_default()) {
+                Chunk::More => break false,
+                Chunk::Content(content, length) => {
+                    seen.body.extend_from_slice(content);
+                    taken += length;
+                }
+                Chunk::Last(length) => {
+                    taken += length;
+                    seen.is_complete = true;
+                    break true;
+                }
+                Chunk::Bad(what) => {
+                    seen.oddity.get_or_insert_with(|| what.to_owned());
+                    break true;
+                }
+            }
+        };
+        self.buffer.drain(..taken);
+        is_over
     }
 
     async fn write(&mut self, bytes: &[u8]) -> bool {

@@ -92,45 +92,43 @@ fn is_token(c: u8) -> bool {
     c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c)
 }
 
-/// What reading a chunked body has come to.
+/// What is at the front of a chunked body.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Chunked {
+pub(super) enum Chunk<'a> {
     More,
-    /// The content, and how many bytes it took on the wire.
-    Done(Vec<u8>, usize),
+    /// Content, and how many bytes it took on the wire.
+    Content(&'a [u8], usize),
+    /// The last chunk with its trailers took so many bytes.
+    Last(usize),
     Bad(&'static str),
 }
 
-/// Reads a chunked body from its first byte on.
-pub(super) fn chunked(bytes: &[u8]) -> Chunked {
-    let mut content = Vec::new();
-    let mut at = 0;
-    loop {
-        let rest = bytes.get(at..).unwrap_or_default();
-        let Some(end) = rest.windows(2).position(|w| w == b"\r\n") else {
-            return Chunked::More;
-        };
-        let line = rest.get(..end).unwrap_or_default();
-        let digits = std::str::from_utf8(line)
-            .ok()
-            .filter(|text| !text.is_empty() && text.bytes().all(|c| c.is_ascii_hexdigit()));
-        let Some(size) = digits.and_then(|text| usize::from_str_radix(text, 16).ok()) else {
-            return Chunked::Bad("a chunk size that is not hexadecimal digits alone");
-        };
-        at += end + 2;
-        if size == 0 {
-            return trailers(bytes, at).map_or(Chunked::More, |end| Chunked::Done(content, end));
-        }
-        let Some(chunk) = bytes.get(at..at + size) else {
-            return Chunked::More;
-        };
-        content.extend_from_slice(chunk);
-        at += size;
-        match bytes.get(at..at + 2) {
-            None => return Chunked::More,
-            Some(b"\r\n") => at += 2,
-            Some(_) => return Chunked::Bad("a chunk that does not end where its size says"),
-        }
+/// Reads the first chunk of `bytes`.
+pub(super) fn chunk(bytes: &[u8]) -> Chunk<'_> {
+    let Some(end) = bytes.windows(2).position(|w| w == b"\r\n") else {
+        return Chunk::More;
+    };
+    let line = bytes.get(..end).unwrap_or_default();
+    let digits = std::str::from_utf8(line)
+        .ok()
+        .filter(|text| !text.is_empty() && text.bytes().all(|c| c.is_ascii_hexdigit()));
+    let Some(size) = digits.and_then(|text| usize::from_str_radix(text, 16).ok()) else {
+        return Chunk::Bad("a chunk size that is not hexadecimal digits alone");
+    };
+    let begin = end + 2;
+    if size == 0 {
+        return trailers(bytes, begin).map_or(Chunk::More, Chunk::Last);
+    }
+    let end = begin.saturating_add(size);
+    let (Some(content), Some(behind)) =
+        (bytes.get(begin..end), bytes.get(end..end.saturating_add(2)))
+    else {
+        return Chunk::More;
+    };
+    if behind == b"\r\n" {
+        Chunk::Content(content, end + 2)
+    } else {
+        Chunk::Bad("a chunk that does not end where its size says")
     }
 }
 
@@ -174,12 +172,10 @@ mod tests {
     #[test]
     fn reads_chunks() {
         let body = b"5\r\nhello\r\n0\r\nx: y\r\n\r\nGET";
-        assert_eq!(
-            chunked(body),
-            Chunked::Done(b"hello".to_vec(), body.len() - 3)
-        );
-        assert_eq!(chunked(b"5\r\nhel"), Chunked::More);
-        assert!(matches!(chunked(b"5;x\r\nhello\r\n"), Chunked::Bad(_)));
-        assert!(matches!(chunked(b"5\r\nhelloo\r\n"), Chunked::Bad(_)));
+        assert_eq!(chunk(body), Chunk::Content(b"hello", 10));
+        assert_eq!(chunk(&body[10..]), Chunk::Last(body.len() - 13));
+        assert_eq!(chunk(b"5\r\nhel"), Chunk::More);
+        assert!(matches!(chunk(b"5;x\r\nhello\r\n"), Chunk::Bad(_)));
+        assert!(matches!(chunk(b"5\r\nhelloo\r\n"), Chunk::Bad(_)));
     }
 }
