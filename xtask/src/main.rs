@@ -1,4 +1,4 @@
-//! Everything a contributor runs: `cargo xtask demo | test | conformance | bench | lint | setup`.
+//! Everything a contributor runs: `cargo xtask demo | test | conformance | fuzz | bench | lint | setup`.
 //!
 //! It depends on the standard library alone, so that it is there a second after `cargo xtask` was typed.
 #![allow(
@@ -10,6 +10,7 @@
 mod bench;
 mod conformance;
 mod demo;
+mod fuzz;
 mod lint;
 mod setup;
 mod shell;
@@ -28,6 +29,8 @@ Commands:
   conformance ARGS  builds the proxy and shows what it does with hostile peers, beside a stock Envoy
                     (`http`; see: cargo xtask conformance --help)
   bench proxy       measures our proxy beside a stock Envoy and HAProxy (options: cargo xtask bench proxy --help)
+  fuzz TARGET [--for 10m]
+                    feeds a parser or a decider inputs that it makes up as it goes (see fuzz/Cargo.toml)
   lint              rustfmt and clippy, as CI wants them
   setup             only the set-up: installs the Debian packages that are missing (as root)
 
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         "test" => test::run(rest),
         "conformance" => conformance::run(rest),
         "bench" => bench::run(rest),
+        "fuzz" => fuzz::run(rest),
         "lint" => lint::run(),
         "setup" => setup::run(),
         "help" | "--help" | "-h" => {

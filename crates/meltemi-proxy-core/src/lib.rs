@@ -46,5 +46,7 @@ pub mod error;
 pub mod flags;
 pub mod record;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 #[cfg(test)]
 mod testing;

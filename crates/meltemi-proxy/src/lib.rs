@@ -30,6 +30,8 @@ mod upstream;
 mod worker;
 
 #[cfg(test)]
+mod fuzzing;
+#[cfg(test)]
 mod tests;
 
 pub use app::sidecar;

@@ -15,6 +15,8 @@ use crate::rig::client;
 
 /// Content that is sent in chunks of one byte.
 const CONTENT_BYTES: usize = 256 << 10;
+/// How long the answer to it may take.
+const LONG_PATIENCE: Duration = Duration::from_secs(20);
 const PIPELINED: usize = 10_000;
 /// How long a proxy may take bytes whose answers are not read.
 const PRESSURE: Duration = Duration::from_secs(3);
@@ -25,7 +27,7 @@ pub(super) async fn one_byte_chunks(address: SocketAddr) -> Result<Course> {
     request.extend(b"1\r\nx\r\n".repeat(CONTENT_BYTES));
     request.extend(b"0\r\n\r\n");
     let begun = Instant::now();
-    let reply = client::talk(address, &request).await?;
+    let reply = client::talk_patiently(address, &request, LONG_PATIENCE).await?;
     Ok(Course {
         sent: CONTENT_BYTES as u64,
         seconds: begun.elapsed().as_secs_f64(),

@@ -89,18 +89,34 @@ impl Reply {
 /// # Errors
 /// The proxy does not accept.
 pub async fn talk(address: SocketAddr, bytes: &[u8]) -> std::io::Result<Reply> {
+    talk_patiently(address, bytes, PATIENCE).await
+}
+
+/// The same where the answer may take its time.
+///
+/// # Errors
+/// The proxy does not accept.
+pub async fn talk_patiently(
+    address: SocketAddr,
+    bytes: &[u8],
+    patience: Duration,
+) -> std::io::Result<Reply> {
     let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     // A proxy that has seen enough may have closed before the end.
     let _sent = stream.write_all(bytes).await;
-    Ok(read_all(&mut stream).await)
+    Ok(read_within(&mut stream, patience).await)
 }
 
 /// Reads until the other end closes or falls silent.
 pub async fn read_all(stream: &mut TcpStream) -> Reply {
+    read_within(stream, PATIENCE).await
+}
+
+async fn read_within(stream: &mut TcpStream, patience: Duration) -> Reply {
     let mut reply = Reply::default();
     let mut buffer = vec![0; 16 << 10];
-    let mut deadline = Instant::now() + PATIENCE;
+    let mut deadline = Instant::now() + patience;
     while reply.bytes.len() < REPLY_LIMIT_BYTES {
         match timeout_at(deadline, stream.read(&mut buffer)).await {
             Err(_) => return reply,

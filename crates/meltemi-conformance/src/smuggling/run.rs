@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::judge::{self, Given, Told};
 use super::responses::{self, Response};
-use super::{Expectation, Extent, Fields, Vector, http1, http2};
+use super::{Expectation, Extent, Fields, Vector, Verdict, http1, http2};
 use crate::http2::frame::{code, flag, headers, kind, request_block};
 use crate::http2::peer::{Event, Peer};
 use crate::report::{Case, Outcome};
@@ -207,6 +207,10 @@ impl Lane {
                 };
             }
         };
+        if expectation.verdict == Verdict::RefuseBody {
+            // The head may still be on its way to the upstream: it is this case's, not the next one's.
+            tokio::time::sleep(SILENCE).await;
+        }
         let seen = upstream.take().await;
         match told {
             Ok(told) => judge::request(expectation, &seen, &told),
