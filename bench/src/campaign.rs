@@ -1,8 +1,6 @@
 //! The rounds: every peer through every group, the peers one right after the other so that what disturbs the machine
 //! disturbs them alike.
 
-use anyhow::Context as _;
-
 use crate::figures::figures;
 use crate::measure;
 use crate::metric::Metric;
@@ -20,25 +18,32 @@ pub(crate) struct Sample {
     pub(crate) value: f64,
 }
 
-/// Runs all rounds.
-///
-/// # Errors
-/// A peer cannot be started or fails a request.
+/// Runs all rounds. Tests that fail, and peers that do not start, are told in `failures`; the run goes on.
 pub(crate) fn run(
     rig: &Rig,
     fleet: &Fleet<'_>,
     groups: &[Group],
     pace: Pace,
-) -> anyhow::Result<Vec<Sample>> {
+    failures: &mut Vec<String>,
+) -> Vec<Sample> {
     let mut samples = Vec::new();
     let mut peers = fleet.peers();
     for round in 0..pace.rounds {
         for group in groups {
             for peer in &peers {
                 progress(round, pace.rounds, *peer, group);
-                let measured = measure::group(rig, fleet, *peer, group, pace.window);
-                let measured = measured
-                    .with_context(|| format!("{} with {:?}", peer.name(), group.protocol))?;
+                if *peer == Peer::Direct && !group.has_direct() {
+                    continue;
+                }
+                let measured = measure::group(rig, fleet, *peer, group, pace.window, failures);
+                let measured = measured.unwrap_or_else(|error| {
+                    failures.push(format!(
+                        "{} with {:?}: {error:#}",
+                        peer.name(),
+                        group.protocol
+                    ));
+                    Vec::new()
+                });
                 samples.extend(measured.into_iter().map(|(test, metric, value)| Sample {
                     round,
                     peer: *peer,
@@ -57,7 +62,7 @@ pub(crate) fn run(
             figures(&samples).len()
         );
     }
-    Ok(samples)
+    samples
 }
 
 fn progress(round: usize, rounds: usize, peer: Peer, group: &Group) {

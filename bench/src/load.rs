@@ -83,7 +83,7 @@ async fn paced(mut lane: Lane, queue: Rc<Queue>, tally: Rc<Tally>) {
         let due = queue.pop().await;
         match lane.call().await {
             Ok(()) => tally.answered(due),
-            Err(_) => return tally.error(),
+            Err(error) => return tally.failed(&error),
         }
     }
 }
@@ -93,7 +93,7 @@ async fn saturated(mut lane: Lane, tally: Rc<Tally>) {
         let start = Instant::now();
         match lane.call().await {
             Ok(()) => tally.answered(start),
-            Err(_) => return tally.error(),
+            Err(error) => return tally.failed(&error),
         }
     }
 }

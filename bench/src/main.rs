@@ -117,7 +117,8 @@ fn run(options: &Options, rig: &Rig, folder: &std::path::Path) -> anyhow::Result
     load::tls::serve(rig.server(), fleet.pki())?;
     let machine = Machine::look(&programs, rig::has_priority());
     eprintln!("{machine}");
-    let samples = campaign::run(rig, &fleet, &groups, pace)?;
+    let mut failures = Vec::new();
+    let samples = campaign::run(rig, &fleet, &groups, pace, &mut failures);
     let figures = figures::figures(&samples);
     let report = Report {
         machine: &machine,
@@ -131,11 +132,14 @@ fn run(options: &Options, rig: &Rig, folder: &std::path::Path) -> anyhow::Result
         std::fs::write(file, report::chart(&figures)).context("writing the chart")?;
     }
     println!("{machine}\n\n{}", report::table(&figures));
-    Ok(verdict(&figures))
+    for failure in &failures {
+        println!("FAILED {failure}");
+    }
+    Ok(verdict(&figures, failures.len()))
 }
 
-/// Failure when a target is missed by more than the noise.
-fn verdict(figures: &[Figure]) -> ExitCode {
+/// Failure when a target is missed by more than the noise, or something could not be measured.
+fn verdict(figures: &[Figure], failures: usize) -> ExitCode {
     let checks = figures.iter().flat_map(|figure| &figure.checks);
     let count = |verdict| {
         checks
@@ -149,7 +153,7 @@ fn verdict(figures: &[Figure]) -> ExitCode {
         count(Verdict::Met),
         count(Verdict::Unclear)
     );
-    ExitCode::from(u8::from(missed > 0))
+    ExitCode::from(u8::from(missed + failures > 0))
 }
 
 /// Ends what the run has started, then the run, at Ctrl-C and SIGTERM.

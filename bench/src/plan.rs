@@ -42,6 +42,15 @@ pub(crate) struct Group {
     pub(crate) tests: Vec<Test>,
 }
 
+impl Group {
+    /// Whether a test means something without proxies.
+    pub(crate) fn has_direct(&self) -> bool {
+        let is_direct =
+            |test: &Test| matches!(test.work, Work::Requests { .. } | Work::Download { .. });
+        self.tests.iter().any(is_direct)
+    }
+}
+
 /// How long and how often.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {

@@ -17,6 +17,8 @@ const DIGITS: u8 = 3;
 pub(crate) struct Outcome {
     pub(crate) requests: u64,
     pub(crate) errors: u64,
+    /// What the first lane that broke had to say.
+    pub(crate) first_failure: Option<String>,
     pub(crate) elapsed: Duration,
     /// In nanoseconds.
     pub(crate) latency: Histogram<u64>,
@@ -49,6 +51,7 @@ pub(super) struct Tally {
     requests: Cell<u64>,
     errors: Cell<u64>,
     latency: RefCell<Histogram<u64>>,
+    first_failure: RefCell<Option<String>>,
 }
 
 impl Tally {
@@ -59,6 +62,7 @@ impl Tally {
             requests: Cell::new(0),
             errors: Cell::new(0),
             latency: RefCell::new(Histogram::new_with_max(highest, DIGITS)?),
+            first_failure: RefCell::default(),
         })
     }
 
@@ -84,10 +88,19 @@ impl Tally {
         self.errors.set(self.errors.get() + 1);
     }
 
+    /// A lane has broken.
+    pub(super) fn failed(&self, error: &anyhow::Error) {
+        self.error();
+        self.first_failure
+            .borrow_mut()
+            .get_or_insert_with(|| format!("{error:#}"));
+    }
+
     pub(super) fn outcome(&self, elapsed: Duration, spent: Usage) -> Outcome {
         Outcome {
             requests: self.requests.get(),
             errors: self.errors.get(),
+            first_failure: self.first_failure.borrow().clone(),
             elapsed,
             latency: self.latency.borrow().clone(),
             spent,
