@@ -204,14 +204,51 @@ pub struct Abort {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AbortKind {
     HttpStatus(i32),
-    GrpcStatus(String),
+    GrpcStatus(GrpcStatus),
+}
+
+/// As it is written, `UNAVAILABLE` or `14`; validation reports what has no [`code`](Self::code).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct GrpcStatus(String);
+
+impl GrpcStatus {
+    /// By code, in the order of the gRPC specification ("Status codes and their use in gRPC").
+    const NAMES: [&str; 17] = [
+        "OK",
+        "CANCELLED",
+        "UNKNOWN",
+        "INVALID_ARGUMENT",
+        "DEADLINE_EXCEEDED",
+        "NOT_FOUND",
+        "ALREADY_EXISTS",
+        "PERMISSION_DENIED",
+        "RESOURCE_EXHAUSTED",
+        "FAILED_PRECONDITION",
+        "ABORTED",
+        "OUT_OF_RANGE",
+        "UNIMPLEMENTED",
+        "INTERNAL",
+        "UNAVAILABLE",
+        "DATA_LOSS",
+        "UNAUTHENTICATED",
+    ];
+
+    /// The number of the status; none for what is neither a name nor a number of one.
+    pub fn code(&self) -> Option<u32> {
+        let number = match Self::NAMES.iter().position(|name| *name == self.0) {
+            Some(position) => position,
+            None => self.0.parse().ok()?,
+        };
+        let number = (number < Self::NAMES.len()).then_some(number)?;
+        u32::try_from(number).ok()
+    }
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct AbortFields {
     http_status: Option<i32>,
-    grpc_status: Option<String>,
+    grpc_status: Option<GrpcStatus>,
     percentage: Option<Percent>,
 }
 

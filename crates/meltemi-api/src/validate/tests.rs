@@ -178,6 +178,21 @@ fn faults() {
         "{hosts: [a], http: [{fault: {abort: {httpStatus: 500, grpcStatus: '14'}}, route: [{destination: {host: a}}]}]}",
         &["http[0].fault.abort: set exactly one of httpStatus and grpcStatus"],
     );
+    let abort = |status: &str| {
+        format!(
+            "{{hosts: [a], http: [{{fault: {{abort: {{grpcStatus: '{status}'}}}}, route: [{{destination: {{host: a}}}}]}}]}}"
+        )
+    };
+    for status in ["OK", "UNAUTHENTICATED", "0", "16"] {
+        check("VirtualService", &abort(status), &[]);
+    }
+    for status in ["17", "-1", "unavailable", ""] {
+        check(
+            "VirtualService",
+            &abort(status),
+            &["http[0].fault.abort.grpcStatus: not the name or number of a gRPC status"],
+        );
+    }
 }
 
 #[test]

@@ -134,7 +134,7 @@ fn check_fault(fault: &Fault, path: &FieldPath, check: &mut Check<'_>) {
             AbortKind::HttpStatus(status) if !(200..=599).contains(status) => {
                 check.error(&path.field("httpStatus"), "a status is between 200 and 599");
             }
-            AbortKind::GrpcStatus(status) if !is_grpc_status(status) => {
+            AbortKind::GrpcStatus(status) if status.code().is_none() => {
                 check.error(
                     &path.field("grpcStatus"),
                     "not the name or number of a gRPC status",
@@ -143,30 +143,6 @@ fn check_fault(fault: &Fault, path: &FieldPath, check: &mut Check<'_>) {
             AbortKind::HttpStatus(_) | AbortKind::GrpcStatus(_) => {}
         }
     }
-}
-
-/// `UNAVAILABLE` or `14` (gRPC status codes).
-fn is_grpc_status(status: &str) -> bool {
-    const NAMES: &[&str] = &[
-        "OK",
-        "CANCELLED",
-        "UNKNOWN",
-        "INVALID_ARGUMENT",
-        "DEADLINE_EXCEEDED",
-        "NOT_FOUND",
-        "ALREADY_EXISTS",
-        "PERMISSION_DENIED",
-        "RESOURCE_EXHAUSTED",
-        "FAILED_PRECONDITION",
-        "ABORTED",
-        "OUT_OF_RANGE",
-        "UNIMPLEMENTED",
-        "INTERNAL",
-        "UNAVAILABLE",
-        "DATA_LOSS",
-        "UNAUTHENTICATED",
-    ];
-    NAMES.contains(&status) || status.parse().is_ok_and(|code: u8| code <= 16)
 }
 
 fn http_match(matcher: &HttpMatch, path: &FieldPath, check: &mut Check<'_>) {

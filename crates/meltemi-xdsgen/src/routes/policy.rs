@@ -157,9 +157,7 @@ pub(super) fn fault(fault: &Fault) -> HttpFault {
             AbortKind::HttpStatus(status) => {
                 fault_abort::ErrorType::HttpStatus(u32::try_from(*status).ok()?)
             }
-            AbortKind::GrpcStatus(status) => {
-                fault_abort::ErrorType::GrpcStatus(grpc_status(status)?)
-            }
+            AbortKind::GrpcStatus(status) => fault_abort::ErrorType::GrpcStatus(status.code()?),
         };
         Some(FaultAbort {
             percentage: Some(wire::fraction(abort.percentage.map_or(100.0, |p| p.value))),
@@ -172,31 +170,6 @@ pub(super) fn fault(fault: &Fault) -> HttpFault {
         abort,
         ..HttpFault::default()
     }
-}
-
-/// The number of a gRPC status name, in the order of the gRPC specification.
-fn grpc_status(name: &str) -> Option<u32> {
-    const NAMES: [&str; 17] = [
-        "OK",
-        "CANCELLED",
-        "UNKNOWN",
-        "INVALID_ARGUMENT",
-        "DEADLINE_EXCEEDED",
-        "NOT_FOUND",
-        "ALREADY_EXISTS",
-        "PERMISSION_DENIED",
-        "RESOURCE_EXHAUSTED",
-        "FAILED_PRECONDITION",
-        "ABORTED",
-        "OUT_OF_RANGE",
-        "UNIMPLEMENTED",
-        "INTERNAL",
-        "UNAVAILABLE",
-        "DATA_LOSS",
-        "UNAUTHENTICATED",
-    ];
-    let position = NAMES.iter().position(|known| *known == name)?;
-    u32::try_from(position).ok()
 }
 
 pub(super) fn cors(cors: &Cors) -> CorsPolicy {
