@@ -34,7 +34,9 @@ pub struct Mesh {
     /// EndpointSlices by the namespace and name of their Service.
     slices: BTreeMap<(String, String), BTreeSet<ObjectKey>>,
     /// The hosts whose endpoints point at a pod by name, whether or not it exists yet.
-    pod_users: BTreeMap<ObjectKey, BTreeSet<Hostname>>,
+    pub(crate) pod_users: BTreeMap<ObjectKey, BTreeSet<Hostname>>,
+    /// The same by host, to take back what its endpoints no longer point at.
+    pub(crate) pods_used: BTreeMap<Hostname, BTreeSet<ObjectKey>>,
 }
 
 impl Default for Mesh {
@@ -70,6 +72,7 @@ impl Mesh {
             workloads: BTreeMap::new(),
             slices: BTreeMap::new(),
             pod_users: BTreeMap::new(),
+            pods_used: BTreeMap::new(),
         }
     }
 

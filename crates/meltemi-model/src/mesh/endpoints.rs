@@ -15,7 +15,9 @@ use crate::{
 impl Mesh {
     pub(super) fn refresh_endpoints(&mut self, dirty: &mut Dirty) {
         for host in std::mem::take(&mut dirty.endpoints) {
-            let after = self.build_endpoints(&host);
+            let mut pods = BTreeSet::new();
+            let after = self.build_endpoints(&host, &mut pods);
+            self.use_pods(&host, pods);
             let before = self.snapshot.endpoints.get(&host).cloned();
             if before.as_deref() == after.as_ref() {
                 continue;
@@ -75,16 +77,41 @@ impl Mesh {
         }
     }
 
-    fn build_endpoints(&mut self, host: &Hostname) -> Option<ServiceEndpoints> {
-        let service = Arc::clone(self.snapshot.services.get(host)?);
+    /// Remembers that the endpoints of a host point at these pods, and at no others.
+    fn use_pods(&mut self, host: &Hostname, pods: BTreeSet<ObjectKey>) {
+        let before = self.pods_used.remove(host).unwrap_or_default();
+        for pod in before.difference(&pods) {
+            if let Some(users) = self.pod_users.get_mut(pod) {
+                users.remove(host);
+                if users.is_empty() {
+                    self.pod_users.remove(pod);
+                }
+            }
+        }
+        for pod in pods.difference(&before) {
+            let users = self.pod_users.entry(pod.clone()).or_default();
+            users.insert(host.clone());
+        }
+        if !pods.is_empty() {
+            self.pods_used.insert(host.clone(), pods);
+        }
+    }
+
+    /// The endpoints of a host, and in `pods` all that they name, known or not.
+    fn build_endpoints(
+        &self,
+        host: &Hostname,
+        pods: &mut BTreeSet<ObjectKey>,
+    ) -> Option<ServiceEndpoints> {
+        let service = self.snapshot.services.get(host)?;
         let mut endpoints = Vec::new();
         if service.is_kubernetes() {
-            self.slice_endpoints(&service, &mut endpoints);
-            self.selected_endpoints(&service, &service.selector, &mut endpoints, |kind| {
+            self.slice_endpoints(service, pods, &mut endpoints);
+            self.selected_endpoints(service, &service.selector, &mut endpoints, |kind| {
                 kind == Kind::WorkloadEntry && !service.selector.is_empty()
             });
         }
-        self.entry_endpoints(&service, &mut endpoints);
+        self.entry_endpoints(service, &mut endpoints);
         endpoints.sort_by(|a, b| {
             (&a.service_port, &a.address, a.port).cmp(&(&b.service_port, &b.address, b.port))
         });
@@ -95,32 +122,39 @@ impl Mesh {
     }
 
     /// Joins the slices of a Service with the pods they point at, by name and else by address.
-    fn slice_endpoints(&mut self, service: &Service, out: &mut Vec<Endpoint>) {
+    fn slice_endpoints(
+        &self,
+        service: &Service,
+        pods: &mut BTreeSet<ObjectKey>,
+        out: &mut Vec<Endpoint>,
+    ) {
         let key = (service.namespace.clone(), service.name.clone());
-        let slices = self.slices.get(&key).cloned().unwrap_or_default();
-        for slice in &slices {
-            let Some(object) = self.objects.get(slice).cloned() else {
+        for slice in self.slices.get(&key).into_iter().flatten() {
+            let Some(object) = self.objects.get(slice) else {
                 continue;
             };
             let Resource::EndpointSlice(slice) = &object.resource else {
                 continue;
             };
             for found in kubernetes::slice_endpoints(slice) {
-                out.push(self.slice_endpoint(service, found));
+                let pod = found
+                    .pod
+                    .as_ref()
+                    .map(|name| ObjectKey::new(Kind::Pod, &service.namespace, name));
+                out.push(self.slice_endpoint(service, pod.as_ref(), found));
+                pods.extend(pod);
             }
         }
     }
 
-    fn slice_endpoint(&mut self, service: &Service, found: kubernetes::SliceEndpoint) -> Endpoint {
-        let pod = found
-            .pod
-            .map(|name| ObjectKey::new(Kind::Pod, &service.namespace, &name));
-        if let Some(pod) = &pod {
-            let users = self.pod_users.entry(pod.clone()).or_default();
-            users.insert(service.hostname.clone());
-        }
+    fn slice_endpoint(
+        &self,
+        service: &Service,
+        pod: Option<&ObjectKey>,
+        found: kubernetes::SliceEndpoint,
+    ) -> Endpoint {
         let workload = pod
-            .and_then(|pod| self.workloads.get(&pod))
+            .and_then(|pod| self.workloads.get(pod))
             .or_else(|| self.snapshot.workloads.get(&found.address));
         let mut endpoint = match workload {
             Some(workload) => {

@@ -161,3 +161,25 @@ fn a_new_trust_domain_reaches_every_identity() {
     let identity = endpoints[0].identity.as_ref().unwrap().to_string();
     assert_eq!(identity, "spiffe://example.org/ns/default/sa/sa-reviews-v1");
 }
+
+#[test]
+fn pods_that_no_slice_names_any_more_are_forgotten() {
+    let mut mesh = mesh(&shop());
+    let kept = mesh.pod_users.clone();
+    assert!(!kept.is_empty());
+    for generation in 0..3 {
+        let rolled = SHOP.replace(
+            "name: reviews-v2}",
+            &format!("name: reviews-{generation}}}"),
+        );
+        assert_ne!(rolled, SHOP);
+        apply(&mut mesh, &rolled);
+        assert_eq!(mesh.pod_users.len(), kept.len(), "{:?}", mesh.pod_users);
+    }
+    apply(&mut mesh, SHOP);
+    assert_eq!(mesh.pod_users, kept);
+    delete(&mut mesh, Kind::Service, "reviews");
+    let of_reviews = |users: &std::collections::BTreeSet<_>| users.contains(&host("reviews"));
+    assert!(!mesh.pod_users.values().any(of_reviews));
+    assert!(!mesh.pods_used.contains_key(&host("reviews")));
+}
