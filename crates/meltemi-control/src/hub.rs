@@ -84,12 +84,13 @@ struct ConfigSource {
 
 impl Hub {
     pub(crate) fn new(
+        cluster_id: &str,
         trust_domain: TrustDomain,
         has_mesh_file: bool,
         first: SourceUpdate,
         metrics: PushMetrics,
     ) -> Self {
-        let mesh = Mesh::default();
+        let mesh = Mesh::default().in_cluster(cluster_id);
         let mut hub = Self {
             current: mesh.snapshot(),
             mesh,

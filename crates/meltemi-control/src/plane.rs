@@ -159,7 +159,9 @@ impl Control {
         let authority = Authority::open(&self.options, &trust_domain, SystemTime::now())?;
         let push_metrics = PushMetrics::new(&self.metrics);
         let has_mesh_file = self.options.mesh_config.is_some();
-        let hub = Hub::new(trust_domain, has_mesh_file, first, push_metrics.clone());
+        let cluster_id = &self.options.cluster_id;
+        let metrics = push_metrics.clone();
+        let hub = Hub::new(cluster_id, trust_domain, has_mesh_file, first, metrics);
         let serving = self.serve(listener, &authority, push_metrics)?;
         tracing::info!("the configuration is read, serving");
         self.gate.open();

@@ -15,6 +15,9 @@ use meltemi_core::names::{CLUSTER_DOMAIN, label};
 
 use crate::{ChangeSet, MeshSnapshot, Part, Service, ServiceAlias, Workload};
 
+/// Istio's name for the one cluster of a mesh.
+const CLUSTER_ID: &str = "Kubernetes";
+
 /// Builds [`MeshSnapshot`]s from a stream of changes. One task owns it.
 ///
 /// An application costs what the changed objects touch; every other part is shared with the snapshot before.
@@ -63,6 +66,7 @@ impl Mesh {
             objects: BTreeMap::new(),
             snapshot: MeshSnapshot {
                 config: Arc::new(config),
+                cluster_id: Arc::from(CLUSTER_ID),
                 ..MeshSnapshot::default()
             },
             domain: CLUSTER_DOMAIN.to_owned(),
@@ -74,6 +78,13 @@ impl Mesh {
             pod_users: BTreeMap::new(),
             pods_used: BTreeMap::new(),
         }
+    }
+
+    /// The name of the cluster that the objects are of; "Kubernetes" unless told.
+    #[must_use]
+    pub fn in_cluster(mut self, id: &str) -> Self {
+        self.snapshot.cluster_id = Arc::from(id);
+        self
     }
 
     /// The current state, shared.

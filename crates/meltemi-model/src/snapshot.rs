@@ -18,6 +18,7 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub struct MeshSnapshot {
     pub(crate) config: Arc<MeshConfig>,
+    pub(crate) cluster_id: Arc<str>,
     pub(crate) services: Arc<BTreeMap<Hostname, Arc<Service>>>,
     pub(crate) aliases: Arc<BTreeMap<Hostname, Hostname>>,
     pub(crate) hosts_by_port: Arc<BTreeMap<u16, BTreeSet<Hostname>>>,
@@ -38,6 +39,11 @@ impl MeshSnapshot {
     /// `Part::MeshConfig`. A name that is no trust domain counts as the default.
     pub fn trust_domain(&self) -> TrustDomain {
         TrustDomain::new(&self.config.trust_domain).unwrap_or_default()
+    }
+
+    /// The cluster that every workload is in: of no part, for it never changes.
+    pub fn cluster_id(&self) -> &str {
+        &self.cluster_id
     }
 
     /// All services by host: `Part::ServiceNames`, and `Part::Service` of each.

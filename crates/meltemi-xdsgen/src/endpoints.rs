@@ -92,7 +92,7 @@ fn lb_endpoint(
             HealthStatus::Healthy => HealthStatus::Unknown.into(),
             other => other.into(),
         },
-        metadata: metadata(endpoint, uses_mtls(inputs, target, endpoint)),
+        metadata: metadata(inputs, endpoint, uses_mtls(inputs, target, endpoint)),
         load_balancing_weight: wire::u32_value(endpoint.weight.max(1)),
         host_identifier: Some(lb_endpoint::HostIdentifier::Endpoint(WireEndpoint {
             address: Some(wire::address(&host, endpoint.port)),
@@ -102,7 +102,7 @@ fn lb_endpoint(
 }
 
 /// The transport socket match, and who the endpoint is: `name;namespace;canonical name;canonical revision;cluster`.
-fn metadata(endpoint: &Endpoint, mtls: bool) -> Option<Metadata> {
+fn metadata(inputs: &Inputs<'_>, endpoint: &Endpoint, mtls: bool) -> Option<Metadata> {
     let mut parts = Vec::new();
     if mtls {
         parts.push((
@@ -112,11 +112,12 @@ fn metadata(endpoint: &Endpoint, mtls: bool) -> Option<Metadata> {
     }
     if let Some(workload) = &endpoint.workload {
         let text = format!(
-            "{};{};{};{};Kubernetes",
+            "{};{};{};{};{}",
             workload.workload_name,
             workload.namespace,
             workload.canonical_name(),
             workload.canonical_revision(),
+            inputs.cluster_id(),
         );
         parts.push(("istio", wire::strukt([("workload", wire::text(&text))])));
     }

@@ -45,6 +45,11 @@ impl<'a> Inputs<'a> {
         self.mesh.config()
     }
 
+    /// Never changes, so it is no part.
+    pub(crate) fn cluster_id(&self) -> &'a str {
+        self.mesh.cluster_id()
+    }
+
     /// A service, if the proxy may see it.
     pub(crate) fn service(&self, host: &Hostname) -> Option<&'a Arc<Service>> {
         self.note(Part::Service(host.clone()));

@@ -260,3 +260,44 @@ fn server_name_and_client_certificate_details_are_istios() {
         assert!(listener.contains(part), "{part}");
     }
 }
+
+#[test]
+fn endpoints_name_the_cluster_of_the_mesh() {
+    let world = World::new(BOOKINFO).in_cluster("east");
+    let generated = world.generate("productpage-v1", Flavour::Meltemi);
+    let details = "outbound|9080||details.default.svc.cluster.local";
+    let assignment = resource(&generated, Kind::Endpoints, details);
+    let endpoint = &assignment["endpoints"][0]["lbEndpoints"][0];
+    assert_eq!(
+        endpoint["metadata"]["filterMetadata"]["istio"]["workload"],
+        "details-v1;default;details;v1;east"
+    );
+}
+
+#[test]
+fn a_grpc_abort_is_the_same_by_name_and_by_number() {
+    for status in ["UNAVAILABLE", "14"] {
+        let fault = format!(
+            "
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: details}}
+spec:
+  hosts: [details]
+  http:
+  - fault: {{abort: {{grpcStatus: '{status}'}}}}
+    route: [{{destination: {{host: details}}}}]
+"
+        );
+        let world = World::new(&(BOOKINFO.to_owned() + &fault));
+        let generated = world.generate("productpage-v1", Flavour::Meltemi);
+        let routes = resource(&generated, Kind::Routes, "9080");
+        let mut hosts = routes["virtualHosts"].as_array().unwrap().iter();
+        let details = hosts
+            .find(|host| host["name"] == "details.default.svc.cluster.local:9080")
+            .unwrap();
+        let faults = &details["routes"][0]["typedPerFilterConfig"]["envoy.filters.http.fault"];
+        assert_eq!(faults["abort"]["grpcStatus"], 14, "{status}: {faults}");
+    }
+}

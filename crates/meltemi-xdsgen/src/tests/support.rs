@@ -57,6 +57,11 @@ impl World {
         self
     }
 
+    pub(super) fn in_cluster(mut self, id: &str) -> Self {
+        self.mesh = self.mesh.in_cluster(id);
+        self
+    }
+
     /// Applies manifests, and what the controllers make of them, as one change.
     pub(super) fn apply(&mut self, yaml: &str) -> ChangeSet {
         let mut changes = Vec::new();
