@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use meltemi_api::istio::MeshConfig;
@@ -42,6 +43,8 @@ pub enum ControlError {
     Source(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the configuration was never read")]
     NoConfiguration,
+    #[error("the configuration is no longer read: {0}")]
+    ConfigurationLost(String),
     #[error("the trust domain of the mesh configuration")]
     TrustDomain(#[from] IdentityError),
     #[error("certificates")]
@@ -146,13 +149,22 @@ struct Control {
 
 impl Control {
     async fn run(self, listener: TcpListener) -> Result<(), ControlError> {
-        let (updates, mut update_queue) = source::channel();
+        let (updates, update_queue) = source::channel();
         let source_options = SourceOptions {
             directories: self.options.config_directories.clone(),
             mesh_config: self.options.mesh_config.clone(),
         };
         // The thread ends when nobody receives its updates.
-        drop(source::spawn(source_options, updates)?);
+        let reader = source::spawn(source_options, updates)?;
+        self.run_from(listener, update_queue, reader).await
+    }
+
+    async fn run_from(
+        self,
+        listener: TcpListener,
+        mut update_queue: mpsc::Receiver<SourceUpdate>,
+        reader: JoinHandle<()>,
+    ) -> Result<(), ControlError> {
         let first = update_queue.recv().await;
         let first = first.ok_or(ControlError::NoConfiguration)?;
         let trust_domain = trust_domain(&self.options, &first)?;
@@ -168,17 +180,19 @@ impl Control {
 
         let hub = async {
             tokio::select! {
-                () = hub.run(update_queue, self.command_queue) => {}
-                () = self.shutdown.cancelled() => {}
+                biased;
+                () = self.shutdown.cancelled() => Ok(()),
+                () = hub.run(update_queue, self.command_queue) => Err(lost(reader).await),
             }
         };
         let deadline = async {
             self.shutdown.cancelled().await;
             tokio::time::sleep(DRAIN_TIMEOUT).await;
         };
-        // Streams end when the hub is gone, and with them the server.
+        // Streams end when the hub is gone, and with them the server. A hub that ends by itself ends all: a process
+        // that is ready and serves nobody is worse than one that starts again.
         tokio::select! {
-            (served, ()) = async { tokio::join!(serving, hub) } => served,
+            served = async { tokio::try_join!(serving, hub) } => served.map(|_| ()),
             () = authority.keep_serving_certificate() => Ok(()),
             () = deadline => Ok(()),
         }
@@ -219,6 +233,19 @@ impl Control {
     }
 }
 
+/// Why the thread that reads configuration is gone. Its sender is, so it is past its last wait.
+async fn lost(reader: JoinHandle<()>) -> ControlError {
+    let joined = tokio::task::spawn_blocking(move || reader.join()).await;
+    let cause = match &joined {
+        Ok(Err(panic)) => panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied()),
+        _ => None,
+    };
+    ControlError::ConfigurationLost(cause.unwrap_or("its thread has ended").to_owned())
+}
+
 /// A failure of one server ends the others.
 async fn control_or_cancel(
     control: impl Future<Output = Result<(), ControlError>>,
@@ -249,4 +276,58 @@ fn trust_domain(options: &Options, first: &SourceUpdate) -> Result<TrustDomain, 
     };
     let config = config.unwrap_or_else(MeshConfig::default);
     Ok(TrustDomain::new(&config.trust_domain)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Arguments {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    /// Nothing here takes longer unless it is broken.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    #[tokio::test]
+    async fn without_its_reader_of_configuration_it_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().display().to_string();
+        let arguments =
+            Arguments::try_parse_from(["x", "--config-dir", &state, "--state-dir", &state]);
+        let readiness = Readiness::new();
+        let (commands, command_queue) = mpsc::channel(1);
+        let control = Control {
+            options: arguments.unwrap().options,
+            metrics: Metrics::new(),
+            gate: readiness.gate("config"),
+            commands,
+            command_queue,
+            shutdown: CancellationToken::new(),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (updates, update_queue) = source::channel();
+        let reader = std::thread::spawn(move || {
+            let first = SourceUpdate {
+                changes: Vec::new(),
+                mesh_config: None,
+                diagnostics: Arc::default(),
+                noticed_at: tokio::time::Instant::now(),
+            };
+            updates.blocking_send(first).unwrap();
+            panic!("a file broke me");
+        });
+        let ended = control.run_from(listener, update_queue, reader);
+        let ended = tokio::time::timeout(PATIENCE, Box::pin(ended)).await;
+        assert_eq!(
+            ended.unwrap().unwrap_err().to_string(),
+            "the configuration is no longer read: a file broke me"
+        );
+    }
 }
