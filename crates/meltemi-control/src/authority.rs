@@ -16,6 +16,7 @@ use meltemi_pki::{
     BundleError, CertificateError, CertificateSlot, ClientAuth, KeyError, PrivateKey,
     ServingCertificate, ServingTls, TlsError, TrustBundle, renew_at,
 };
+use meltemi_process::clock::wait_until_due;
 
 use crate::Options;
 
@@ -139,7 +140,8 @@ impl Authority {
         // The first renewal comes soon, and tells when the next is due.
         let mut wait = RENEWAL_RETRY;
         loop {
-            tokio::time::sleep(wait).await;
+            let due = SystemTime::now() + wait;
+            wait_until_due(wait, due).await;
             let now = SystemTime::now();
             wait = match self.renew_serving(now) {
                 Ok(not_after) => {

@@ -3,6 +3,7 @@
 //! This crate knows nothing of meshes, and decides nothing.
 
 pub mod admin;
+pub mod clock;
 pub mod logging;
 pub mod metrics;
 pub mod readiness;
