@@ -113,7 +113,7 @@ fn bind(path: &Path) -> anyhow::Result<UnixListenerStream> {
     Ok(UnixListenerStream::new(listener))
 }
 
-/// Answers readiness with Envoy's own, where the kubelet asks: 15021, and 15020 for the application's probes.
+/// Answers where the kubelet asks: readiness, Envoy's own, on 15021, and the application's probes on 15020 too.
 async fn serve_readiness(bootstrap: &Arc<Bootstrap>) -> anyhow::Result<()> {
     use crate::admin::listen;
     use meltemi_core::names::port;
@@ -124,7 +124,7 @@ async fn serve_readiness(bootstrap: &Arc<Bootstrap>) -> anyhow::Result<()> {
         let bootstrap = bootstrap.clone();
         tokio::spawn(listen(socket, move |asked| {
             let bootstrap = bootstrap.clone();
-            async move { child::answer(&bootstrap, &asked).await }
+            async move { child::answer(&bootstrap, asked.path()).await }
         }));
     }
     Ok(())

@@ -2,7 +2,7 @@
 //! 15020, the proxy's own metrics on 15090.
 
 mod metrics;
-mod probe;
+pub(crate) mod probe;
 
 use std::sync::Arc;
 
@@ -18,9 +18,7 @@ pub(crate) async fn agent(admin: Arc<Admin>, asked: Asked) -> Answer {
         "/healthz/ready" => ready(&admin),
         "/stats/prometheus" | "/metrics" => metrics::merged(&admin).await,
         "/quitquitquit" | "/drain" => control(&admin, &asked, &path),
-        path if path.starts_with("/app-health/") || path.starts_with("/app-lifecycle/") => {
-            probe::application(&admin, path).await
-        }
+        path if probe::is_moved(path) => probe::application(&admin.bootstrap, path).await,
         _ => text(StatusCode::NOT_FOUND, "not found\n"),
     }
 }

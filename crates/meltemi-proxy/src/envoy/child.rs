@@ -9,9 +9,10 @@ use meltemi_process::CancellationToken;
 use tokio::process::{Child, Command};
 
 use super::Run;
-use crate::admin::{Answer, Asked, text};
+use crate::admin::{Answer, text};
 use crate::applets;
 use crate::bootstrap::Bootstrap;
+use crate::status::probe;
 
 /// Runs Envoy until it ends; told to end, it is drained first. The answer is its exit status.
 pub(super) async fn run(
@@ -70,13 +71,55 @@ fn exit_code(status: std::process::ExitStatus) -> u8 {
         .unwrap_or(1)
 }
 
-/// Readiness as Envoy's admin port tells it.
-pub(super) async fn answer(_bootstrap: &Bootstrap, asked: &Asked) -> Answer {
-    if asked.path() != "/healthz/ready" {
-        return text(StatusCode::NOT_FOUND, "not found\n");
+/// Readiness as Envoy's admin port tells it, and what the application's own probes say.
+pub(super) async fn answer(bootstrap: &Bootstrap, path: &str) -> Answer {
+    match path {
+        "/healthz/ready" => match applets::ask_admin("GET", "/ready").await {
+            Ok((status, body)) => text(status, body),
+            Err(error) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}\n")),
+        },
+        path if probe::is_moved(path) => probe::application(bootstrap, path).await,
+        _ => text(StatusCode::NOT_FOUND, "not found\n"),
     }
-    match applets::ask_admin("GET", "/ready").await {
-        Ok((status, body)) => text(status, body),
-        Err(error) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}\n")),
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::bootstrap;
+
+    /// Injection rewrites probes for any sidecar: with a stock Envoy the agent carries them out.
+    #[tokio::test]
+    async fn the_agent_of_an_envoy_answers_the_probes_that_were_moved() {
+        let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = app.local_addr().unwrap().port();
+        let probers = format!(
+            r#"{{"/app-health/web/readyz": {{"httpGet": {{"path": "/ready", "port": {port}}}}}, "/app-lifecycle/web/prestopz": {{"tcpSocket": {{"port": {port}}}}}}}"#
+        );
+        let mut vars = bootstrap::tests::POD.to_vec();
+        vars.retain(|(name, _)| !matches!(*name, "INSTANCE_IP" | "ISTIO_KUBE_APP_PROBERS"));
+        vars.extend([
+            ("INSTANCE_IP", "127.0.0.1"),
+            ("ISTIO_KUBE_APP_PROBERS", &probers),
+        ]);
+        let bootstrap = bootstrap::tests::from(&vars).unwrap();
+        let serving = async {
+            let (mut asked, _) = app.accept().await.unwrap();
+            let mut head = [0; 16];
+            asked.read_exact(&mut head).await.unwrap();
+            assert_eq!(&head, b"GET /ready HTTP/");
+            let answer = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
+            asked.write_all(answer).await.unwrap();
+        };
+        let asking = answer(&bootstrap, "/app-health/web/readyz");
+        let (answered, ()) = tokio::join!(asking, serving);
+        assert_eq!(answered.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let hook = answer(&bootstrap, "/app-lifecycle/web/prestopz").await;
+        assert_eq!(hook.status(), StatusCode::OK);
+        let unknown = answer(&bootstrap, "/app-health/other/readyz").await;
+        assert_eq!(unknown.status(), StatusCode::NOT_FOUND);
     }
 }

@@ -20,7 +20,7 @@ pub(super) async fn merged(admin: &Admin) -> Answer {
     if let Some(app) = &admin.bootstrap.app_metrics {
         let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), app.port);
         let fetch = probe::get(
-            admin,
+            &admin.bootstrap,
             address,
             &app.path,
             &app.path,

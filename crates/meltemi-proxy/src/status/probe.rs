@@ -11,20 +11,25 @@ use meltemi_core::names::INBOUND_PASSTHROUGH_SOURCE;
 use meltemi_pki::DnsClientTls;
 use tokio_rustls::TlsConnector;
 
-use crate::admin::{Admin, Answer, text};
-use crate::bootstrap::{Probe, ProbeKind};
+use crate::admin::{Answer, text};
+use crate::bootstrap::{Bootstrap, Probe, ProbeKind};
 use crate::io::{ReadAhead, Replay, Socket, Transport};
 use crate::listener::socket::{self, UpstreamSocketOptions};
 
 /// Bytes of a probe's answer that are read.
 const ANSWER_LIMIT_BYTES: usize = 10 * 1024;
 
+/// Whether injection moves probes or lifecycle hooks to such paths.
+pub(crate) fn is_moved(path: &str) -> bool {
+    path.starts_with("/app-health/") || path.starts_with("/app-lifecycle/")
+}
+
 /// Runs the probe that injection moved to `path`.
-pub(super) async fn application(admin: &Admin, path: &str) -> Answer {
-    let Some(probe) = admin.bootstrap.probes.get(path) else {
+pub(crate) async fn application(bootstrap: &Bootstrap, path: &str) -> Answer {
+    let Some(probe) = bootstrap.probes.get(path) else {
         return text(StatusCode::NOT_FOUND, "no such probe\n");
     };
-    match tokio::time::timeout(probe.timeout, run(admin, probe)).await {
+    match tokio::time::timeout(probe.timeout, run(bootstrap, probe)).await {
         Ok(Ok(status)) => text(status, ""),
         Ok(Err(error)) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")),
         Err(_) => text(
@@ -34,11 +39,11 @@ pub(super) async fn application(admin: &Admin, path: &str) -> Answer {
     }
 }
 
-async fn run(admin: &Admin, probe: &Probe) -> anyhow::Result<StatusCode> {
-    let at = |port| SocketAddr::new(admin.bootstrap.instance_ip, port);
+async fn run(bootstrap: &Bootstrap, probe: &Probe) -> anyhow::Result<StatusCode> {
+    let at = |port| SocketAddr::new(bootstrap.instance_ip, port);
     match &probe.kind {
         ProbeKind::Tcp { port } => {
-            connect(admin, at(*port)).await?;
+            connect(bootstrap, at(*port)).await?;
             Ok(StatusCode::OK)
         }
         ProbeKind::Http {
@@ -49,11 +54,16 @@ async fn run(admin: &Admin, probe: &Probe) -> anyhow::Result<StatusCode> {
             headers,
         } => {
             let host = host.clone().unwrap_or_else(|| at(*port).to_string());
-            Ok(
-                get(admin, at(*port), path, &host, headers, ANSWER_LIMIT_BYTES)
-                    .await?
-                    .0,
+            Ok(get(
+                bootstrap,
+                at(*port),
+                path,
+                &host,
+                headers,
+                ANSWER_LIMIT_BYTES,
             )
+            .await?
+            .0)
         }
         ProbeKind::Http {
             port,
@@ -68,7 +78,7 @@ async fn run(admin: &Admin, probe: &Probe) -> anyhow::Result<StatusCode> {
                 .build()?;
             let host = host.clone().unwrap_or_else(|| at(*port).to_string());
             let name = meltemi_pki::server_name(&at(*port).ip().to_string())?;
-            let socket = connect(admin, at(*port)).await?;
+            let socket = connect(bootstrap, at(*port)).await?;
             let stream = TlsConnector::from(config)
                 .connect(name, ReadAhead::new(Replay::from(socket)))
                 .await?;
@@ -77,16 +87,18 @@ async fn run(admin: &Admin, probe: &Probe) -> anyhow::Result<StatusCode> {
                 .await?
                 .0)
         }
-        ProbeKind::Grpc { port, service } => grpc(connect(admin, at(*port)).await?, service).await,
+        ProbeKind::Grpc { port, service } => {
+            grpc(connect(bootstrap, at(*port)).await?, service).await
+        }
     }
 }
 
 /// Connects past the capture rules: they let 127.0.0.6 through.
-async fn connect(admin: &Admin, address: SocketAddr) -> anyhow::Result<Socket> {
+async fn connect(bootstrap: &Bootstrap, address: SocketAddr) -> anyhow::Result<Socket> {
     let captured = address.is_ipv4() && !address.ip().is_loopback();
     let source = captured.then_some(IpAddr::V4(INBOUND_PASSTHROUGH_SOURCE));
     let options = UpstreamSocketOptions {
-        mark: admin.shared.socket_mark,
+        mark: bootstrap.socket_mark,
         source,
         keepalive: None,
     };
@@ -95,14 +107,14 @@ async fn connect(admin: &Admin, address: SocketAddr) -> anyhow::Result<Socket> {
 
 /// A GET without redirects.
 pub(super) async fn get(
-    admin: &Admin,
+    bootstrap: &Bootstrap,
     address: SocketAddr,
     path: &str,
     host: &str,
     headers: &[(String, String)],
     limit: usize,
 ) -> anyhow::Result<(StatusCode, Bytes)> {
-    let transport = Transport::Plain(Replay::from(connect(admin, address).await?));
+    let transport = Transport::Plain(Replay::from(connect(bootstrap, address).await?));
     let host = if host.starts_with('/') {
         address.to_string()
     } else {
