@@ -26,7 +26,7 @@ pub use service_entry::{
 };
 pub use virtual_service::{
     Abort, AbortKind, CorsPolicy, Delay, Delegate, DerivePort, DirectResponse, DirectResponseBody,
-    Fault, HeaderOperations, Headers, HttpMatch, HttpRoute, L4Match, Mirror, Redirect,
+    Fault, GrpcStatus, HeaderOperations, Headers, HttpMatch, HttpRoute, L4Match, Mirror, Redirect,
     RegexRewrite, Retries, Rewrite, RouteDestination, TcpRoute, TlsMatch, TlsRoute,
     UnmatchedPreflights, VirtualService,
 };

@@ -292,7 +292,7 @@ spec:
         );
         let world = World::new(&(BOOKINFO.to_owned() + &fault));
         let generated = world.generate("productpage-v1", Flavour::Meltemi);
-        let routes = resource(&generated, Kind::Routes, "9080");
+        let routes = resource(&generated, Kind::Route, "9080");
         let mut hosts = routes["virtualHosts"].as_array().unwrap().iter();
         let details = hosts
             .find(|host| host["name"] == "details.default.svc.cluster.local:9080")
