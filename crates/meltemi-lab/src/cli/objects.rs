@@ -101,8 +101,11 @@ pub(super) struct Delete {
 
 pub(super) async fn delete(client: &LabClient, options: &Delete) -> anyhow::Result<ExitCode> {
     let namespace = &options.namespace.namespace;
+    let mut missing = 0;
     for input in files::read_all(&options.filename)? {
-        print(&client.delete(namespace, &input.name, input.text).await?);
+        let report = client.delete(namespace, &input.name, input.text).await?;
+        print(&report);
+        missing += report.rejected;
     }
     for (kind, name) in targets(&options.objects)? {
         match client.delete_object(kind.kind, namespace, &name).await {
@@ -111,7 +114,11 @@ pub(super) async fn delete(client: &LabClient, options: &Delete) -> anyhow::Resu
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if missing == 0 || options.ignore_not_found {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// Reads `KIND NAME...` or `KIND/NAME...`.

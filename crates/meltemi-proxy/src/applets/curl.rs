@@ -4,6 +4,7 @@
 //! proxy to carry the connection (`CONNECT` on the admin port), which makes it what a call of the application would be.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -14,6 +15,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio_util::either::Either;
 
 use crate::admin::IDENTITY_HEADER;
 
@@ -77,6 +79,9 @@ pub(super) struct CurlArgs {
 }
 
 /// A failure with curl's exit status.
+/// A connection that the proxy carries, or one within the pod.
+type Stream = Either<TokioIo<hyper::upgrade::Upgraded>, TcpStream>;
+
 #[derive(Debug, thiserror::Error)]
 enum CurlError {
     #[error("(3) URL using bad/illegal format or missing URL: {0}")]
@@ -196,18 +201,18 @@ async fn exchange(args: &CurlArgs, uri: &Uri) -> Result<Response<Incoming>, Curl
             uri.scheme_str().unwrap_or_default().to_owned(),
         ));
     }
-    let target = format!("{host}:{}", uri.port_u16().unwrap_or(80));
-    let tunnel = open_tunnel(args, &target);
-    let tunnel = match args
+    let port = uri.port_u16().unwrap_or(80);
+    let stream = connect(args, host, port);
+    let stream = match args
         .connect_timeout
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
     {
-        None => tunnel.await?,
-        Some(limit) => tokio::time::timeout(limit, tunnel)
+        None => stream.await?,
+        Some(limit) => tokio::time::timeout(limit, stream)
             .await
             .map_err(|_| CurlError::Timeout(limit.as_millis()))??,
     };
-    let (mut sender, connection) = http1::handshake(TokioIo::new(tunnel))
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(receive)?;
     tokio::spawn(connection);
@@ -239,6 +244,30 @@ fn receive(error: hyper::Error) -> CurlError {
         error
             .source()
             .map_or_else(|| error.to_string(), ToString::to_string),
+    )
+}
+
+/// Connects to the pod's own loopback as any program of the pod does: redirection leaves it alone. Everything else goes by the
+/// proxy.
+async fn connect(args: &CurlArgs, host: &str, port: u16) -> Result<Stream, CurlError> {
+    if !is_loopback(host) {
+        let tunnel = open_tunnel(args, &format!("{host}:{port}")).await?;
+        return Ok(Either::Left(tunnel));
+    }
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let stream = TcpStream::connect((bare, port)).await;
+    let stream =
+        stream.map_err(|error| CurlError::Connect(format!("{host}:{port}"), error.to_string()))?;
+    Ok(Either::Right(stream))
+}
+
+/// RFC 6761 section 6.3 keeps `localhost` for the loopback.
+fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let address = bare.parse::<IpAddr>();
+    address.map_or_else(
+        |_name| bare.eq_ignore_ascii_case("localhost"),
+        |address| address.is_loopback(),
     )
 }
 

@@ -200,7 +200,8 @@ impl Configurator {
     /// The bound of a virtual host's route configuration, which is its name's first part.
     fn direct_response_limit_bytes(&self, name: &str) -> usize {
         let routes = name.split_once('/').map_or(name, |(routes, _)| routes);
-        let config = self.warming_routes.get(routes).or(self.routes.get(routes));
+        let warming = self.warming_routes.get(routes);
+        let config = warming.or_else(|| self.routes.get(routes));
         config.map_or(0, |config| config.direct_response_limit_bytes)
     }
 

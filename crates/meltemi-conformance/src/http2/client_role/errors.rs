@@ -15,7 +15,11 @@ pub(super) fn connection_errors() -> Vec<Reply> {
     };
     let large = vec![b'x'; 16385];
     let padding = [&[30][..], b"ok"].concat();
-    let promise = [&[0, 0, 0, 2][..], &super::super::frame::request_block("GET", &[])].concat();
+    let promise = [
+        &[0, 0, 0, 2][..],
+        &super::super::frame::request_block("GET", &[]),
+    ]
+    .concat();
     vec![
         bad(
             "client/4.2/1",
