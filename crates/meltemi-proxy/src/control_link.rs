@@ -205,7 +205,7 @@ impl Link {
         let Some(saved) = self.saved.clone() else {
             return;
         };
-        let Some(types) = self.configurator.to_save() else {
+        let Some(types) = self.configurator.take_changes_to_save() else {
             return;
         };
         if let Err(error) = blocking(move || saved.write(&types)).await {

@@ -212,13 +212,9 @@ impl Demand {
         self.answer(find, wish).await
     }
 
-    fn find_host(
-        &self,
-        routes: &str,
-        authority: &Cow<'_, str>,
-    ) -> Option<Option<Arc<VirtualHost>>> {
+    fn find_host(&self, routes: &str, authority: &str) -> Option<Option<Arc<VirtualHost>>> {
         let answers = self.answers.load();
-        let found = answers.hosts.get(routes)?.get(&**authority)?;
+        let found = answers.hosts.get(routes)?.get(authority)?;
         found.usage.touch(self.second());
         Some(found.host.clone())
     }

@@ -336,7 +336,7 @@ impl Configurator {
     }
 
     /// The configuration in use if it changed since this was last asked, to be kept for the next start.
-    pub(crate) fn to_save(&mut self) -> Option<Vec<DeltaDiscoveryResponse>> {
+    pub(crate) fn take_changes_to_save(&mut self) -> Option<Vec<DeltaDiscoveryResponse>> {
         let asked = self.asked.as_mut()?;
         if !std::mem::take(&mut asked.changed_since_saved) {
             return None;

@@ -196,7 +196,7 @@ async fn an_address_without_a_listener_goes_where_the_capturing_one_says() {
     plane.serve(&sidecar);
     let mut client = Client::connect(outbound).await;
     assert_eq!(client.get("/").await.status(), 200);
-    let held = sidecar.configurator().to_save().unwrap();
+    let held = sidecar.configurator().take_changes_to_save().unwrap();
     let listeners = held
         .iter()
         .find(|of| of.type_url == type_url::LISTENER)
@@ -252,7 +252,7 @@ async fn what_is_idle_leaves_with_everything_it_held() {
     assert_eq!(names(&sidecar, type_url::CLUSTER), ["Passthrough"]);
     assert!(names(&sidecar, type_url::ENDPOINT).is_empty());
     assert!(sidecar.shared.store.upstream("echo").is_none());
-    let saved = sidecar.configurator().to_save().unwrap();
+    let saved = sidecar.configurator().take_changes_to_save().unwrap();
     let left: usize = saved
         .iter()
         .map(|of| of.resources.len() + of.removed_resources.len())
@@ -276,9 +276,9 @@ async fn strange_names_push_out_the_least_used_and_no_more() {
 #[tokio::test]
 async fn a_proxy_that_is_started_again_serves_without_a_control_plane() {
     let first = with_a_host().await;
-    let saved = first.configurator().to_save().unwrap();
+    let saved = first.configurator().take_changes_to_save().unwrap();
     assert!(
-        first.configurator().to_save().is_none(),
+        first.configurator().take_changes_to_save().is_none(),
         "nothing changed since"
     );
     let second = Sidecar::on_demand(&Authority::new(), "client");
