@@ -131,7 +131,8 @@ async fn bulk_travels_both_ways_at_once_and_unchanged() {
             write.shutdown().await
         };
         let (sending, receiving) = tokio::join!(send, read.read_to_end(&mut received));
-        sending.and(receiving.map(drop)).unwrap();
+        sending.unwrap();
+        receiving.unwrap();
         received
     };
     let (at_near, at_far) = tokio::join!(exchange(near, pattern(1)), exchange(far, pattern(2)));
