@@ -1,6 +1,7 @@
 //! What kubectl's users type, and what they expect to see: workloads of every kind, terminals, logs, watches.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::process::Stdio;
 
 use meltemi_e2e::{Lab, eventually, programs, sample};
@@ -93,6 +94,13 @@ fn every_kind_of_workload_lives_as_in_a_cluster() {
     assert_eq!(call("http://web-1.web:8080/"), "200", "a pod by its name");
     assert_eq!(call("http://parrot:8080/"), "200", "mTLS by an alias");
 
+    assert!(forwarded(&lab, "0:echo.default:8080").starts_with("HTTP/1.1 200"));
+    let nowhere = lab.meltemi(&["lab", "forward", "0:echo:81"]);
+    assert!(
+        nowhere.status != 0 && nowhere.stderr.contains("does not have a service port 81"),
+        "{nowhere:?}"
+    );
+
     eventually("the job has ended, its sidecar with it", || {
         let table = get(&["jobs"]);
         (table.contains("Complete") && table.contains("1/1")).then_some(())
@@ -120,6 +128,34 @@ fn every_kind_of_workload_lives_as_in_a_cluster() {
     ] {
         assert!(claims.contains(part), "{claims}");
     }
+}
+
+/// The answer of a forwarded port: it leads past the sidecar, so that STRICT does not refuse it.
+fn forwarded(lab: &Lab, forward: &str) -> String {
+    let mut child = lab
+        .command("meltemi", &["lab", "forward", forward])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program is built");
+    let mut said = String::new();
+    BufReader::new(child.stdout.take().expect("stdout is piped"))
+        .read_line(&mut said)
+        .expect("it says where it listens");
+    let address = said
+        .split_whitespace()
+        .nth(2)
+        .expect("Forwarding from A -> T");
+    let mut stream = TcpStream::connect(address).expect("it listens there");
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nHost: echo\r\nConnection: close\r\n\r\n")
+        .expect("it takes a request");
+    let mut answer = String::new();
+    stream
+        .read_to_string(&mut answer)
+        .expect("the answer is text");
+    child.kill().expect("a child of ours");
+    child.wait().expect("a child of ours");
+    answer
 }
 
 /// `exec -it`: a terminal of the command's own, with job control, size and exit status.
