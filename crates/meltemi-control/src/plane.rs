@@ -156,7 +156,7 @@ impl Control {
         };
         // The thread ends when nobody receives its updates.
         let reader = source::spawn(source_options, updates)?;
-        self.run_from(listener, update_queue, reader).await
+        Box::pin(self.run_from(listener, update_queue, reader)).await
     }
 
     async fn run_from(
