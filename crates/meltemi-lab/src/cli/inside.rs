@@ -165,7 +165,9 @@ async fn log_targets(client: &LabClient, options: &Logs) -> anyhow::Result<Vec<S
 
 fn log_path(options: &Logs, pod: &str) -> String {
     // Of several pods kubectl shows the last ten lines each.
-    let tail = options.tail.or_else(|| options.selector.as_ref().map(|_| 10));
+    let tail = options
+        .tail
+        .or_else(|| options.selector.as_ref().map(|_| 10));
     let tail = tail.map(|tail| tail.to_string());
     let mut pairs = vec![
         ("namespace", options.namespace.namespace.as_str()),

@@ -7,7 +7,6 @@
 //! "Does not exist" is an answer too. A first use that gets none is refused, not let through: what is not known yet may
 //! be a service that takes nothing but mutual TLS.
 
-use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

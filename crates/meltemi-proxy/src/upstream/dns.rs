@@ -276,13 +276,19 @@ mod tests {
     }
 
     /// A resolver that knows what it is given; "late" it never answers.
-    async fn scripted(known: &[(&str, &str)], name: Name) -> io::Result<Vec<SocketAddr>> {
-        if &*name.0 == "late" {
-            std::future::pending::<()>().await;
+    fn scripted(
+        known: &[(&'static str, &'static str)],
+        name: Name,
+    ) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + use<> {
+        let known = known.to_vec();
+        async move {
+            if &*name.0 == "late" {
+                std::future::pending::<()>().await;
+            }
+            let found = known.iter().find(|(host, _)| *host == &*name.0);
+            let found = found.ok_or(io::ErrorKind::NotFound)?;
+            Ok(vec![found.1.parse().unwrap()])
         }
-        let found = known.iter().find(|(host, _)| *host == &*name.0);
-        let found = found.ok_or(io::ErrorKind::NotFound)?;
-        Ok(vec![found.1.parse().unwrap()])
     }
 
     fn addresses(answers: &Answers, endpoints: &ClusterLoadAssignment) -> Vec<String> {

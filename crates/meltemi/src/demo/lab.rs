@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::tour::Tour;
 
@@ -58,6 +59,21 @@ pub(super) struct Capture {
     pub(super) found: bool,
 }
 
+/// What a shell reports of a program that SIGINT ended.
+const INTERRUPTED: i32 = 130;
+
+#[expect(
+    clippy::exit,
+    reason = "the tour itself waits for commands and for the reader"
+)]
+async fn down_when_interrupted(mut interrupt: Signal, mut down: Command) {
+    if interrupt.recv().await.is_some() {
+        // It tells on stderr what it did, or why it could not.
+        let ended = down.status().is_ok_and(|status| status.success());
+        std::process::exit(if ended { INTERRUPTED } else { 1 });
+    }
+}
+
 pub(super) struct Lab {
     program: PathBuf,
     name: String,
@@ -73,6 +89,7 @@ impl Lab {
             name: format!("demo-{}", std::process::id()),
             is_up: true.into(),
         };
+        lab.end_on_interrupt()?;
         tour.command("meltemi lab label namespace default istio-injection=enabled");
         lab.meltemi(&[
             "lab",
@@ -93,6 +110,21 @@ impl Lab {
         let pods = lab.meltemi(&["lab", "get", "pods", "-A"])?;
         tour.say(pods.trim_end());
         Ok(lab)
+    }
+
+    /// Has Ctrl-C take the lab along, at whatever point of the tour it comes.
+    fn end_on_interrupt(&self) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot wait for Ctrl-C")?;
+        let interrupt = {
+            let _entered = runtime.enter();
+            signal(SignalKind::interrupt()).context("cannot wait for Ctrl-C")?
+        };
+        let down = self.command(&["lab", "down"]);
+        std::thread::spawn(move || runtime.block_on(down_when_interrupted(interrupt, down)));
+        Ok(())
     }
 
     pub(super) fn down(&self) -> anyhow::Result<()> {
