@@ -86,7 +86,7 @@ pub(crate) struct Check {
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Verdict {
     Met,
-    /// Above the target by less than the noise.
+    /// Above the target by less than the noise, or the noise is not known: one round shows none.
     Unclear,
     Missed,
 }
@@ -95,7 +95,7 @@ impl Verdict {
     fn of(measured: Estimate, limit: f64) -> Self {
         if measured.median <= limit {
             Self::Met
-        } else if measured.median - measured.noise <= limit {
+        } else if measured.rounds < 2 || measured.median - measured.noise <= limit {
             Self::Unclear
         } else {
             Self::Missed
@@ -236,6 +236,7 @@ mod tests {
         assert_eq!(cpu(&[[0.0, 0.4, 1.0], [0.0, 0.44, 1.0]]), Verdict::Met);
         assert_eq!(cpu(&[[0.0, 0.44, 1.0], [0.0, 0.5, 1.0]]), Verdict::Unclear);
         assert_eq!(cpu(&[[0.0, 0.5, 1.0], [0.0, 0.52, 1.0]]), Verdict::Missed);
+        assert_eq!(cpu(&[[0.0, 0.9, 1.0]]), Verdict::Unclear);
     }
 
     #[test]

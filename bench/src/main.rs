@@ -93,7 +93,7 @@ fn prepare_and_run(options: &Options) -> anyhow::Result<ExitCode> {
         .unwrap_or_else(|| temporary.path().to_owned());
     std::fs::create_dir_all(&folder)?;
     let rig = Rig::set_up(&folder)?;
-    end_with_signals()?;
+    end_with_signals(temporary.path().to_owned())?;
     run(options, &rig, &folder)
 }
 
@@ -157,7 +157,7 @@ fn verdict(figures: &[Figure], failures: usize) -> ExitCode {
 }
 
 /// Ends what the run has started, then the run, at Ctrl-C and SIGTERM.
-fn end_with_signals() -> anyhow::Result<()> {
+fn end_with_signals(temporary: PathBuf) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -176,6 +176,7 @@ fn end_with_signals() -> anyhow::Result<()> {
             }
         });
         rig::end_all();
+        std::fs::remove_dir_all(&temporary).ok();
         #[allow(clippy::exit, reason = "the measuring threads know no signals")]
         std::process::exit(130);
     };

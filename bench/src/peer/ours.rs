@@ -65,6 +65,7 @@ fn proxy(fleet: &Fleet<'_>, account: Account, ip: &str, workers: usize) -> anyho
     command
         .args(["proxy", "sidecar", "--concurrency", &workers.to_string()])
         .env("MELTEMI_ROOT", &root)
+        .env("MELTEMI_CACHE_DIR", root.join("cache"))
         .env("POD_NAME", format!("{name}-1"))
         .env("POD_NAMESPACE", NAMESPACE)
         .env("SERVICE_ACCOUNT", name)
