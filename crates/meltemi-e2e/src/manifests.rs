@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 /// # Panics
 /// The tests were moved away from it.
 pub fn project_root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+    let package =
+        std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&package)
         .join("../..")
         .canonicalize()
         .expect("the project's root exists")

@@ -50,7 +50,7 @@ spec:
   template:
     metadata: {labels: {app: web}}
     spec:
-      terminationGracePeriodSeconds: 1
+      terminationGracePeriodSeconds: 3
       initContainers:
       - {name: prepare, image: busybox, command: [sh, -c, "echo $POD >/data/who"], env: [{name: POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}], volumeMounts: [{name: data, mountPath: /data}]}
       containers:
@@ -60,6 +60,8 @@ spec:
         env: [{name: PORT, value: "8080"}]
         ports: [{name: http, containerPort: 8080}]
         readinessProbe: {httpGet: {path: /who, port: http}, periodSeconds: 1}
+        # As in a cluster: a connection that was on its way when the endpoint left needs a server that has not ended yet.
+        lifecycle: {preStop: {exec: {command: [sleep, "1"]}}}
         volumeMounts: [{name: data, mountPath: /data}, {name: page, mountPath: /page}]
       volumes:
       - {name: data, emptyDir: {}}
@@ -335,7 +337,7 @@ async fn story(client: LabClient) {
     })
     .await;
 
-    // A rollout replaces every pod without a moment in which none is ready.
+    // A rollout replaces every pod, and no request meets one that has ended.
     let before = pod_names(&client).await;
     let restart = Restart {
         kind: "Deployment".into(),
@@ -345,7 +347,8 @@ async fn story(client: LabClient) {
     client.restart(&restart).await.unwrap();
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
-        assert_eq!(run(&client, "client", "curl -s -m 5 http://web/who").0, 0);
+        let (status, said) = run(&client, "client", "curl -sS -m 5 http://web/who");
+        assert_eq!(status, 0, "{said}");
         let now = pod_names(&client).await;
         if now.len() == 2 && now.is_disjoint(&before) {
             break;

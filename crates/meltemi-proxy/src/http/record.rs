@@ -23,19 +23,7 @@ pub(crate) fn tell(exchange: &Exchange) {
     if logs.is_empty() {
         return;
     }
-    let record = record(exchange);
-    for log in logs {
-        let admitted = log
-            .filter
-            .as_ref()
-            .is_none_or(|filter| access_log::admits(filter, &record, rand::random()));
-        if admitted {
-            telemetry.log.put(
-                log.sink.clone(),
-                access_log::render(&log.format, &record).into_bytes(),
-            );
-        }
-    }
+    telemetry.log.tell(logs, &record(exchange));
 }
 
 fn count(exchange: &Exchange) {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use meltemi_proxy_core::access_log;
 use meltemi_proxy_core::record::{Protocol, RequestRecord, UpstreamRecord};
 use meltemi_proxy_core::runtime::NetworkFilter;
 
@@ -50,22 +49,8 @@ pub(crate) fn tell(session: &Session) {
     if logs.is_empty() {
         return;
     }
-    let record = record(session);
-    for log in logs {
-        let admitted = log
-            .filter
-            .as_ref()
-            .is_none_or(|filter| access_log::admits(filter, &record, rand::random()));
-        if admitted {
-            let line = access_log::render(&log.format, &record).into_bytes();
-            session
-                .worker
-                .shared
-                .telemetry
-                .log
-                .put(log.sink.clone(), line);
-        }
-    }
+    let telemetry = &session.worker.shared.telemetry;
+    telemetry.log.tell(logs, &record(session));
 }
 
 fn record(session: &Session) -> RequestRecord {

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use meltemi_proxy_core::runtime::AccessLogSink;
+use meltemi_proxy_core::access_log;
+use meltemi_proxy_core::record::RequestRecord;
+use meltemi_proxy_core::runtime::{AccessLog, AccessLogSink};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -55,6 +57,20 @@ impl LogSink {
     /// Lets the writer end; lines from now on are dropped.
     pub(crate) fn close(&self) {
         self.0.close();
+    }
+
+    /// Writes a record's line to every log whose filter admits it.
+    pub(crate) fn tell(&self, logs: &[Arc<AccessLog>], record: &RequestRecord) {
+        for log in logs {
+            let admitted = log
+                .filter
+                .as_ref()
+                .is_none_or(|filter| access_log::admits(filter, record, rand::random()));
+            if admitted {
+                let line = access_log::render(&log.format, record).into_bytes();
+                self.put(log.sink.clone(), line);
+            }
+        }
     }
 
     pub(crate) fn put(&self, sink: AccessLogSink, text: Vec<u8>) {
