@@ -36,11 +36,9 @@ pub(crate) fn display(command: &Command) -> String {
         .join(" ")
 }
 
-/// As cargo tells it at run time: a program in a shared build folder may have been compiled for another clone.
 pub(crate) fn project_root() -> PathBuf {
-    let xtask = std::env::var_os("CARGO_MANIFEST_DIR")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
-    xtask.parent().unwrap_or(&xtask).to_owned()
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().unwrap_or(xtask).to_owned()
 }
 
 /// Builds the programs and returns the folder that holds them.

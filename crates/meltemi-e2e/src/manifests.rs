@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 /// # Panics
 /// The tests were moved away from it.
 pub fn project_root() -> PathBuf {
-    let package =
-        std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
-    Path::new(&package)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../..")
         .canonicalize()
         .expect("the project's root exists")
