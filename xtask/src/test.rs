@@ -142,6 +142,9 @@ impl Tally {
             .take()
             .ok_or("the output of cargo test is not piped")?;
         let mut crate_name = String::new();
+        // A test whose own output stands between its name and its verdict.
+        let mut begun: Option<String> = None;
+        let failures_before = self.failures.len();
         for text in BufReader::new(output).lines() {
             let text =
                 text.map_err(|error| format!("cannot read the output of `{line}`: {error}"))?;
@@ -149,11 +152,17 @@ impl Tally {
             if let Some(name) = running(&text) {
                 crate_name = name;
             } else if let Some((test, passed)) = outcome(&text) {
+                match passed {
+                    Some(passed) => self.count(&crate_name, test, passed),
+                    None => begun = Some(test.to_owned()),
+                }
+            } else if let (Some(test), Some(passed)) = (&begun, verdict(&text)) {
                 self.count(&crate_name, test, passed);
+                begun = None;
             }
         }
         let status = child.wait().map_err(|error| format!("`{line}`: {error}"))?;
-        if !status.success() && self.failures.is_empty() {
+        if !status.success() && self.failures.len() == failures_before {
             self.failures.push(format!("`{line}` ended with {status}"));
         }
         Ok(())
@@ -210,12 +219,16 @@ fn running(line: &str) -> Option<String> {
     )
 }
 
-/// The test of a line such as `test golden::bookinfo ... ok`, and whether it passed.
-fn outcome(line: &str) -> Option<(&str, bool)> {
+/// The test of a line such as `test golden::bookinfo ... ok`, and whether it passed if the line says so.
+fn outcome(line: &str) -> Option<(&str, Option<bool>)> {
     let (test, result) = line.strip_prefix("test ")?.split_once(" ... ")?;
-    match result {
-        _ if result.starts_with("ok") => Some((test, true)),
-        _ if result.starts_with("FAILED") => Some((test, false)),
+    Some((test, verdict(result)))
+}
+
+fn verdict(text: &str) -> Option<bool> {
+    match text.trim() {
+        "ok" => Some(true),
+        "FAILED" => Some(false),
         _ => None,
     }
 }
@@ -230,8 +243,14 @@ mod tests {
             "     Running unittests src/lib.rs (/x/target/debug/deps/meltemi_xds-0123456789abcdef)";
         assert_eq!(running(line).as_deref(), Some("meltemi_xds"));
         assert_eq!(running("running 3 tests"), None);
-        assert_eq!(outcome("test golden::a ... ok"), Some(("golden::a", true)));
-        assert_eq!(outcome("test a ... FAILED"), Some(("a", false)));
+        assert_eq!(
+            outcome("test golden::a ... ok"),
+            Some(("golden::a", Some(true)))
+        );
+        assert_eq!(outcome("test a ... FAILED"), Some(("a", Some(false))));
+        assert_eq!(outcome("test a ... "), Some(("a", None)));
+        assert_eq!(verdict("FAILED"), Some(false));
+        assert_eq!(verdict("Session terminated, killing shell..."), None);
         assert_eq!(outcome("test result: ok. 1 passed"), None);
     }
 

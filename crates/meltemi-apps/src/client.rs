@@ -3,13 +3,16 @@
 //! It ends by itself, after a duration or a number of requests, and prints what it counted as one JSON object.
 
 mod connection;
+mod grpc;
+mod http_calls;
 mod summary;
+mod websocket;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use http::{HeaderName, HeaderValue, Uri};
 use tokio::time::Instant;
 
@@ -33,9 +36,12 @@ pub(crate) struct Options {
     /// A header to send, `name: value`; may be given again.
     #[arg(long, value_parser = header)]
     header: Vec<(HeaderName, HeaderValue)>,
-    /// Speak HTTP/2 with prior knowledge.
-    #[arg(long)]
-    h2: bool,
+    /// What to speak; a message of a stream counts as a request.
+    #[arg(long, value_enum, default_value = "http1")]
+    protocol: Protocol,
+    /// Messages after which a stream or WebSocket is ended and opened anew.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    messages_per_stream: u32,
     /// Open a new connection for each request.
     #[arg(long)]
     fresh_connections: bool,
@@ -50,6 +56,18 @@ pub(crate) struct Options {
     count_json: Option<String>,
     /// What to request.
     url: Uri,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Protocol {
+    Http1,
+    /// HTTP/2 with prior knowledge.
+    H2,
+    /// Unary calls of the echo service.
+    Grpc,
+    /// Bidirectional streams of the echo service.
+    GrpcStream,
+    Websocket,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -155,9 +173,22 @@ async fn work(options: Arc<Options>, schedule: Arc<Schedule>) -> Summary {
                 summary.failed("timeout".to_owned());
             }
         }
-        if options.fresh_connections {
-            connection = None;
+        if options.fresh_connections || connection.as_ref().is_some_and(Connection::is_done) {
+            end(&options, connection.take(), &mut summary).await;
         }
     }
+    end(&options, connection, &mut summary).await;
     summary
+}
+
+/// Ends a connection; a stream that does not end well spoils its last message.
+async fn end(options: &Options, connection: Option<Connection>, summary: &mut Summary) {
+    let Some(connection) = connection else {
+        return;
+    };
+    match tokio::time::timeout(options.timeout, connection.close()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(kind)) => summary.spoiled(kind),
+        Err(_elapsed) => summary.spoiled("close: timeout".to_owned()),
+    }
 }

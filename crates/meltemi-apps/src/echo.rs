@@ -1,6 +1,6 @@
 //! An echo server: reports everything it received, and counts what reached each port.
 
-mod grpc;
+pub(crate) mod grpc;
 mod http;
 mod tcp;
 

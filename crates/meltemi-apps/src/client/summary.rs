@@ -71,6 +71,12 @@ impl Summary {
         count(&mut self.errors, kind);
     }
 
+    /// The last answered message belonged to a stream that failed.
+    pub(super) fn spoiled(&mut self, kind: String) {
+        self.ok = self.ok.saturating_sub(1);
+        count(&mut self.errors, kind);
+    }
+
     pub(super) fn merge(&mut self, other: Self) {
         self.sent += other.sent;
         self.ok += other.ok;

@@ -21,7 +21,7 @@ use crate::serve::{env_or, hostname};
     dead_code,
     reason = "generated"
 )]
-mod proto {
+pub(crate) mod proto {
     tonic::include_proto!("meltemi.echo.v1");
 }
 
