@@ -47,7 +47,7 @@ impl Tier {
             "meltemi_e2e" | "it" => Self::Lab,
             _ if test.contains("golden") || crate_name == "golden" => Self::Golden,
             _ if test.contains("simulation") || crate_name == "simulation" => Self::Simulation,
-            "meltemi_xds" | "protocol" => Self::Protocol,
+            "meltemi_xds" | "protocol" | "conformance" => Self::Protocol,
             "meltemi_proxy" | "proxy" => Self::Proxy,
             _ => Self::Unit,
         }
