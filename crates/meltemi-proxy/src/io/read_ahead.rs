@@ -6,6 +6,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::forward::forward_write;
 use super::lent::{Lent, Size};
+use super::pieces;
 
 /// Reads bulk in large pieces for a reader that asks for small ones.
 ///
@@ -32,7 +33,9 @@ struct Ahead {
 impl Ahead {
     fn give(&mut self, buf: &mut ReadBuf<'_>) {
         let taken = buf.remaining().min(self.end - self.start);
-        buf.put_slice(&self.buffer[self.start..self.start + taken]);
+        let bytes = &self.buffer[self.start..self.start + taken];
+        pieces::copy(buf.initialize_unfilled_to(taken), bytes);
+        buf.advance(taken);
         self.start += taken;
     }
 }
