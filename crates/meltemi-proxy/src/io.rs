@@ -4,6 +4,7 @@ mod forward;
 pub(crate) mod lent;
 mod pieces;
 mod read_ahead;
+mod turn;
 
 use std::io;
 use std::pin::Pin;
@@ -17,6 +18,7 @@ use tokio_rustls::TlsStream;
 
 pub(crate) use forward::forward_write;
 pub(crate) use read_ahead::ReadAhead;
+pub(crate) use turn::{Gathered, Turn, gather};
 
 use forward::forward_read;
 use pieces::InPieces;

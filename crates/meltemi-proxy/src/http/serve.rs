@@ -1,3 +1,4 @@
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -18,7 +19,7 @@ use super::watch::{Event, Outside, WATCH_INTERVAL};
 use super::wire::{Wire, WireState};
 use crate::downstream::Downstream;
 use crate::drain::ConnectionEnd;
-use crate::io::{Replay, Transport};
+use crate::io::{Replay, Transport, gather};
 use crate::listener::inspect::Spoken;
 use crate::listener::sniff::{Inspection, sniff};
 use crate::telemetry::peer::PeerMemo;
@@ -139,16 +140,16 @@ pub(crate) async fn serve(
         rate_limits: RateLimits::default(),
         plan,
     });
-    let io = TokioIo::new(Wire::new(
+    let wire = Wire::new(
         transport,
         is_http2,
         &connection.manager,
         connection.wire.clone(),
-    ));
+    );
     if is_http2 {
-        serve_http2(connection, io).await;
+        serve_http2(connection, wire).await;
     } else {
-        serve_http1(connection, io).await;
+        serve_http1(connection, wire).await;
     }
 }
 
@@ -188,14 +189,12 @@ async fn choose_codec(
     }
 }
 
-type Io = TokioIo<Wire>;
-
 /// Room for the library's buffer beyond a head: the wire has bounded heads already.
 const BUFFER_MARGIN_BYTES: usize = 8192;
 /// Header lines that the library parses without an allocation.
 const INLINE_HEADERS: usize = 100;
 
-async fn serve_http1(connection: Arc<HttpConnection>, io: Io) {
+async fn serve_http1(connection: Arc<HttpConnection>, wire: Wire) {
     let service = {
         let connection = connection.clone();
         service_fn(move |request: Request<Incoming>| {
@@ -218,7 +217,9 @@ async fn serve_http1(connection: Arc<HttpConnection>, io: Io) {
     if manager.http1.preserve_header_case {
         builder.preserve_header_case(true);
     }
-    let serving = builder.serve_connection(io, service).with_upgrades();
+    let serving = builder
+        .serve_connection(TokioIo::new(wire), service)
+        .with_upgrades();
     let mut serving = std::pin::pin!(serving);
     let mut outside = Outside::new(&connection);
     let mut shut = false;
@@ -246,7 +247,7 @@ async fn serve_http1(connection: Arc<HttpConnection>, io: Io) {
     }
 }
 
-async fn serve_http2(connection: Arc<HttpConnection>, io: Io) {
+async fn serve_http2(connection: Arc<HttpConnection>, wire: Wire) {
     let service = {
         let connection = connection.clone();
         service_fn(move |request: Request<Incoming>| {
@@ -287,14 +288,15 @@ async fn serve_http2(connection: Arc<HttpConnection>, io: Io) {
         builder.keep_alive_interval(interval);
         builder.keep_alive_timeout(manager.http2.keepalive_timeout.unwrap_or(WATCH_INTERVAL));
     }
-    let serving = builder.serve_connection(io, service);
+    let (gathered, turn) = gather(wire);
+    let serving = builder.serve_connection(TokioIo::new(gathered), service);
     let mut serving = std::pin::pin!(serving);
     let mut outside = Outside::new(&connection);
     let mut shut = false;
     loop {
         tokio::select! {
             biased;
-            result = serving.as_mut() => {
+            result = poll_fn(|cx| turn.poll(cx, |cx| serving.as_mut().poll(cx))) => {
                 if let Err(error) = result {
                     tracing::debug!(id = connection.downstream.id, %error, "downstream connection ended");
                 }

@@ -1,6 +1,6 @@
 //! Makes one connection to an upstream: socket, TLS, HTTP handshake.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use meltemi_pki::HandshakeInfo;
+use parking_lot::Mutex;
 
 use crate::http::body::RequestBody;
-use crate::io::Transport;
+use crate::io::{Gathered, Transport, Turn, gather};
 
 /// What is fixed for the life of an upstream connection.
 #[derive(Debug, Default)]
@@ -67,11 +68,12 @@ pub(crate) async fn http2(
     transport: Transport,
     guard: impl Send + 'static,
 ) -> hyper::Result<(http2::SendRequest<RequestBody>, Arc<AtomicUsize>)> {
-    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+    let (gathered, turn) = gather(transport);
+    let (sender, connection) = http2::Builder::new(Executor(Arc::new(Mutex::new(Some(turn)))))
         .timer(TokioTimer::new())
         .initial_stream_window_size(crate::http::H2_STREAM_WINDOW_BYTES)
         .initial_connection_window_size(crate::http::H2_CONNECTION_WINDOW_BYTES)
-        .handshake(TokioIo::new(transport))
+        .handshake(TokioIo::new(gathered))
         .await?;
     let max_streams = Arc::new(AtomicUsize::new(super::pool::DEFAULT_MAX_STREAMS));
     let task = WatchedConnection {
@@ -88,7 +90,27 @@ pub(crate) async fn http2(
     Ok((sender, max_streams))
 }
 
-type H2Connection = http2::Connection<TokioIo<Transport>, RequestBody, TokioExecutor>;
+/// Starts the tasks of a connection. The first is the one that reads and writes, and ends its turns with a flush.
+#[derive(Clone)]
+struct Executor(Arc<Mutex<Option<Turn<Transport>>>>);
+
+impl<F> hyper::rt::Executor<F> for Executor
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, task: F) {
+        match self.0.lock().take() {
+            Some(turn) => tokio::spawn(async move {
+                let mut task = std::pin::pin!(task);
+                poll_fn(|cx| turn.poll(cx, |cx| task.as_mut().poll(cx))).await
+            }),
+            None => tokio::spawn(task),
+        };
+    }
+}
+
+type H2Connection = http2::Connection<TokioIo<Gathered<Transport>>, RequestBody, Executor>;
 
 /// Publishes the peer's stream limit, which only the connection itself knows.
 struct WatchedConnection {
