@@ -90,24 +90,30 @@ impl AsyncRead for Wire {
 }
 
 impl Wire {
-    /// Counts what was written, and gives a peer up that takes nothing for too long.
+    /// Counts what was written.
     fn wrote(
         &mut self,
         cx: &mut Context<'_>,
         written: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        if written.is_pending() {
-            return if !self.is_tunnel() && self.stalled.poll_expired(cx) {
-                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-            } else {
-                Poll::Pending
-            };
-        }
-        self.stalled.done();
         if let (Guard::Http2(guard), Poll::Ready(Ok(bytes))) = (&mut self.guard, &written) {
             guard.sent(*bytes);
         }
-        written
+        self.bounded(cx, written)
+    }
+
+    /// Gives a peer up that takes nothing for too long.
+    fn bounded<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        taken: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if taken.is_ready() {
+            self.stalled.done();
+        } else if !self.is_tunnel() && self.stalled.poll_expired(cx) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        taken
     }
 
     fn is_tunnel(&self) -> bool {
@@ -140,8 +146,11 @@ impl AsyncWrite for Wire {
         self.transport.is_write_vectored()
     }
 
+    /// TLS takes what does not fit into the socket, and waits here for it to go.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().transport).poll_flush(cx)
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.transport).poll_flush(cx);
+        this.bounded(cx, flushed)
     }
 
     /// Ends our side, then reads and forgets what the peer still sends: closing on unread bytes would reset the connection,
@@ -225,13 +234,21 @@ impl Unfinished {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::{Replay, Socket};
+    use crate::io::{Duplex, Replay, Socket};
     use tokio::io::AsyncWriteExt as _;
 
     fn wire(limit: Option<Duration>, linger: Option<Duration>) -> (tokio::io::DuplexStream, Wire) {
         let (far, near) = tokio::io::duplex(16);
-        let wire = Wire {
-            transport: Transport::Plain(Replay::from(Socket::boxed(near))),
+        (far, wire_on(near, limit, linger))
+    }
+
+    fn wire_on(
+        stream: impl Duplex + 'static,
+        limit: Option<Duration>,
+        linger: Option<Duration>,
+    ) -> Wire {
+        Wire {
+            transport: Transport::Plain(Replay::from(Socket::boxed(stream))),
             guard: Guard::Http1(Box::new(http1::Guard::for_tests())),
             stalled: Unfinished::new(limit),
             linger: Linger {
@@ -240,8 +257,48 @@ mod tests {
                 peer_is_gone: false,
                 timer: None,
             },
-        };
-        (far, wire)
+        }
+    }
+
+    /// Takes all that is written and gets rid of none of it, as TLS above a full socket.
+    struct Hoarder;
+
+    impl AsyncRead for Hoarder {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Hoarder {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_nothing_from_tls_is_given_up() {
+        let mut wire = wire_on(Hoarder, Some(Duration::from_secs(300)), None);
+        let started = Instant::now();
+        wire.write_all(&[0; 64]).await.unwrap();
+        let error = wire.flush().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(started.elapsed().as_secs(), 300);
     }
 
     #[tokio::test(start_paused = true)]
