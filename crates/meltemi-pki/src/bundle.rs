@@ -1,9 +1,13 @@
+mod verified;
+
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use meltemi_core::TrustDomain;
 use rustls_pki_types::{CertificateDer, TrustAnchor};
 use webpki::anchor_from_trusted_cert;
+
+pub(crate) use verified::Verified;
 
 use crate::{PemError, Validity, certificates_from_pem, certificates_to_pem, leaf};
 
@@ -70,6 +74,7 @@ pub(crate) struct Roots {
     certificates: Vec<CertificateDer<'static>>,
     anchors: Vec<TrustAnchor<'static>>,
     validity: Vec<Validity>,
+    verified: Verified,
 }
 
 impl Roots {
@@ -99,6 +104,7 @@ impl Roots {
             certificates,
             anchors,
             validity,
+            verified: Verified::default(),
         })
     }
 
@@ -106,13 +112,23 @@ impl Roots {
         &self.anchors
     }
 
-    /// Whether the root behind `anchor`, an element of [`Roots::anchors`], may be used now. webpki does not look at a
-    /// root's own validity.
-    pub(crate) fn anchor_valid(&self, anchor: &TrustAnchor<'_>, now: SystemTime) -> bool {
+    /// The validity of the root behind `anchor`, an element of [`Roots::anchors`], if it may be used now. webpki does not
+    /// look at a root's own validity.
+    pub(crate) fn anchor_validity(
+        &self,
+        anchor: &TrustAnchor<'_>,
+        now: SystemTime,
+    ) -> Option<Validity> {
         self.anchors
             .iter()
             .zip(&self.validity)
-            .any(|(known, validity)| known == anchor && validity.contains(now))
+            .find(|(known, validity)| *known == anchor && validity.contains(now))
+            .map(|(_, validity)| *validity)
+    }
+
+    /// The chains that these roots have vouched for.
+    pub(crate) fn verified(&self) -> &Verified {
+        &self.verified
     }
 
     fn iter(&self) -> impl Iterator<Item = (&CertificateDer<'static>, Validity)> {

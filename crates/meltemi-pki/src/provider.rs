@@ -2,13 +2,23 @@ use std::sync::{Arc, LazyLock};
 
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
 use rustls::version::{TLS12, TLS13};
-use rustls::{SupportedCipherSuite, SupportedProtocolVersion};
+use rustls::{CipherSuite, SupportedCipherSuite, SupportedProtocolVersion};
 
 use crate::{Terms, TlsError, Version};
 
 /// The one provider of the process: aws-lc-rs, X25519MLKEM768 first (rustls' `prefer-post-quantum`).
-static PROVIDER: LazyLock<Arc<CryptoProvider>> =
-    LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
+///
+/// Of TLS 1.3 `TLS_AES_128_GCM_SHA256` comes first, as between Envoys. rustls would begin with its 256-bit sibling, whose
+/// SHA-384 most processors have no instructions for.
+static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+    let mut provider = aws_lc_rs::default_provider();
+    let first = CipherSuite::TLS13_AES_128_GCM_SHA256;
+    // Stable: the others stay in order.
+    provider
+        .cipher_suites
+        .sort_by_key(|suite| suite.suite() != first);
+    Arc::new(provider)
+});
 
 /// The provider with the cipher suites that `terms` leave.
 pub(crate) fn provider(terms: &Terms) -> Result<Arc<CryptoProvider>, TlsError> {

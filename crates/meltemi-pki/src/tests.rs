@@ -156,7 +156,7 @@ fn mutual_tls_with_the_facts_of_both_ends() {
     assert_eq!(info.local.as_deref(), Some(&id("reviews")));
     assert_eq!((info.tls_version, info.alpn_str()), ("TLSv1.3", "istio"));
     assert_eq!(info.key_exchange, "X25519MLKEM768");
-    assert_eq!(info.cipher, "TLS_AES_256_GCM_SHA384");
+    assert_eq!(info.cipher, "TLS_AES_128_GCM_SHA256");
     assert!(!info.resumed);
     let der = certificates_from_pem(caller.chain_pem().as_bytes()).unwrap();
     assert_eq!(der.len(), 1, "the root is not sent");
@@ -394,6 +394,46 @@ fn a_root_vouches_only_for_its_own_domain() {
     assert!(verify(&theirs, &id("a")).is_err());
     assert!(verify(&ours, &foreign).is_err());
     assert_eq!(bundle.roots().len(), 2);
+}
+
+/// What was verified once is refused as soon as the leaf, an intermediate or the root is no longer valid.
+#[test]
+fn a_verified_chain_ends_with_the_first_of_its_certificates() {
+    let refused_after = |leaf_hours: u32, issuer_hours: u32, root_hours: u32| {
+        let until = |hours: u32| now() + hours * HOUR;
+        let root = Authority::new(until(root_hours));
+        let mut issuer = Authority::new(until(issuer_hours));
+        issuer
+            .params
+            .distinguished_name
+            .push(DnType::CommonName, "issuer");
+        issuer.pem = root.sign(&issuer.key, &issuer.params);
+        let mut params = leaf(&id("a"));
+        params.not_after = until(leaf_hours).into();
+        let text = issuer.sign(&PrivateKey::generate().unwrap(), &params) + &issuer.pem;
+        let chain = certificates_from_pem(text.as_bytes()).unwrap();
+        let bundle = root.bundle();
+        let verify = |hours: u32| {
+            let time = crate::verify::unix_time(until(hours));
+            verify_workload(&bundle, &chain[0], &chain[1..], time, Usage::ClientAuth)
+        };
+        assert_eq!(verify(0), Ok(id("a")));
+        assert_eq!(verify(1), Ok(id("a")));
+        let roots = bundle.of(&TrustDomain::default()).unwrap();
+        let knows = |hours: u32| {
+            let verified = roots.verified();
+            verified.contains(Usage::ClientAuth, &chain[0], &chain[1..], until(hours))
+        };
+        assert!(knows(1) && !knows(3));
+        verify(3).unwrap_err()
+    };
+    assert!(matches!(refused_after(2, 9, 9), VerifyError::Expired(_)));
+    let issuer_ended = refused_after(9, 2, 9);
+    assert!(matches!(
+        issuer_ended,
+        VerifyError::Expired(_) | VerifyError::Chain { .. }
+    ));
+    assert!(matches!(refused_after(9, 9, 2), VerifyError::Chain { .. }));
 }
 
 #[test]

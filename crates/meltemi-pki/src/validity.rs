@@ -14,6 +14,14 @@ impl Validity {
         self.not_before <= now && now <= self.not_after
     }
 
+    /// The time when both hold.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            not_before: self.not_before.max(other.not_before),
+            not_after: self.not_after.min(other.not_after),
+        }
+    }
+
     pub(crate) fn of(certificate: &x509_parser::certificate::X509Certificate<'_>) -> Self {
         let validity = certificate.validity();
         Self {

@@ -16,8 +16,9 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
 use crate::bundle::Roots;
+use crate::leaf;
 use crate::provider::signature_algorithms;
-use crate::{Leaf, LeafError, TrustBundle, Usage};
+use crate::{Leaf, LeafError, TrustBundle, Usage, Validity};
 
 /// Why a peer's certificate was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -107,39 +108,61 @@ pub(crate) fn verify_chain(
     peer: &dyn Fn() -> String,
 ) -> Result<(), VerifyError> {
     let at = system_time(now);
-    let root_valid = |path: &VerifiedPath<'_>| {
-        if roots.anchor_valid(path.anchor(), at) {
-            Ok(())
-        } else {
-            Err(webpki::Error::UnknownIssuer)
-        }
+    let verified = roots.verified();
+    if verified.contains(usage, leaf, intermediates, at) {
+        return Ok(());
+    }
+    if let Some(validity) = verify_anew(roots, leaf, intermediates, now, usage, peer)? {
+        verified.remember(usage, leaf, intermediates, validity);
+    }
+    Ok(())
+}
+
+/// Verifies a chain and returns the time in which that has the same result, if it can be told.
+fn verify_anew(
+    roots: &Roots,
+    end_entity_der: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    now: UnixTime,
+    usage: Usage,
+    peer: &dyn Fn() -> String,
+) -> Result<Option<Validity>, VerifyError> {
+    let at = system_time(now);
+    let root_valid = |path: &VerifiedPath<'_>| match roots.anchor_validity(path.anchor(), at) {
+        Some(_) => Ok(()),
+        None => Err(webpki::Error::UnknownIssuer),
     };
     let usage = match usage {
         Usage::ServerAuth => KeyUsage::server_auth(),
         Usage::ClientAuth => KeyUsage::client_auth(),
     };
-    EndEntityCert::try_from(leaf)
-        .and_then(|end_entity| {
-            end_entity
-                .verify_for_usage(
-                    signature_algorithms().all,
-                    roots.anchors(),
-                    intermediates,
-                    now,
-                    usage,
-                    None,
-                    Some(&root_valid),
-                )
-                .map(|_| ())
-        })
-        .map_err(|error| match error {
-            webpki::Error::CertExpired { .. } => VerifyError::Expired(peer()),
-            webpki::Error::CertNotValidYet { .. } => VerifyError::NotValidYet(peer()),
-            other => VerifyError::Chain {
-                peer: peer(),
-                reason: other.to_string(),
-            },
-        })
+    let failed = |error| match error {
+        webpki::Error::CertExpired { .. } => VerifyError::Expired(peer()),
+        webpki::Error::CertNotValidYet { .. } => VerifyError::NotValidYet(peer()),
+        other => VerifyError::Chain {
+            peer: peer(),
+            reason: other.to_string(),
+        },
+    };
+    let end_entity = EndEntityCert::try_from(end_entity_der).map_err(failed)?;
+    let path = end_entity
+        .verify_for_usage(
+            signature_algorithms().all,
+            roots.anchors(),
+            intermediates,
+            now,
+            usage,
+            None,
+            Some(&root_valid),
+        )
+        .map_err(failed)?;
+    let validity = |der: &CertificateDer<'_>| leaf::parse(der).ok().map(|x509| Validity::of(&x509));
+    let root = roots.anchor_validity(path.anchor(), at);
+    let rest = path
+        .intermediate_certificates()
+        .map(|cert| validity(&cert.der()));
+    let all = rest.chain([validity(end_entity_der), root]);
+    Ok(all.reduce(|all, one| Some(all?.and(one?))).flatten())
 }
 
 pub(crate) fn system_time(now: UnixTime) -> SystemTime {
