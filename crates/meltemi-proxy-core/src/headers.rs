@@ -122,7 +122,45 @@ fn remove_listed(headers: &mut HeaderMap) {
 }
 
 fn is_ours(name: &HeaderName) -> bool {
-    name.as_str().starts_with("x-forwarded-") || name.as_str().starts_with("x-envoy-")
+    name.as_str().starts_with("x-forwarded-") || is_envoys(name)
+}
+
+fn is_envoys(name: &HeaderName) -> bool {
+    name.as_str().starts_with("x-envoy-")
+}
+
+/// Whether any name begins with `x-envoy-`: without one no look-up of them is needed.
+pub fn has_envoys(headers: &HeaderMap) -> bool {
+    headers.keys().any(is_envoys)
+}
+
+/// The headers by which an application steers its own proxy.
+const STEERING: [HeaderName; 12] = [
+    HeaderName::from_static("x-envoy-retry-on"),
+    HeaderName::from_static("x-envoy-retry-grpc-on"),
+    HeaderName::from_static("x-envoy-max-retries"),
+    HeaderName::from_static("x-envoy-upstream-alt-stat-name"),
+    HeaderName::from_static("x-envoy-upstream-rq-timeout-ms"),
+    HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms"),
+    HeaderName::from_static("x-envoy-expected-rq-timeout-ms"),
+    HeaderName::from_static("x-envoy-force-trace"),
+    HeaderName::from_static("x-envoy-ip-tags"),
+    HeaderName::from_static("x-envoy-original-path"),
+    HeaderName::from_static("x-envoy-internal"),
+    HeaderName::from_static("x-envoy-decorator-operation"),
+];
+
+/// Removes the headers by which an application steers its own proxy: nobody else may.
+pub fn remove_steering(headers: &mut HeaderMap) {
+    // One pass tells that there are none, as in nearly all requests.
+    if headers
+        .keys()
+        .any(|name| is_envoys(name) && STEERING.contains(name))
+    {
+        for name in &STEERING {
+            headers.remove(name);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -220,5 +258,21 @@ mod tests {
         let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["host", "te", "x-forwarded-for"]);
+    }
+
+    #[test]
+    fn steering() {
+        let mut headers = HeaderMap::new();
+        let value = HeaderValue::from_static("1");
+        headers.insert("x-envoy-peer-metadata", value.clone());
+        assert!(has_envoys(&headers));
+        for name in &STEERING {
+            headers.insert(name, value.clone());
+            remove_steering(&mut headers);
+            assert_eq!(headers.len(), 1, "{name}");
+        }
+        headers.clear();
+        headers.insert(header::HOST, value);
+        assert!(!has_envoys(&headers));
     }
 }

@@ -13,6 +13,8 @@
 pub mod compile;
 pub mod runtime;
 
+pub mod quick;
+
 // A connection finds its chain.
 pub mod filter_chain;
 pub mod frame_budget;

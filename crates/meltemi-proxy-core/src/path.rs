@@ -30,7 +30,7 @@ pub fn normalise(
         Some(at) => path_and_query.split_at(at),
         None => (path_and_query, ""),
     };
-    if path.is_empty() || path == "*" {
+    if path.is_empty() || path == "*" || is_canonical(path) {
         return Ok(PathOutcome::Unchanged);
     }
     let has_escaped_slash = has_escaped_slash(path);
@@ -61,6 +61,17 @@ pub fn normalise(
             PathOutcome::Changed(whole)
         },
     )
+}
+
+/// Whether no rule would touch the path, as is so of nearly all: it holds no escape, no backslash, no run of slashes and no
+/// segment that begins with a dot.
+fn is_canonical(path: &str) -> bool {
+    let bytes = path.as_bytes();
+    path.starts_with('/')
+        && !bytes.iter().any(|byte| matches!(byte, b'%' | b'\\'))
+        && !bytes
+            .windows(2)
+            .any(|pair| pair[0] == b'/' && matches!(pair[1], b'/' | b'.'))
 }
 
 fn has_escaped_slash(path: &str) -> bool {

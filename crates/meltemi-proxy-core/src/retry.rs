@@ -13,6 +13,7 @@ const RETRY_ON: HeaderName = HeaderName::from_static("x-envoy-retry-on");
 const RETRY_GRPC_ON: HeaderName = HeaderName::from_static("x-envoy-retry-grpc-on");
 const MAX_RETRIES: HeaderName = HeaderName::from_static("x-envoy-max-retries");
 const RATELIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// How an attempt ended without a response that may be sent on.
 #[derive(Debug, Clone, Copy)]
@@ -151,7 +152,7 @@ impl<'p> Retries<'p> {
 /// The `grpc-status` of response headers or trailers.
 pub fn grpc_status(headers: &HeaderMap) -> Option<u32> {
     headers
-        .get("grpc-status")?
+        .get(&GRPC_STATUS)?
         .to_str()
         .ok()?
         .trim()

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use meltemi_proxy_core::listener_table::ListenerTable;
+use meltemi_proxy_core::quick::QuickMap;
 use meltemi_proxy_core::runtime::{FilterChain, Listener, RouteConfiguration};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -29,8 +30,8 @@ use crate::upstream::{PoolKey, Upstream};
 /// The listener that outbound connections are redirected to.
 const OUTBOUND: &str = "virtualOutbound";
 
-pub(crate) type Routes = HashMap<Arc<str>, Arc<RouteConfiguration>>;
-pub(crate) type Upstreams = HashMap<Arc<str>, Arc<Upstream>>;
+pub(crate) type Routes = QuickMap<Arc<str>, Arc<RouteConfiguration>>;
+pub(crate) type Upstreams = QuickMap<Arc<str>, Arc<Upstream>>;
 
 /// What the data path reads.
 pub(crate) struct Store {

@@ -1,10 +1,11 @@
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 use regex::bytes::Regex;
+
+use crate::quick::QuickMap;
 
 use super::{
     Fraction, HeaderMatcher, HeaderSource, LogPiece, PerFilterConfig, QueryMatcher, RegexRewrite,
@@ -34,7 +35,7 @@ pub struct RouteConfiguration {
 #[derive(Debug, Clone, Default)]
 pub struct DomainIndex {
     /// Lower-case.
-    pub exact: HashMap<Box<str>, usize>,
+    pub exact: QuickMap<Box<str>, usize>,
     /// `*.foo.com` and `*-bar.com` without the star, longest first.
     pub suffixes: Vec<(Box<str>, usize)>,
     /// `foo.*` without the star, longest first.

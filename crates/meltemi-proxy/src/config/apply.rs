@@ -14,6 +14,7 @@ use meltemi_xds::Resource;
 
 use super::dump::{Retained, Retention};
 use super::on_demand::Asked;
+use super::{Routes, Upstreams};
 use crate::upstream::Upstream;
 use crate::worker::Shared;
 
@@ -89,7 +90,7 @@ pub(crate) struct Configurator {
     pub(super) warming_routes: HashMap<Arc<str>, Arc<RouteConfiguration>>,
     pub(super) hosts: HashMap<String, Arc<VirtualHost>>,
     pub(super) warming_hosts: HashMap<String, Arc<VirtualHost>>,
-    pub(super) upstreams: HashMap<Arc<str>, Arc<Upstream>>,
+    pub(super) upstreams: Upstreams,
     pub(super) assignments: HashMap<Arc<str>, Arc<ClusterLoadAssignment>>,
     /// Clusters by the name of their endpoints.
     by_endpoints: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
@@ -121,7 +122,7 @@ impl Configurator {
             warming_routes: HashMap::new(),
             hosts: HashMap::new(),
             warming_hosts: HashMap::new(),
-            upstreams: HashMap::new(),
+            upstreams: Upstreams::default(),
             assignments: HashMap::new(),
             by_endpoints: HashMap::new(),
             absent: HashSet::new(),
@@ -334,7 +335,7 @@ impl Configurator {
 
     pub(super) fn publish_routes(&self) {
         let retired = self.retired_routes.iter();
-        let mut routes: HashMap<_, _> = retired
+        let mut routes: Routes = retired
             .map(|(name, (routes, _))| (name.clone(), routes.clone()))
             .collect();
         routes.extend(self.routes.clone());

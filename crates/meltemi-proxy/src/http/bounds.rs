@@ -2,7 +2,7 @@
 //!
 //! A limit that is not set costs nothing: without any no timer is made.
 
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -110,11 +110,13 @@ impl Bounds {
     }
 
     /// Waits for the answer to an attempt for as long as the limits allow.
-    pub(crate) async fn wait<F: Future>(&self, attempt: F) -> Result<F::Output, Expiry> {
+    pub(crate) async fn wait<F: Future>(
+        &self,
+        mut attempt: Pin<&mut F>,
+    ) -> Result<F::Output, Expiry> {
         if !self.has_any() {
             return Ok(attempt.await);
         }
-        let mut attempt = pin!(attempt);
         let started = Instant::now();
         let (mut active, mut received) = (started, self.received());
         loop {
@@ -176,6 +178,8 @@ fn earliest<T, const N: usize>(limits: [Option<(Instant, T)>; N]) -> Option<(Ins
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
 
     fn seconds(n: u64) -> Option<Duration> {
@@ -184,7 +188,7 @@ mod tests {
 
     async fn outcome(bounds: &Bounds) -> (Result<(), Expiry>, u64) {
         let started = Instant::now();
-        let outcome = bounds.wait(std::future::pending()).await;
+        let outcome = bounds.wait(pin!(std::future::pending())).await;
         (outcome, started.elapsed().as_secs())
     }
 
@@ -258,9 +262,8 @@ mod tests {
             (Err(Expiry::Call(ErrorKind::RequestTimeout)), 7)
         );
         let received = Bounds::new(RequestTimeouts::default(), seconds(7), Some(progress));
-        let quick = received
-            .wait(tokio::time::sleep(Duration::from_secs(60)))
-            .await;
+        let quick = pin!(tokio::time::sleep(Duration::from_secs(60)));
+        let quick = received.wait(quick).await;
         assert_eq!(quick, Ok(()));
     }
 

@@ -1,6 +1,7 @@
 //! A request on its way to a cluster: attempts, retries, and the answer that counts.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 
 use http::header::HeaderValue;
@@ -9,7 +10,8 @@ use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 use meltemi_proxy_core::error::{ErrorKind, ProxyError, ResetReason, grpc};
 use meltemi_proxy_core::flags::ResponseFlags;
-use meltemi_proxy_core::hash;
+use meltemi_proxy_core::hash::{RequestHash, request_hash};
+use meltemi_proxy_core::headers;
 use meltemi_proxy_core::retry::{AttemptOutcome, Retries, RetryDecision, grpc_status};
 use meltemi_proxy_core::runtime::{ForwardAction, WeightedCluster};
 use meltemi_proxy_core::timeout::RequestTimeouts;
@@ -17,7 +19,7 @@ use rand::Rng as _;
 
 use super::body::{REPLAY_LIMIT_BYTES, ReplaySource, ResponseBody, UpstreamBody};
 use super::bounds::{Bounds, Expiry};
-use super::exchange::{Exchange, Guard};
+use super::exchange::Exchange;
 use super::forward::Matched;
 use super::headers::GRPC_STATUS;
 use super::timeouts::IdleTimer;
@@ -68,17 +70,19 @@ impl<'a> Call<'a> {
         upstream: Arc<Upstream>,
         body: Incoming,
     ) -> Self {
-        let trusted = !exchange.connection.downstream.is_inbound();
+        let steers = steers(exchange);
         let connection = exchange.connection.clone();
         let manager = &connection.manager;
-        let mut timeouts =
-            RequestTimeouts::resolve(action, manager, &exchange.head.view(), trusted);
+        let mut timeouts = RequestTimeouts::resolve(action, manager, &exchange.head.view(), steers);
         let request_timeout = manager.request_timeout;
         if timeouts.max_stream_duration.is_none() {
             timeouts.max_stream_duration = upstream.config.http.max_stream_duration;
         }
         let source = exchange.client();
-        let hash = hash::request_hash(&action.hash, &exchange.head.view(), source, rand::random());
+        let mut hash = RequestHash::default();
+        if !action.hash.is_empty() {
+            hash = request_hash(&action.hash, &exchange.head.view(), source, rand::random());
+        }
         exchange.set_cookie = hash.set_cookie;
         let body = if body.is_end_stream() {
             CallBody::Empty
@@ -137,12 +141,12 @@ impl<'a> Call<'a> {
         &mut self,
         exchange: &mut Exchange,
     ) -> Result<(Response<Incoming>, Lease, Arc<Host>), ProxyError> {
-        let trusted = !exchange.connection.downstream.is_inbound();
+        let steers = steers(exchange);
         let action: &'a ForwardAction = self.action;
         let mut retries = action
             .retry
             .as_deref()
-            .and_then(|policy| Retries::new(policy, &exchange.head.view(), trusted));
+            .and_then(|policy| Retries::new(policy, &exchange.head.view(), steers));
         loop {
             let attempt = self.attempt(exchange).await?;
             let outcome = match &attempt {
@@ -184,7 +188,7 @@ impl<'a> Call<'a> {
                 return self.settle(exchange, attempt);
             }
             drop(attempt);
-            exchange.release_host();
+            exchange.guards.host = None;
             self.upstream.stats.retries.add(1);
             self.bounds.pause(pause).await?;
         }
@@ -192,7 +196,7 @@ impl<'a> Call<'a> {
 
     /// The circuit breaker of retries: a budget or a number at a time.
     fn admit_retry(&self, exchange: &mut Exchange) -> bool {
-        exchange.release_retry();
+        exchange.guards.retry = None;
         let thresholds = self.upstream.thresholds(self.action.high_priority);
         let limit = match thresholds.retry_budget {
             Some(budget) => {
@@ -213,7 +217,7 @@ impl<'a> Call<'a> {
         };
         match Slot::take(&self.upstream.stats, |stats| &stats.active_retries, limit) {
             Some(slot) => {
-                exchange.hold(Guard::Retry(slot));
+                exchange.guards.retry = Some(slot);
                 true
             }
             None => false,
@@ -225,7 +229,7 @@ impl<'a> Call<'a> {
         exchange: &mut Exchange,
         attempt: Attempt,
     ) -> Result<(Response<Incoming>, Lease, Arc<Host>), ProxyError> {
-        exchange.release_retry();
+        exchange.guards.retry = None;
         match attempt {
             Attempt::Response(response, lease, host) => Ok((*response, lease, host)),
             Attempt::Failed(mut error, _) => {
@@ -238,10 +242,12 @@ impl<'a> Call<'a> {
     /// One attempt, on one host. An `Err` is final.
     async fn attempt(&mut self, exchange: &mut Exchange) -> Result<Attempt, ProxyError> {
         exchange.attempts += 1;
+        if let Some(before) = &exchange.host {
+            self.tried.push(before.address);
+        }
         let host = self.pick(exchange)?;
-        self.tried.push(host.address);
         exchange.host = Some(host.clone());
-        exchange.hold(Guard::Host(host.begin_request()));
+        exchange.guards.host = Some(host.begin_request());
         let mut fresh = false;
         loop {
             let target = attempt::Target {
@@ -252,8 +258,11 @@ impl<'a> Call<'a> {
                 host: &host,
             };
             let body = self.body.attempt();
-            let sending = attempt::send(exchange, &target, &body, fresh);
-            let sent = match self.bounds.wait(sending).await {
+            let sent = {
+                let sending = pin!(attempt::send(exchange, &target, &body, fresh));
+                self.bounds.wait(sending).await
+            };
+            let sent = match sent {
                 Ok(sent) => sent,
                 Err(expiry) => return self.expired(&host, expiry),
             };
@@ -374,6 +383,11 @@ impl<'a> Call<'a> {
         let body = UpstreamBody::new(body, lease, exchange, keeps_trailers, idle, &self.bounds);
         Response::from_parts(parts, ResponseBody::Upstream(Box::new(body)))
     }
+}
+
+/// Whether the request brings headers that steer us, of an application that may.
+fn steers(exchange: &Exchange) -> bool {
+    !exchange.connection.downstream.is_inbound() && headers::has_envoys(&exchange.head.headers)
 }
 
 impl CallBody {

@@ -1,9 +1,9 @@
 //! One exchange: everything that is learnt of a request and its response, told once at its end to metrics and logs.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -12,6 +12,7 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use meltemi_proxy_core::error::{ErrorKind, ProxyError, ResetReason};
 use meltemi_proxy_core::flags::ResponseFlags;
+use meltemi_proxy_core::quick::QuickMap;
 use meltemi_proxy_core::retry::grpc_status;
 use meltemi_proxy_core::runtime::Route;
 use meltemi_proxy_core::strict::Malformed;
@@ -30,43 +31,38 @@ use crate::upstream::host::ActiveRequest;
 use crate::upstream::{ConnectionFacts, Host, Principals, Upstream};
 
 /// The service of every downstream HTTP connection. It never fails: an error becomes a response or a reset body.
-pub(crate) async fn answer(
-    connection: Arc<HttpConnection>,
+pub(crate) fn answer(
+    connection: &Arc<HttpConnection>,
     request: Request<Incoming>,
-) -> Result<Response<ResponseBody>, std::convert::Infallible> {
-    connection
-        .worker
-        .shared
-        .telemetry
-        .counters
-        .downstream_requests
-        .add(1);
-    let end = connection.end.clone();
+) -> impl Future<Output = Result<Response<ResponseBody>, std::convert::Infallible>> + use<> {
+    let shared = connection.worker.shared.clone();
+    shared.telemetry.counters.downstream_requests.add(1);
     let is_http1 = request.version() < http::Version::HTTP_2;
-    let panics = connection.clone();
-    let mut response = match contain(serve(connection, request)).await {
-        Some(response) => response,
-        None => {
-            panics.worker.shared.telemetry.counters.panics.add(1);
-            respond::internal_error()
+    let end = connection.end.clone();
+    // Boxed before anything else holds it: it is large, and whoever passes it on would copy it.
+    let serving = contain(Box::pin(serve(connection.clone(), request)));
+    async move {
+        let mut response = match serving.await {
+            Some(response) => response,
+            None => {
+                shared.telemetry.counters.panics.add(1);
+                respond::internal_error()
+            }
+        };
+        if end.is_announced() && is_http1 && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let close = http::HeaderValue::from_static("close");
+            response
+                .headers_mut()
+                .insert(http::header::CONNECTION, close);
         }
-    };
-    if end.is_announced() && is_http1 && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        let close = http::HeaderValue::from_static("close");
-        response
-            .headers_mut()
-            .insert(http::header::CONNECTION, close);
+        Ok(response)
     }
-    Ok(response)
 }
 
 /// Runs a request so that a bug in it ends it alone: the worker, its locks (which do not poison) and the other streams go
 /// on.
-async fn contain<T>(request: impl Future<Output = T>) -> Option<T> {
-    AssertUnwindSafe(Box::pin(request))
-        .catch_unwind()
-        .await
-        .ok()
+async fn contain<T>(request: Pin<Box<impl Future<Output = T>>>) -> Option<T> {
+    AssertUnwindSafe(request).catch_unwind().await.ok()
 }
 
 async fn serve(
@@ -162,15 +158,18 @@ pub(crate) struct State {
     pub(crate) grpc_status: Option<u32>,
     /// The cookie that makes later requests stick to the same endpoint.
     pub(crate) set_cookie: Option<String>,
-    guards: Vec<Guard>,
+    pub(crate) guards: Guards,
     completed: bool,
 }
 
-/// What is held for the time of the exchange.
-pub(crate) enum Guard {
-    Host(#[allow(dead_code, reason = "held, not read")] ActiveRequest),
-    Slot(#[allow(dead_code, reason = "held, not read")] Slot),
-    Retry(#[allow(dead_code, reason = "held, not read")] Slot),
+/// What counts the exchange for as long as it lasts.
+#[derive(Default)]
+pub(crate) struct Guards {
+    pub(crate) request: Option<Slot>,
+    /// Of the attempt.
+    pub(crate) host: Option<ActiveRequest>,
+    /// Until the retry has an outcome.
+    pub(crate) retry: Option<Slot>,
 }
 
 impl std::ops::Deref for Exchange {
@@ -226,7 +225,7 @@ impl Exchange {
             tunnelled_bytes: 0,
             grpc_status: None,
             set_cookie: None,
-            guards: Vec::new(),
+            guards: Guards::default(),
             completed: false,
         }))
     }
@@ -248,21 +247,6 @@ impl Exchange {
             .map_or(ErrorKind::DownstreamDisconnect, |refusal| {
                 refusal.kind.clone()
             })
-    }
-
-    pub(crate) fn hold(&mut self, guard: Guard) {
-        self.guards.push(guard);
-    }
-
-    /// Lets go of the retry in progress: it has an outcome.
-    pub(crate) fn release_retry(&mut self) {
-        self.guards
-            .retain(|guard| !matches!(guard, Guard::Retry(_)));
-    }
-
-    /// Lets go of what a failed attempt held.
-    pub(crate) fn release_host(&mut self) {
-        self.guards.retain(|guard| !matches!(guard, Guard::Host(_)));
     }
 
     /// Whom the request is from.
@@ -347,7 +331,7 @@ impl Exchange {
             return;
         }
         self.completed = true;
-        self.guards.clear();
+        self.guards = Guards::default();
         record::tell(self);
         self.connection.activity.end();
     }
@@ -374,7 +358,7 @@ impl Drop for Exchange {
 
 /// Series that the connection used last, found by a few numbers instead of by twenty-five labels.
 #[derive(Default)]
-pub(crate) struct SeriesMemo(Mutex<HashMap<SeriesKey, (Arc<HttpSeries>, Held)>>);
+pub(crate) struct SeriesMemo(Mutex<QuickMap<SeriesKey, (Arc<HttpSeries>, Held)>>);
 
 /// What the addresses in a key belong to.
 pub(crate) type Held = (
@@ -440,12 +424,12 @@ mod tests {
     /// F31.
     #[tokio::test]
     async fn a_panic_ends_its_request_alone() {
-        let broken = contain(async {
+        let broken = contain(Box::pin(async {
             tokio::task::yield_now().await;
             let nothing: Option<u8> = "".parse().ok();
             nothing.unwrap()
-        });
+        }));
         assert_eq!(broken.await, None);
-        assert_eq!(contain(async { 7 }).await, Some(7));
+        assert_eq!(contain(Box::pin(async { 7 })).await, Some(7));
     }
 }

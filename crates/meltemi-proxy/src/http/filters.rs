@@ -139,27 +139,24 @@ pub(crate) async fn before_routing(exchange: &mut Exchange, matched: &Matched) -
 }
 
 impl Named {
-    /// What routes say of the filter, the most specific first: weighted cluster, route, virtual host, configuration.
+    /// What routes say of the filter, the most specific first.
     fn overrides<'a>(&self, matched: &'a Matched) -> impl Iterator<Item = &'a FilterOverride> {
-        let levels = [
-            matched.weighted().map(|weighted| &weighted.per_filter),
-            Some(&matched.route.per_filter),
-            Some(&matched.host.per_filter),
-            Some(&matched.config.per_filter),
-        ];
-        let overrides = levels.map(|level| level.and_then(|level| level.get(&self.name)));
-        overrides.into_iter().flatten()
+        let levels = matched.per_filter();
+        levels.filter_map(|level| level.get(&self.name))
     }
 
     fn is_off_for(&self, matched: &Matched) -> bool {
-        self.overrides(matched)
-            .find_map(|over| over.disabled)
-            .unwrap_or(self.is_off)
+        let said = || self.overrides(matched).find_map(|over| over.disabled);
+        let said = matched.has_overrides.then(said).flatten();
+        said.unwrap_or(self.is_off)
     }
 
     fn config<'a>(&self, matched: &'a Matched) -> Option<&'a OverrideConfig> {
-        self.overrides(matched)
-            .find_map(|over| over.config.as_ref())
+        let said = || {
+            self.overrides(matched)
+                .find_map(|over| over.config.as_ref())
+        };
+        matched.has_overrides.then(said).flatten()
     }
 }
 

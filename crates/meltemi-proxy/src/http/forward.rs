@@ -7,15 +7,15 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use meltemi_proxy_core::error::{ErrorKind, ProxyError, ResetReason};
 use meltemi_proxy_core::runtime::{
-    ClusterTarget, ForwardAction, Route, RouteAction, RouteConfiguration, RouteSource, VirtualHost,
-    WeightedCluster,
+    ClusterTarget, ForwardAction, PerFilterConfig, Route, RouteAction, RouteConfiguration,
+    RouteSource, VirtualHost, WeightedCluster,
 };
 use meltemi_proxy_core::{fault, rewrite, routing, virtual_host};
 use rand::Rng as _;
 
 use super::body::ResponseBody;
 use super::call::Call;
-use super::exchange::{Exchange, Guard};
+use super::exchange::Exchange;
 use super::{filters, respond, response};
 use crate::config::demand::Unanswered;
 use crate::upstream::cluster::Slot;
@@ -70,6 +70,8 @@ pub(crate) struct Matched {
     cluster: Option<Arc<str>>,
     /// Which of the route's weighted clusters that is. It is chosen with the route, as it has filters of its own.
     weighted: Option<usize>,
+    /// Whether any of these speaks of a filter: few do, and every filter asks.
+    pub(crate) has_overrides: bool,
 }
 
 impl Matched {
@@ -92,13 +94,28 @@ impl Matched {
                 .position(|cluster| std::ptr::eq(cluster, picked))
         });
         let cluster = picked.map(|picked| picked.name);
-        Self {
+        let mut matched = Self {
             config,
             host,
             route,
             cluster,
             weighted,
-        }
+            has_overrides: false,
+        };
+        let has_overrides = matched.per_filter().any(|level| !level.is_empty());
+        matched.has_overrides = has_overrides;
+        matched
+    }
+
+    /// What is said of filters, the most specific first: by weighted cluster, route, virtual host, configuration.
+    pub(crate) fn per_filter(&self) -> impl Iterator<Item = &PerFilterConfig> {
+        let levels = [
+            self.weighted().map(|weighted| &weighted.per_filter),
+            Some(&self.route.per_filter),
+            Some(&self.host.per_filter),
+            Some(&self.config.per_filter),
+        ];
+        levels.into_iter().flatten()
     }
 
     pub(crate) fn weighted(&self) -> Option<&WeightedCluster> {
@@ -170,7 +187,7 @@ async fn forward(
     }
     let limit = upstream.thresholds(action.high_priority).max_requests;
     match Slot::take(&upstream.stats, |stats| &stats.active_requests, limit) {
-        Some(slot) => exchange.hold(Guard::Slot(slot)),
+        Some(slot) => exchange.guards.request = Some(slot),
         None => return respond::error(exchange, ProxyError::reset(ResetReason::Overflow, None)),
     }
     if let Some(kind) = exchange.head.upgrade.clone()

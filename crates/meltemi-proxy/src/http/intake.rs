@@ -11,6 +11,7 @@ use http::request::Parts;
 use http::{Extensions, HeaderMap, Method, Version};
 use hyper::ext::Protocol;
 use meltemi_proxy_core::error::ErrorKind;
+use meltemi_proxy_core::headers::remove_steering;
 use meltemi_proxy_core::path::{self, PathOutcome};
 use meltemi_proxy_core::request::{RequestHead, forwarded_for, is_grpc, without_port};
 use meltemi_proxy_core::runtime::{HttpConnectionManager, PeerMetadataMethod, StripPort};
@@ -18,27 +19,13 @@ use meltemi_proxy_core::strict::{self, Malformed};
 use meltemi_proxy_core::xfcc;
 use rand::Rng as _;
 
-use super::headers::{PEER_METADATA, PEER_METADATA_ID, REQUEST_ID, X_FORWARDED_PROTO, XFCC};
+use super::headers::{
+    PEER_METADATA, PEER_METADATA_ID, REQUEST_ID, X_FORWARDED_FOR, X_FORWARDED_PROTO, XFCC,
+};
 use super::serve::HttpConnection;
 use super::wire::Answer;
 use crate::downstream::Downstream;
 use crate::telemetry::peer::Workload;
-
-/// Headers by which an application steers its own proxy. From elsewhere they are removed before anything reads them.
-const STEERING: [HeaderName; 12] = [
-    HeaderName::from_static("x-envoy-retry-on"),
-    HeaderName::from_static("x-envoy-retry-grpc-on"),
-    HeaderName::from_static("x-envoy-max-retries"),
-    HeaderName::from_static("x-envoy-upstream-alt-stat-name"),
-    HeaderName::from_static("x-envoy-upstream-rq-timeout-ms"),
-    HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms"),
-    HeaderName::from_static("x-envoy-expected-rq-timeout-ms"),
-    HeaderName::from_static("x-envoy-force-trace"),
-    HeaderName::from_static("x-envoy-ip-tags"),
-    HeaderName::from_static("x-envoy-original-path"),
-    HeaderName::from_static("x-envoy-internal"),
-    HeaderName::from_static("x-envoy-decorator-operation"),
-];
 
 /// A request's head as the rest of the pipeline sees it.
 #[derive(Clone, Debug)]
@@ -171,7 +158,10 @@ fn head_of(downstream: &Downstream, parts: Parts, default_host: Option<&str>) ->
     let host = headers.remove(header::HOST);
     let authority = match (uri.authority(), host) {
         (Some(authority), _) => authority.as_str().to_owned(),
-        (None, Some(host)) => String::from_utf8_lossy(host.as_bytes()).into_owned(),
+        (None, Some(host)) => match std::str::from_utf8(host.as_bytes()) {
+            Ok(host) => host.to_owned(),
+            Err(_) => String::from_utf8_lossy(host.as_bytes()).into_owned(),
+        },
         (None, None) => default_host.unwrap_or_default().to_owned(),
     };
     let path = if method == Method::CONNECT && extensions.get::<Protocol>().is_none() {
@@ -219,6 +209,9 @@ fn join_cookies(version: Version, headers: &mut HeaderMap) {
 /// `strip_matching_host_port`, `strip_any_host_port`, `strip_trailing_host_dot`.
 fn strip_authority(connection: &HttpConnection, head: &mut Head) {
     let manager = &connection.manager;
+    if manager.strip_port == StripPort::Keep && !manager.strip_trailing_host_dot {
+        return;
+    }
     let host = without_port(&head.authority);
     let port = head.authority.strip_prefix(host).unwrap_or_default();
     let strips = match manager.strip_port {
@@ -360,9 +353,7 @@ fn extended_connect(
 fn introduce(connection: &HttpConnection, head: &mut Head) {
     let (downstream, manager) = (&connection.downstream, &connection.manager);
     if downstream.is_inbound() {
-        for name in &STEERING {
-            head.headers.remove(name);
-        }
+        remove_steering(&mut head.headers);
     }
     // Envoy: an edge makes its own ids.
     if manager.use_remote_address && !manager.preserve_external_request_id {
@@ -395,12 +386,11 @@ fn client(manager: &HttpConnectionManager, headers: &HeaderMap) -> Option<IpAddr
         hops
     };
     headers
-        .contains_key("x-forwarded-for")
+        .contains_key(X_FORWARDED_FOR)
         .then(|| forwarded_for(headers, skip))?
 }
 
 fn append_forwarded_for(downstream: &Downstream, headers: &mut HeaderMap) {
-    const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
     let peer = downstream.arrival.peer.ip().to_string();
     let value = match headers
         .get(X_FORWARDED_FOR)
@@ -436,7 +426,8 @@ const HEX: [u8; 16] = *b"0123456789abcdef";
 
 /// `x-forwarded-client-cert` as the listener's mode says (Envoy `forward_client_cert_details`).
 fn forward_certificate(connection: &HttpConnection, headers: &mut HeaderMap) {
-    let value = if headers.contains_key(XFCC) {
+    let is_there = headers.contains_key(XFCC);
+    let value = if is_there {
         client_certificate(connection, headers)
     } else {
         // Without a word of the client's it is the same for every request of the connection.
@@ -447,9 +438,10 @@ fn forward_certificate(connection: &HttpConnection, headers: &mut HeaderMap) {
         Some(value) => {
             headers.insert(XFCC, value);
         }
-        None => {
+        None if is_there => {
             headers.remove(XFCC);
         }
+        None => {}
     }
 }
 

@@ -15,7 +15,7 @@ use super::exchange::Exchange;
 use super::forward::Matched;
 use super::headers::{
     ATTEMPT_COUNT, EXPECTED_TIMEOUT, ORIGINAL_PATH, PEER_METADATA, PEER_METADATA_ID,
-    X_FORWARDED_HOST,
+    X_FORWARDED_HOST, number,
 };
 use super::record;
 use crate::upstream::{PoolProtocol, Upstream};
@@ -198,7 +198,7 @@ fn introduce(exchange: &Exchange, matched: &Matched, upstream: &Upstream, map: &
         map.insert(PEER_METADATA, own.header.clone());
     }
     if matched.host.include_request_attempt_count {
-        map.insert(ATTEMPT_COUNT, HeaderValue::from(exchange.attempts));
+        map.insert(ATTEMPT_COUNT, number(exchange.attempts.into()));
     }
 }
 

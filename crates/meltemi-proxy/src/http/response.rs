@@ -10,7 +10,7 @@ use meltemi_proxy_core::runtime::{PeerMetadataMethod, WeightedCluster};
 
 use super::exchange::Exchange;
 use super::forward::Matched;
-use super::headers::{ATTEMPT_COUNT, PEER_METADATA, PEER_METADATA_ID, SERVICE_TIME};
+use super::headers::{ATTEMPT_COUNT, PEER_METADATA, PEER_METADATA_ID, SERVICE_TIME, number};
 use super::{filters, record, respond};
 use crate::upstream::Host;
 
@@ -35,15 +35,13 @@ pub(crate) fn finish(
     let router = exchange.connection.manager.router;
     if !router.suppress_envoy_headers {
         let millis = u64::try_from(exchange.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        parts
-            .headers
-            .insert(SERVICE_TIME, HeaderValue::from(millis));
+        parts.headers.insert(SERVICE_TIME, number(millis));
     }
     mutate(exchange, matched, weighted, &mut parts.headers);
     if matched.host.include_attempt_count_in_response {
         parts
             .headers
-            .insert(ATTEMPT_COUNT, HeaderValue::from(exchange.attempts));
+            .insert(ATTEMPT_COUNT, number(exchange.attempts.into()));
     }
     filters::on_response(exchange, matched, &mut parts.headers);
     if exchange

@@ -197,9 +197,7 @@ const INLINE_HEADERS: usize = 100;
 async fn serve_http1(connection: Arc<HttpConnection>, wire: Wire) {
     let service = {
         let connection = connection.clone();
-        service_fn(move |request: Request<Incoming>| {
-            super::exchange::answer(connection.clone(), request)
-        })
+        service_fn(move |request: Request<Incoming>| super::exchange::answer(&connection, request))
     };
     let manager = &connection.manager;
     let mut builder = http1::Builder::new();
@@ -250,9 +248,7 @@ async fn serve_http1(connection: Arc<HttpConnection>, wire: Wire) {
 async fn serve_http2(connection: Arc<HttpConnection>, wire: Wire) {
     let service = {
         let connection = connection.clone();
-        service_fn(move |request: Request<Incoming>| {
-            super::exchange::answer(connection.clone(), request)
-        })
+        service_fn(move |request: Request<Incoming>| super::exchange::answer(&connection, request))
     };
     let manager = &connection.manager;
     let header_limit = u32::try_from(manager.max_request_headers_bytes).unwrap_or(u32::MAX);

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use meltemi_core::Locality;
 use meltemi_proxy_core::balance::{LoadBalancer, Pick};
+use meltemi_proxy_core::quick::QuickMap;
 use meltemi_proxy_core::runtime::{
     Cluster, ClusterLoadAssignment, Discovery, Endpoint, EndpointAddress, Health, Thresholds,
     UpstreamTls,
@@ -54,7 +55,7 @@ struct HostSet {
     assignment: Arc<ClusterLoadAssignment>,
     balancer: LoadBalancer,
     hosts: Vec<Arc<Host>>,
-    by_endpoint: HashMap<usize, Arc<Host>>,
+    by_endpoint: QuickMap<usize, Arc<Host>>,
 }
 
 /// A host, or why there is none.
@@ -182,7 +183,7 @@ impl Upstream {
         states: &HashMap<SocketAddr, Arc<HostState>>,
     ) {
         let mut hosts = Vec::new();
-        let mut by_endpoint = HashMap::new();
+        let mut by_endpoint = QuickMap::default();
         for endpoint in assignment.endpoints() {
             let Some(address) = endpoint.socket_addr() else {
                 continue;
@@ -371,7 +372,7 @@ impl HostSet {
             assignment: assignment.clone(),
             balancer: LoadBalancer::new(config, &empty_assignment(&config.name), &|_| false),
             hosts: Vec::new(),
-            by_endpoint: HashMap::new(),
+            by_endpoint: QuickMap::default(),
         }
     }
 }

@@ -288,9 +288,12 @@ pub(crate) async fn lease(
         if !fresh && let Some(lease) = pool.take_idle() {
             return Ok(lease);
         }
-        let connected = connect(&worker.shared, upstream, host, wish, Some(protocol)).await?;
+        // Boxed, here and below: a handshake's state is large, and most requests need none.
+        let connecting = connect(&worker.shared, upstream, host, wish, Some(protocol));
+        let connected = Box::pin(connecting).await?;
         let keep_case = upstream.config.http.http1.preserve_header_case;
-        let sender = connection::http1(connected.transport, keep_case, connected.guard)
+        let speaking = connection::http1(connected.transport, keep_case, connected.guard);
+        let sender = Box::pin(speaking)
             .await
             .map_err(|error| ConnectError::new(ResetReason::ConnectionTermination, error))?;
         return Ok(pool.lease_new_own(sender, connected.facts));
@@ -311,7 +314,7 @@ pub(crate) async fn lease(
     if let Some(lease) = pool.take_stream() {
         return Ok(lease);
     }
-    let dialled = dial(worker, upstream, host, wish, &pool).await;
+    let dialled = Box::pin(dial(worker, upstream, host, wish, &pool)).await;
     if let Err(error) = &dialled {
         pool.dial.failed(error);
     }

@@ -4,7 +4,7 @@
 //! read to its end; HTTP/2 leases share one until its streams are used up. A pool whose endpoint or TLS mode left the
 //! configuration is retired: requests in flight finish, nothing new starts on it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use std::time::Duration;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
+use meltemi_proxy_core::quick::QuickMap;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -84,7 +85,7 @@ impl Default for PoolLimits {
 /// All pools of a worker.
 #[derive(Default)]
 pub(crate) struct Pools {
-    pools: Mutex<HashMap<PoolKey, Arc<Pool>>>,
+    pools: Mutex<QuickMap<PoolKey, Arc<Pool>>>,
 }
 
 impl Pools {
