@@ -24,10 +24,13 @@ mod tls;
 use std::cell::RefCell;
 use std::fmt;
 
+use bytes::Bytes;
 use meltemi_proto::envoy::config::{
     cluster::v3 as cluster_proto, endpoint::v3 as endpoint_proto, listener::v3 as listener_proto,
     route::v3 as route_proto,
 };
+
+use prost::Message as _;
 
 use crate::runtime;
 use scope::Scope;
@@ -77,6 +80,36 @@ pub fn route_configuration(
 ) -> Result<runtime::RouteConfiguration, CompileErrors> {
     let name = resource.name.clone();
     collect(name, |scope| route::route_configuration(scope, resource))
+}
+
+/// Compiles a route configuration from its wire form, whose parts its virtual hosts then are.
+///
+/// # Errors
+/// It is no route configuration, or holds something that we do not implement, or that is wrong.
+pub fn encoded_route_configuration(
+    body: &Bytes,
+) -> Result<runtime::RouteConfiguration, CompileErrors> {
+    match route::decode_without_hosts(body) {
+        Ok((hosts, rest)) => collect(rest.name.clone(), |scope| {
+            route::route_configuration_of(scope, hosts, rest)
+        }),
+        Err(error) => Err(CompileErrors {
+            name: String::new(),
+            problems: vec![Problem {
+                field: "body".to_owned(),
+                reason: error.to_string(),
+            }],
+        }),
+    }
+}
+
+/// Compiles a virtual host again that was accepted with its configuration.
+pub(crate) fn kept_virtual_host(
+    encoded: Bytes,
+    direct_response_limit_bytes: usize,
+) -> Option<runtime::VirtualHost> {
+    let host = route_proto::VirtualHost::decode(encoded).ok()?;
+    virtual_host(host, direct_response_limit_bytes).ok()
 }
 
 /// Compiles a virtual host that came by itself (VHDS), with the bound of its route configuration.

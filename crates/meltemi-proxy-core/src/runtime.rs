@@ -1,6 +1,6 @@
 //! What the proxy runs on: the compiled, validated, immutable form of xDS resources.
 //!
-//! Nothing here knows protobuf. A value is built once by [`crate::compile`], shared by `Arc`, and swapped whole when the
+//! Nothing here knows protobuf; a [`LazyVirtualHost`] carries it, unread. A value is built once by [`crate::compile`], shared by `Arc`, and swapped whole when the
 //! resource changes; a connection or request keeps the version it started with. Wire forms and compiled forms have the same
 //! names and live in different modules: write `runtime::Cluster`.
 
@@ -14,6 +14,7 @@ mod matcher;
 mod rbac;
 mod route;
 mod tls;
+mod virtual_hosts;
 
 pub use access_log::{
     AccessLog, AccessLogFilter, AccessLogSink, Comparison, ComparisonOp, JsonNode, LogFormat,
@@ -49,13 +50,14 @@ pub use matcher::{
 };
 pub use rbac::{RbacAction, RbacFilter, RbacPermission, RbacPolicy, RbacPrincipal, RbacRules};
 pub use route::{
-    ClusterTarget, DirectResponse, DomainIndex, ForwardAction, HashPolicy, HashSource,
-    HeaderAppend, HeaderMutation, HeaderMutations, HeaderTemplate, HostRewrite, MirrorPolicy,
-    PathMatch, PathRewrite, Redirect, RedirectPath, RetryBackoff, RetryConditions, RetryPolicy,
-    Route, RouteAction, RouteConfiguration, RouteMatch, UpgradeOverride, VirtualHost,
-    WeightedCluster, WeightedClusters,
+    ClusterTarget, DirectResponse, ForwardAction, HashPolicy, HashSource, HeaderAppend,
+    HeaderMutation, HeaderMutations, HeaderTemplate, HostRewrite, MirrorPolicy, PathMatch,
+    PathRewrite, Redirect, RedirectPath, RetryBackoff, RetryConditions, RetryPolicy, Route,
+    RouteAction, RouteConfiguration, RouteMatch, UpgradeOverride, VirtualHost, WeightedCluster,
+    WeightedClusters,
 };
 pub use tls::{
     CertificateSource, DownstreamTls, SanMatcher, SanType, TlsVersion, TlsVersions, TrustSource,
     UpstreamTls, Validation,
 };
+pub use virtual_hosts::LazyVirtualHost;

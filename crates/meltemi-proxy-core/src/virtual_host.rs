@@ -1,10 +1,15 @@
 //! Selects the virtual host of an authority.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt;
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 use crate::request::{lower, without_port};
-use crate::runtime::{DomainIndex, RouteConfiguration, VirtualHost};
+use crate::runtime::{LazyVirtualHost, RouteConfiguration, VirtualHost};
 
 /// Selects the virtual host for an authority: exact domain, then the longest `*suffix`, then the longest `prefix*`, then `*`
 /// (Envoy `VirtualHost.domains`). Letters are compared without case.
@@ -18,8 +23,8 @@ pub fn select<'c>(config: &'c RouteConfiguration, authority: &str) -> Option<&'c
         authority
     };
     let host = lower(host);
-    let position = config.index.find(&host)?;
-    config.virtual_hosts.get(position)
+    let position = config.index.find(&host, &config.virtual_hosts)?;
+    config.virtual_hosts.get(position)?.get()
 }
 
 /// The longest name that a host can have (RFC 1035 section 2.3.4).
@@ -39,29 +44,107 @@ pub fn asked_as<'a>(config: &RouteConfiguration, authority: &'a str) -> Cow<'a, 
     lower(host)
 }
 
-impl DomainIndex {
-    /// Builds the index from the domains of each virtual host in turn.
-    ///
-    /// # Errors
-    /// A domain that is there twice, with its virtual host's position.
-    pub fn new<'d>(
-        domains: impl Iterator<Item = (usize, &'d str)>,
-    ) -> Result<Self, (usize, String)> {
-        let mut index = Self::default();
-        for (position, domain) in domains {
-            let lowered = domain.to_ascii_lowercase();
-            let is_new = index.insert(position, &lowered);
-            if !is_new {
-                return Err((position, lowered));
-            }
+/// Which virtual host owns a domain, by the position of the host in its route configuration.
+#[derive(Clone, Default)]
+pub struct DomainIndex {
+    /// Half of a domain's hash above the position, sorted. The names themselves stay with their hosts, which are asked:
+    /// thousands of services have tens of thousands of them.
+    exact: Box<[u64]>,
+    hasher: RandomState,
+    /// `*.foo.com` and `*-bar.com` without the star, longest first.
+    suffixes: Vec<(Box<str>, usize)>,
+    /// `foo.*` without the star, longest first.
+    prefixes: Vec<(Box<str>, usize)>,
+    /// `*`.
+    catch_all: Option<usize>,
+}
+
+/// The bits of an entry that hold the position.
+const POSITION_BITS: u32 = 32;
+const POSITION: u64 = (1 << POSITION_BITS) - 1;
+
+impl fmt::Debug for DomainIndex {
+    /// Nothing that the domains do not say, and nothing that differs from run to run.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DomainIndex").finish_non_exhaustive()
+    }
+}
+
+/// Collects the domains of each virtual host in turn.
+#[derive(Default)]
+pub(crate) struct DomainIndexBuilder {
+    index: DomainIndex,
+    exact: Vec<u64>,
+    /// The first wildcard that was there already, with its virtual host's position.
+    repeated: Option<(usize, String)>,
+}
+
+impl DomainIndexBuilder {
+    pub(crate) fn add(&mut self, position: usize, domain: &str) {
+        let lowered = lower(domain);
+        let is_wildcard = lowered.starts_with('*') || lowered.ends_with('*');
+        if !is_wildcard {
+            let entry = self.index.half_hash(&lowered) | position as u64;
+            self.exact.push(entry);
+        } else if !self.index.insert_wildcard(position, &lowered) {
+            self.repeated
+                .get_or_insert_with(|| (position, lowered.into_owned()));
         }
-        let by_length = |a: &(Box<str>, usize), b: &(Box<str>, usize)| b.0.len().cmp(&a.0.len());
-        index.suffixes.sort_by(by_length);
-        index.prefixes.sort_by(by_length);
-        Ok(index)
     }
 
-    fn insert(&mut self, position: usize, domain: &str) -> bool {
+    /// # Errors
+    /// A domain that is there twice, with its virtual host's position.
+    pub(crate) fn finish(
+        mut self,
+        hosts: &[LazyVirtualHost],
+    ) -> Result<DomainIndex, (usize, String)> {
+        let by_length = |a: &(Box<str>, usize), b: &(Box<str>, usize)| b.0.len().cmp(&a.0.len());
+        self.index.suffixes.sort_by(by_length);
+        self.index.prefixes.sort_by(by_length);
+        self.exact.sort_unstable();
+        self.index.exact = self.exact.into();
+        let index = self.index;
+        let alike = index.exact.chunk_by(|a, b| half_of(*a) == half_of(*b));
+        let alike = alike.filter(|entries| entries.len() > 1);
+        let repeated = alike.filter_map(|entries| index.repeated(entries, hosts));
+        match self.repeated.into_iter().chain(repeated).next() {
+            Some(repeated) => Err(repeated),
+            None => Ok(index),
+        }
+    }
+}
+
+fn half_of(entry: u64) -> u64 {
+    entry & !POSITION
+}
+
+fn position_of(entry: u64) -> usize {
+    usize::try_from(entry & POSITION).unwrap_or(usize::MAX)
+}
+
+impl DomainIndex {
+    fn half_hash(&self, domain: &str) -> u64 {
+        half_of(self.hasher.hash_one(domain))
+    }
+
+    /// The domain that entries of one half hash have in common, if it is not the hash alone.
+    fn repeated(&self, entries: &[u64], hosts: &[LazyVirtualHost]) -> Option<(usize, String)> {
+        let wanted = half_of(*entries.first()?);
+        let mut positions: Vec<usize> = entries.iter().copied().map(position_of).collect();
+        positions.dedup();
+        let mut seen = HashSet::new();
+        for position in positions {
+            let host = hosts.get(position)?.get()?;
+            for domain in host.domains.iter().map(|domain| lower(domain)) {
+                if self.half_hash(&domain) == wanted && !seen.insert(domain.clone()) {
+                    return Some((position, domain.into_owned()));
+                }
+            }
+        }
+        None
+    }
+
+    fn insert_wildcard(&mut self, position: usize, domain: &str) -> bool {
         let insert_into = |list: &mut Vec<(Box<str>, usize)>, part: &str| {
             let is_new = list.iter().all(|(known, _)| &**known != part);
             list.push((part.into(), position));
@@ -71,20 +154,33 @@ impl DomainIndex {
             self.catch_all.replace(position).is_none()
         } else if let Some(suffix) = domain.strip_prefix('*') {
             insert_into(&mut self.suffixes, suffix)
-        } else if let Some(prefix) = domain.strip_suffix('*') {
-            insert_into(&mut self.prefixes, prefix)
         } else {
-            self.exact.insert(domain.into(), position).is_none()
+            insert_into(
+                &mut self.prefixes,
+                domain.strip_suffix('*').unwrap_or(domain),
+            )
         }
     }
 
-    fn find(&self, host: &str) -> Option<usize> {
+    fn find_exact(&self, host: &str, hosts: &[LazyVirtualHost]) -> Option<usize> {
+        let half = self.half_hash(host);
+        let first = self.exact.partition_point(|entry| half_of(*entry) < half);
+        let alike = self.exact.iter().skip(first);
+        alike
+            .take_while(|entry| half_of(**entry) == half)
+            .map(|entry| position_of(*entry))
+            .find(|position| {
+                let named = hosts.get(*position);
+                named.is_some_and(|named| named.has_domain(host))
+            })
+    }
+
+    fn find(&self, host: &str, hosts: &[LazyVirtualHost]) -> Option<usize> {
         let undotted = host.strip_suffix('.').unwrap_or(host);
         let exact = || {
-            self.exact
-                .get(host)
-                .or_else(|| self.exact.get(undotted))
-                .copied()
+            let found = self.find_exact(host, hosts);
+            let is_dotted = found.is_none() && undotted.len() < host.len();
+            found.or_else(|| is_dotted.then(|| self.find_exact(undotted, hosts))?)
         };
         let longer = |part: &str| undotted.len() > part.len();
         let suffix = || {
@@ -107,10 +203,26 @@ impl DomainIndex {
 
 #[cfg(test)]
 mod tests {
+    use meltemi_proto::envoy::config::route::v3 as proto;
+
     use super::*;
 
-    fn index(domains: &[&str]) -> DomainIndex {
-        DomainIndex::new(domains.iter().copied().enumerate()).unwrap()
+    /// A virtual host for each domain.
+    fn configuration(domains: &[&str]) -> Result<RouteConfiguration, String> {
+        let host = |domain: &&str| proto::VirtualHost {
+            name: (*domain).to_owned(),
+            domains: vec![(*domain).to_owned()],
+            ..Default::default()
+        };
+        let config = proto::RouteConfiguration {
+            virtual_hosts: domains.iter().map(host).collect(),
+            ..Default::default()
+        };
+        crate::compile::route_configuration(config).map_err(|errors| errors.to_string())
+    }
+
+    fn found(config: &RouteConfiguration, host: &str) -> Option<String> {
+        select(config, host).map(|host| host.name.to_string())
     }
 
     /// The precedence table of Envoy's `VirtualHost.domains`.
@@ -125,7 +237,7 @@ mod tests {
             "foo.b*",
             "a:80",
         ];
-        let index = index(&domains);
+        let config = configuration(&domains).unwrap();
         for (host, expected) in [
             ("www.foo.com", "www.foo.com"),
             ("www.foo.com.", "www.foo.com"),
@@ -138,20 +250,32 @@ mod tests {
             ("a", "*"),
             ("", "*"),
         ] {
-            assert_eq!(domains[index.find(host).unwrap()], expected, "{host}");
+            assert_eq!(found(&config, host).as_deref(), Some(expected), "{host}");
         }
     }
 
     #[test]
     fn no_host_without_catch_all() {
-        assert_eq!(index(&["a"]).find("b"), None);
+        assert_eq!(found(&configuration(&["a"]).unwrap(), "b"), None);
     }
 
     #[test]
     fn duplicates_are_refused() {
         for domains in [["a", "A"], ["*", "*"], ["*.a", "*.a"], ["a.*", "a.*"]] {
-            let error = DomainIndex::new(domains.into_iter().enumerate()).unwrap_err();
-            assert_eq!(error.0, 1);
+            let error = configuration(&domains).unwrap_err();
+            assert!(error.starts_with(": virtual_hosts[1].domains"), "{error}");
         }
+    }
+
+    /// Some of them share half a hash.
+    #[test]
+    fn each_of_very_many_domains_has_its_own_host() {
+        let domains: Vec<String> = (0..100_000).map(|i| format!("host-{i}.mesh")).collect();
+        let names: Vec<&str> = domains.iter().map(String::as_str).collect();
+        let config = configuration(&names).unwrap();
+        for domain in names {
+            assert_eq!(found(&config, domain).as_deref(), Some(domain));
+        }
+        assert_eq!(found(&config, "host-100000.mesh"), None);
     }
 }

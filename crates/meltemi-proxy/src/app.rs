@@ -285,14 +285,9 @@ async fn readmit(shared: Arc<Shared>) {
     let mut tick = tokio::time::interval(READMIT_INTERVAL);
     loop {
         tick.tick().await;
-        for upstream in shared
-            .store
-            .upstreams
-            .load()
-            .values()
-            .filter(|u| u.config.outlier_detection.is_some())
-        {
-            upstream.readmit();
-        }
+        let upstreams = shared.store.upstreams_in_use().into_iter();
+        upstreams
+            .filter(|upstream| upstream.config.outlier_detection.is_some())
+            .for_each(|upstream| upstream.readmit());
     }
 }

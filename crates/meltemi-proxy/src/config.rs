@@ -5,6 +5,7 @@ mod apply;
 pub(crate) mod demand;
 pub(crate) mod dump;
 pub(crate) mod guard;
+mod known;
 mod on_demand;
 pub(crate) mod saved;
 
@@ -22,6 +23,7 @@ use tokio::sync::watch;
 use demand::Demand;
 
 pub(crate) use apply::Configurator;
+pub(crate) use known::KnownClusters;
 pub(crate) use on_demand::SWEEP_INTERVAL;
 
 use crate::upstream::tls::fingerprint;
@@ -31,13 +33,12 @@ use crate::upstream::{PoolKey, Upstream};
 const OUTBOUND: &str = "virtualOutbound";
 
 pub(crate) type Routes = QuickMap<Arc<str>, Arc<RouteConfiguration>>;
-pub(crate) type Upstreams = QuickMap<Arc<str>, Arc<Upstream>>;
 
 /// What the data path reads.
 pub(crate) struct Store {
     pub(crate) listeners: ArcSwap<ListenerTable>,
     pub(crate) routes: ArcSwap<Routes>,
-    pub(crate) upstreams: ArcSwap<Upstreams>,
+    pub(crate) clusters: ArcSwap<KnownClusters>,
     chains: ArcSwap<Chains>,
     /// For what is not held but may be asked for; `None` with the full set.
     pub(crate) demand: Option<Arc<Demand>>,
@@ -51,7 +52,7 @@ impl Default for Store {
         Self {
             listeners: ArcSwap::default(),
             routes: ArcSwap::default(),
-            upstreams: ArcSwap::default(),
+            clusters: ArcSwap::default(),
             chains: ArcSwap::default(),
             demand: None,
             changed: watch::Sender::new(0),
@@ -88,8 +89,16 @@ impl Store {
         self.listener(OUTBOUND)
     }
 
+    /// The cluster of a name, to be used.
     pub(crate) fn upstream(&self, name: &str) -> Option<Arc<Upstream>> {
-        self.upstreams.load().get(name).cloned()
+        self.clusters.load().get(name)?.upstream()
+    }
+
+    /// The clusters that were ever used.
+    pub(crate) fn upstreams_in_use(&self) -> Vec<Arc<Upstream>> {
+        let clusters = self.clusters.load();
+        let in_use = clusters.values().filter_map(|known| known.in_use());
+        in_use.cloned().collect()
     }
 
     /// Tells of every change of listeners, routes, clusters or endpoints.
@@ -136,9 +145,10 @@ impl Store {
 
     /// Whether a pool's connections are still wanted.
     pub(crate) fn uses(&self, key: &PoolKey) -> bool {
-        self.upstreams
-            .load()
-            .get(&key.cluster)
+        let clusters = self.clusters.load();
+        let known = clusters.get(&key.cluster);
+        known
+            .and_then(|known| known.in_use())
             .is_some_and(|upstream| upstream.uses(key.address, key.tls))
     }
 

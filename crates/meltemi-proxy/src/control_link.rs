@@ -10,6 +10,7 @@ use meltemi_xds::{Rejection, Subscriptions, Update, Updates};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::allocator;
 use crate::bootstrap::{Bootstrap, node};
 use crate::config::demand::{Allowance, Demand, Wish};
 use crate::config::guard::RemovalGuard;
@@ -20,6 +21,10 @@ use crate::worker::Shared;
 
 /// How often a configuration that changed is written for the next start.
 const SAVE_INTERVAL: Duration = Duration::from_secs(5);
+/// After an update of this size the memory that it was taken in with is given back.
+const LARGE_BYTES: usize = 256 << 10;
+/// When: the client has to answer the update first.
+const GIVE_BACK_DELAY: Duration = Duration::from_millis(250);
 
 /// Runs the client until the process ends. Configuration that was applied stays in force whatever becomes of the control
 /// plane. `gate` opens when clusters and listeners, and all they name, have been applied once.
@@ -47,6 +52,7 @@ pub(crate) async fn run(
         connections: 0,
         allowance: Allowance::default(),
         believe,
+        give_back_at: None,
     };
     link.restore().await;
     link.subscribe();
@@ -67,6 +73,8 @@ struct Link {
     allowance: Allowance,
     /// An operator says that the control plane means its removals.
     believe: Arc<Notify>,
+    /// Memory is to be given back then.
+    give_back_at: Option<Instant>,
 }
 
 impl Link {
@@ -91,6 +99,10 @@ impl Link {
                 }
                 Ok(()) = state.changed() => self.note_connection(&state.borrow_and_update().clone()),
                 () = until(patience) => self.give_in(),
+                () = until(self.give_back_at) => {
+                    self.give_back_at = None;
+                    allocator::give_back();
+                }
                 () = believe.notified() => self.give_in(),
                 _ = sweep.tick() => {
                     self.configurator.sweep();
@@ -116,8 +128,13 @@ impl Link {
         }
     }
 
-    fn apply(&mut self, update: Update) {
-        let (url, added) = (&update.type_url, &update.added);
+    fn apply(&mut self, mut update: Update) {
+        let added = std::mem::take(&mut update.added);
+        let size: usize = added.iter().map(|resource| resource.body.value.len()).sum();
+        if size >= LARGE_BYTES {
+            self.give_back_at = Some(Instant::now() + GIVE_BACK_DELAY);
+        }
+        let url = &update.type_url;
         let (added_count, removed_count) = (added.len(), update.removed.len());
         tracing::debug!(
             type_url = url,

@@ -10,6 +10,7 @@
 //! the control plane's half of the mesh is met only as xDS on the wire.
 
 mod admin;
+mod allocator;
 mod app;
 pub mod applets;
 mod bootstrap;

@@ -163,7 +163,8 @@ fn discovery(
         }
         D::Eds => {
             let config = cluster.eds_cluster_config.take().unwrap_or_default();
-            let service_name = if config.service_name.is_empty() {
+            let is_own = config.service_name.is_empty() || *config.service_name == **name;
+            let service_name = if is_own {
                 Arc::clone(name)
             } else {
                 config.service_name.into()

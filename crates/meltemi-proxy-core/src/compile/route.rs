@@ -6,6 +6,8 @@ use bytes::Bytes;
 use http::StatusCode;
 use meltemi_proto::envoy::config::core::v3 as core;
 use meltemi_proto::envoy::config::route::v3 as proto;
+use prost::encoding::{self, DecodeContext, WireType};
+use prost::{DecodeError, Message as _};
 
 use super::Scope;
 use super::common::{
@@ -14,11 +16,12 @@ use super::common::{
 };
 use super::filter::per_filter;
 use crate::runtime::{
-    ClusterTarget, DirectResponse, DomainIndex, ForwardAction, Fraction, HashPolicy, HashSource,
-    HostRewrite, MirrorPolicy, PathMatch, PathRewrite, Redirect, RedirectPath, RetryBackoff,
+    ClusterTarget, DirectResponse, ForwardAction, Fraction, HashPolicy, HashSource, HostRewrite,
+    LazyVirtualHost, MirrorPolicy, PathMatch, PathRewrite, Redirect, RedirectPath, RetryBackoff,
     RetryConditions, RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch,
     UpgradeOverride, VirtualHost, WeightedCluster, WeightedClusters,
 };
+use crate::virtual_host::{DomainIndex, DomainIndexBuilder};
 
 /// Envoy's defaults.
 const ROUTE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -29,27 +32,20 @@ pub(super) fn route_configuration(
     scope: &Scope<'_>,
     mut config: proto::RouteConfiguration,
 ) -> Option<RouteConfiguration> {
+    let hosts = take(&mut config.virtual_hosts);
+    let hosts = hosts.iter().map(|host| host.encode_to_vec().into());
+    route_configuration_of(scope, hosts.collect(), config)
+}
+
+/// Compiles a configuration whose virtual hosts are still encoded.
+pub(super) fn route_configuration_of(
+    scope: &Scope<'_>,
+    hosts: Vec<Bytes>,
+    mut config: proto::RouteConfiguration,
+) -> Option<RouteConfiguration> {
     let body_limit = number(config.max_direct_response_body_size_bytes.take())
         .map_or(DIRECT_RESPONSE_LIMIT_BYTES, |n| n as usize);
-    let virtual_hosts = scope.each(
-        "virtual_hosts",
-        take(&mut config.virtual_hosts),
-        |scope, host| virtual_host(scope, host, body_limit).map(Arc::new),
-    );
-    let domains = virtual_hosts
-        .iter()
-        .enumerate()
-        .flat_map(|(i, host)| host.domains.iter().map(move |domain| (i, &**domain)));
-    let index = match DomainIndex::new(domains) {
-        Ok(index) => index,
-        Err((position, domain)) => {
-            let list = scope.at("virtual_hosts");
-            return list
-                .index(position)
-                .at("domains")
-                .refuse(format!("\"{domain}\" is there twice"));
-        }
-    };
+    let (virtual_hosts, index) = virtual_hosts(&scope.at("virtual_hosts"), hosts, body_limit)?;
     let asks_for_hosts = match config.vhds.take() {
         None => false,
         Some(vhds) => {
@@ -98,6 +94,57 @@ pub(super) fn route_configuration(
     config.metadata = None; // informs people
     scope.rest(&config);
     Some(compiled)
+}
+
+/// Checks the virtual hosts one after another and leaves them encoded.
+fn virtual_hosts(
+    scope: &Scope<'_>,
+    hosts: Vec<Bytes>,
+    body_limit: usize,
+) -> Option<(Box<[LazyVirtualHost]>, DomainIndex)> {
+    let mut domains = DomainIndexBuilder::default();
+    let mut kept = Vec::with_capacity(hosts.len());
+    for (position, encoded) in hosts.into_iter().enumerate() {
+        let scope = scope.index(position);
+        let host = match proto::VirtualHost::decode(encoded.clone()) {
+            Ok(host) => virtual_host(&scope, host, body_limit),
+            Err(error) => scope.refuse(error.to_string()),
+        };
+        let of_host = host.iter().flat_map(|host| &host.domains);
+        of_host.for_each(|domain| domains.add(position, domain));
+        kept.push(LazyVirtualHost::new(encoded, body_limit));
+    }
+    match domains.finish(&kept) {
+        Ok(index) => Some((kept.into(), index)),
+        Err((position, domain)) => {
+            let scope = scope.index(position);
+            let reason = format!("\"{domain}\" is there twice");
+            scope.at("domains").refuse(reason)
+        }
+    }
+}
+
+/// `RouteConfiguration.virtual_hosts`
+const VIRTUAL_HOSTS: u32 = 2;
+
+/// Decodes a route configuration but for its virtual hosts, which stay parts of the body.
+pub(super) fn decode_without_hosts(
+    body: &Bytes,
+) -> Result<(Vec<Bytes>, proto::RouteConfiguration), DecodeError> {
+    let (mut hosts, mut rest, mut left) = (Vec::new(), Vec::new(), body.clone());
+    while !left.is_empty() {
+        let start = left.clone();
+        let (tag, kind) = encoding::decode_key(&mut left)?;
+        if tag == VIRTUAL_HOSTS && kind == WireType::LengthDelimited {
+            let mut host = Bytes::new();
+            encoding::bytes::merge(kind, &mut host, &mut left, DecodeContext::default())?;
+            hosts.push(host);
+        } else {
+            encoding::skip_field(kind, tag, &mut left, DecodeContext::default())?;
+            rest.extend_from_slice(&start[..start.len() - left.len()]);
+        }
+    }
+    Ok((hosts, proto::RouteConfiguration::decode(rest.as_slice())?))
 }
 
 pub(super) fn virtual_host(

@@ -24,7 +24,8 @@ fn compile_cluster(json: &Value) -> Result<runtime::Cluster, CompileErrors> {
 }
 
 fn compile_routes(json: &Value) -> Result<runtime::RouteConfiguration, CompileErrors> {
-    route_configuration(message(type_url::ROUTE, json))
+    let body = json::json_to_any(type_url::ROUTE, json).unwrap().value;
+    encoded_route_configuration(&body.into())
 }
 
 fn check_refused<T: fmt::Debug>(result: Result<T, CompileErrors>, expected: &str) {
@@ -147,7 +148,8 @@ fn istios_inbound_listener() {
     let RouteSource::Inline(routes) = &hcm.routes else {
         panic!()
     };
-    let RouteAction::Forward(action) = &routes.virtual_hosts[0].routes[0].action else {
+    let RouteAction::Forward(action) = &routes.virtual_hosts[0].get().unwrap().routes[0].action
+    else {
         panic!()
     };
     assert_eq!(

@@ -5,17 +5,18 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 use regex::bytes::Regex;
 
-use crate::quick::QuickMap;
+use crate::virtual_host::DomainIndex;
 
 use super::{
-    Fraction, HeaderMatcher, HeaderSource, LogPiece, PerFilterConfig, QueryMatcher, RegexRewrite,
+    Fraction, HeaderMatcher, HeaderSource, LazyVirtualHost, LogPiece, PerFilterConfig,
+    QueryMatcher, RegexRewrite,
 };
 
 /// Envoy `RouteConfiguration`.
 #[derive(Debug, Clone)]
 pub struct RouteConfiguration {
     pub name: Arc<str>,
-    pub virtual_hosts: Vec<Arc<VirtualHost>>,
+    pub virtual_hosts: Box<[LazyVirtualHost]>,
     /// Built from the domains; see [`crate::virtual_host::select`].
     pub index: DomainIndex,
     pub ignore_port_in_host_matching: bool,
@@ -29,19 +30,6 @@ pub struct RouteConfiguration {
     pub asks_for_hosts: bool,
     /// The longest `direct_response` body of its virtual hosts.
     pub direct_response_limit_bytes: usize,
-}
-
-/// Which virtual host owns a domain; positions in [`RouteConfiguration::virtual_hosts`].
-#[derive(Debug, Clone, Default)]
-pub struct DomainIndex {
-    /// Lower-case.
-    pub exact: QuickMap<Box<str>, usize>,
-    /// `*.foo.com` and `*-bar.com` without the star, longest first.
-    pub suffixes: Vec<(Box<str>, usize)>,
-    /// `foo.*` without the star, longest first.
-    pub prefixes: Vec<(Box<str>, usize)>,
-    /// `*`.
-    pub catch_all: Option<usize>,
 }
 
 #[derive(Debug, Clone)]

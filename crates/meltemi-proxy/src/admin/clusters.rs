@@ -11,10 +11,15 @@ use super::config_dump::socket_address;
 use crate::upstream::{Host, Upstream};
 use crate::worker::Shared;
 
-fn sorted(shared: &Shared) -> Vec<Arc<Upstream>> {
-    let mut all: Vec<_> = shared.store.upstreams.load().values().cloned().collect();
-    all.sort_by(|a, b| a.config.name.cmp(&b.config.name));
-    all
+/// All clusters by name, each compiled when it is its turn if it is not in use.
+fn sorted(shared: &Shared) -> impl Iterator<Item = Arc<Upstream>> {
+    let clusters = shared.store.clusters.load();
+    let mut all: Vec<_> = clusters
+        .iter()
+        .map(|(name, known)| (name.clone(), known.clone()))
+        .collect();
+    all.sort_by(|(a, _), (b, _)| a.cmp(b));
+    all.into_iter().filter_map(|(_, known)| known.shown())
 }
 
 pub(super) fn text(shared: &Shared) -> String {
@@ -114,10 +119,7 @@ fn flags(host: &Host) -> String {
 }
 
 pub(super) fn json(shared: &Shared) -> Value {
-    let statuses: Vec<Value> = sorted(shared)
-        .iter()
-        .map(|upstream| cluster(upstream))
-        .collect();
+    let statuses: Vec<Value> = sorted(shared).map(|upstream| cluster(&upstream)).collect();
     json!({ "cluster_statuses": statuses })
 }
 

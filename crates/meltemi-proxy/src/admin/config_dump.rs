@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use meltemi_core::names::{SDS_ROOT_CA, SDS_WORKLOAD};
+use meltemi_proto::google::protobuf::Any;
 use meltemi_proto::json::{FieldNames, any_to_json_with};
 use meltemi_proto::type_url;
 use serde_json::{Value, json};
@@ -64,7 +65,11 @@ fn bootstrap(admin: &Admin) -> Value {
 }
 
 fn print(type_url: &str, retained: &Retained) -> Value {
-    any_to_json_with(&retained.body, FieldNames::Proto)
+    let body = Any {
+        type_url: type_url.to_owned(),
+        value: retained.body.to_vec(),
+    };
+    any_to_json_with(&body, FieldNames::Proto)
         .unwrap_or_else(|error| json!({ "@type": type_url, "error": error.to_string() }))
 }
 
@@ -86,7 +91,7 @@ fn entries(type_url: &str, key: &str, resources: &Type) -> Vec<Value> {
                 key: print(type_url, retained),
                 "last_updated": rfc3339(retained.at),
             });
-            if let Some(rejected) = resources.rejected.get(name) {
+            if let Some(rejected) = resources.rejected.get(&**name) {
                 entry["error_state"] = error_state(rejected);
             }
             entry
@@ -95,7 +100,7 @@ fn entries(type_url: &str, key: &str, resources: &Type) -> Vec<Value> {
     let never_accepted = resources
         .rejected
         .iter()
-        .filter(|(name, _)| !resources.accepted.contains_key(*name));
+        .filter(|(name, _)| !resources.accepted.contains_key(name.as_str()));
     all.extend(
         never_accepted
             .map(|(name, rejected)| json!({ "name": name, "error_state": error_state(rejected) })),
@@ -115,7 +120,7 @@ fn version(resources: &Type) -> String {
         .accepted
         .values()
         .max_by_key(|retained| retained.at)
-        .map(|r| r.version.clone())
+        .map(|retained| retained.version.to_string())
         .unwrap_or_default()
 }
 
@@ -139,7 +144,7 @@ fn listeners(resources: &Type) -> Value {
                 "last_updated": rfc3339(retained.at),
             },
         });
-        if let Some(rejected) = resources.rejected.get(name) {
+        if let Some(rejected) = resources.rejected.get(&**name) {
             entry["error_state"] = error_state(rejected);
         }
         all.push(entry);
@@ -147,7 +152,7 @@ fn listeners(resources: &Type) -> Value {
     let never_accepted = resources
         .rejected
         .iter()
-        .filter(|(name, _)| !resources.accepted.contains_key(*name));
+        .filter(|(name, _)| !resources.accepted.contains_key(name.as_str()));
     all.extend(
         never_accepted
             .map(|(name, rejected)| json!({ "name": name, "error_state": error_state(rejected) })),

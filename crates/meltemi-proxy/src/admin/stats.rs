@@ -128,9 +128,15 @@ fn certificates(admin: &Admin, out: &mut String) {
 
 /// Families of cluster metrics; only clusters that were used have series.
 fn clusters(admin: &Admin, out: &mut String) {
-    let upstreams = admin.shared.store.upstreams.load();
+    let known = admin.shared.store.clusters.load();
+    let warming = known.values().filter(|known| !known.has_endpoints());
+    for (state, count) in [("active", known.len()), ("warming", warming.count())] {
+        let name = format!("envoy_cluster_manager_{state}_clusters");
+        put(out, &name, "gauge", "", count);
+    }
+    let upstreams = admin.shared.store.upstreams_in_use();
     let mut rows: Vec<(String, [u64; 8])> = upstreams
-        .values()
+        .iter()
         .filter_map(|upstream| {
             let mut labels = String::new();
             label(&mut labels, "cluster_name", &upstream.config.stat_name);

@@ -4,18 +4,20 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use meltemi_proto::type_url;
 use meltemi_proxy_core::compile;
 use meltemi_proxy_core::listener_table::ListenerTable;
 use meltemi_proxy_core::runtime::{
-    Cluster, ClusterLoadAssignment, Discovery, Listener, RouteConfiguration, VirtualHost,
+    Cluster, ClusterLoadAssignment, Listener, RouteConfiguration, VirtualHost,
 };
 use meltemi_xds::Resource;
+use smallvec::SmallVec;
 
+use super::Routes;
 use super::dump::{Retained, Retention};
+use super::known::{Known, KnownClusters};
 use super::on_demand::Asked;
-use super::{Routes, Upstreams};
-use crate::upstream::Upstream;
 use crate::worker::Shared;
 
 /// A resource that is not taken, and why.
@@ -29,19 +31,31 @@ pub(crate) struct Rejection {
 enum Compiled {
     Listener(Arc<Listener>),
     RouteConfiguration(Arc<RouteConfiguration>),
-    Cluster(Arc<Cluster>),
+    Cluster(Box<Cluster>),
     ClusterLoadAssignment(Arc<ClusterLoadAssignment>),
     VirtualHost(Arc<VirtualHost>),
+}
+
+impl Compiled {
+    fn name(&self) -> &Arc<str> {
+        match self {
+            Self::Listener(listener) => &listener.name,
+            Self::RouteConfiguration(routes) => &routes.name,
+            Self::Cluster(cluster) => &cluster.name,
+            Self::ClusterLoadAssignment(assignment) => &assignment.cluster_name,
+            Self::VirtualHost(host) => &host.name,
+        }
+    }
 }
 
 /// Compiles a resource; the error is what the NACK says after the resource's name.
 fn compile(
     type_url: &str,
-    body: &[u8],
+    body: &Bytes,
     direct_response_limit_bytes: usize,
 ) -> Result<Compiled, String> {
-    fn decode<M: prost::Message + Default>(body: &[u8]) -> Result<M, String> {
-        M::decode(body).map_err(|error| format!("body: {error}"))
+    fn decode<M: prost::Message + Default>(body: &Bytes) -> Result<M, String> {
+        M::decode(&**body).map_err(|error| format!("body: {error}"))
     }
     let reason = |errors: compile::CompileErrors| {
         let problems: Vec<String> = errors
@@ -55,11 +69,11 @@ fn compile(
         type_url::LISTENER => compile::listener(decode(body)?)
             .map(|compiled| Compiled::Listener(Arc::new(compiled)))
             .map_err(reason),
-        type_url::ROUTE => compile::route_configuration(decode(body)?)
+        type_url::ROUTE => compile::encoded_route_configuration(body)
             .map(|compiled| Compiled::RouteConfiguration(Arc::new(compiled)))
             .map_err(reason),
         type_url::CLUSTER => compile::cluster(decode(body)?)
-            .map(|compiled| Compiled::Cluster(Arc::new(compiled)))
+            .map(|compiled| Compiled::Cluster(Box::new(compiled)))
             .map_err(reason),
         type_url::ENDPOINT => compile::cluster_load_assignment(decode(body)?)
             .map(|compiled| Compiled::ClusterLoadAssignment(Arc::new(compiled)))
@@ -90,10 +104,11 @@ pub(crate) struct Configurator {
     pub(super) warming_routes: HashMap<Arc<str>, Arc<RouteConfiguration>>,
     pub(super) hosts: HashMap<String, Arc<VirtualHost>>,
     pub(super) warming_hosts: HashMap<String, Arc<VirtualHost>>,
-    pub(super) upstreams: Upstreams,
-    pub(super) assignments: HashMap<Arc<str>, Arc<ClusterLoadAssignment>>,
+    /// One table with the store's, until it changes.
+    pub(super) clusters: Arc<KnownClusters>,
+    pub(super) assignments: HashMap<Arc<str>, Arc<Retained>>,
     /// Clusters by the name of their endpoints.
-    by_endpoints: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
+    by_endpoints: HashMap<Arc<str>, SmallVec<[Arc<str>; 1]>>,
     /// Names that were asked for and do not exist: an answer too, nothing waits for them any longer.
     pub(super) absent: HashSet<(&'static str, String)>,
     pub(super) asked: Option<Asked>,
@@ -122,7 +137,7 @@ impl Configurator {
             warming_routes: HashMap::new(),
             hosts: HashMap::new(),
             warming_hosts: HashMap::new(),
-            upstreams: Upstreams::default(),
+            clusters: Arc::default(),
             assignments: HashMap::new(),
             by_endpoints: HashMap::new(),
             absent: HashSet::new(),
@@ -139,25 +154,25 @@ impl Configurator {
     pub(crate) fn apply(
         &mut self,
         type_url: &str,
-        added: &[Resource],
+        added: Vec<Resource>,
         removed: &[String],
     ) -> Vec<Rejection> {
         let mut rejections = Vec::new();
         for resource in added {
-            let limit_bytes = self.direct_response_limit_bytes(&resource.name);
-            match compile(type_url, &resource.body.value, limit_bytes) {
+            let (name, body) = (resource.name, Bytes::from(resource.body.value));
+            let limit_bytes = self.direct_response_limit_bytes(&name);
+            match compile(type_url, &body, limit_bytes) {
                 Ok(compiled) => {
-                    self.accept(&resource.name, compiled);
-                    self.retention.keep(type_url, Retained::now(resource));
+                    let kept = Retained::now(resource.version, body);
+                    let key = self.key(&name, &compiled);
+                    self.retention.keep(type_url, key, kept.clone());
+                    self.accept(&name, compiled, kept);
                 }
                 Err(reason) => {
-                    tracing::warn!(name = resource.name, reason, "rejected a resource");
+                    tracing::warn!(name, reason, "rejected a resource");
                     self.retention
-                        .reject(type_url, &resource.name, &resource.version, &reason);
-                    rejections.push(Rejection {
-                        name: resource.name.clone(),
-                        reason,
-                    });
+                        .reject(type_url, &name, &resource.version, &reason);
+                    rejections.push(Rejection { name, reason });
                 }
             }
         }
@@ -178,7 +193,7 @@ impl Configurator {
         let is_held = |name: &&String| match type_url {
             type_url::LISTENER => self.listeners.contains_key(name.as_str()),
             type_url::ROUTE => self.routes.contains_key(name.as_str()),
-            type_url::CLUSTER => self.upstreams.contains_key(name.as_str()),
+            type_url::CLUSTER => self.clusters.contains_key(name.as_str()),
             type_url::ENDPOINT => self.assignments.contains_key(name.as_str()),
             type_url::VIRTUAL_HOST => self.hosts.contains_key(name.as_str()),
             _ => false,
@@ -191,7 +206,7 @@ impl Configurator {
         match type_url {
             type_url::LISTENER => self.listeners.len(),
             type_url::ROUTE => self.routes.len(),
-            type_url::CLUSTER => self.upstreams.len(),
+            type_url::CLUSTER => self.clusters.len(),
             type_url::ENDPOINT => self.assignments.len(),
             type_url::VIRTUAL_HOST => self.hosts.len(),
             _ => 0,
@@ -222,7 +237,18 @@ impl Configurator {
         }
     }
 
-    fn accept(&mut self, name: &str, compiled: Compiled) {
+    /// The name under which a resource is kept: one string with the compiled form's, or the cluster's, where they are equal.
+    fn key(&self, name: &str, compiled: &Compiled) -> Arc<str> {
+        let of_cluster = self.by_endpoints.get_key_value(name).map(|(key, _)| key);
+        let own = Some(compiled.name()).filter(|own| ***own == *name);
+        let known = match compiled {
+            Compiled::ClusterLoadAssignment(_) => of_cluster.or(own),
+            _ => own,
+        };
+        known.map_or_else(|| name.into(), Arc::clone)
+    }
+
+    fn accept(&mut self, name: &str, compiled: Compiled, kept: Arc<Retained>) {
         match compiled {
             Compiled::VirtualHost(host) => {
                 self.note_absence(type_url::VIRTUAL_HOST, name, false);
@@ -241,47 +267,42 @@ impl Configurator {
                 }
             }
             Compiled::Cluster(cluster) => {
-                self.note_absence(type_url::CLUSTER, &cluster.name, false);
-                let previous = self.upstreams.get(&cluster.name);
-                let upstream = Upstream::new(cluster.clone(), previous.map(|previous| &**previous));
-                if let Some(assignment) = cluster
-                    .eds_name()
-                    .and_then(|name| self.assignments.get(name))
-                {
-                    upstream.set_endpoints(assignment.clone());
-                }
-                self.unindex(&cluster.name);
-                if let Some(endpoints) = cluster.eds_name() {
-                    let clusters = self.by_endpoints.entry(endpoints.clone()).or_default();
-                    clusters.insert(cluster.name.clone());
-                }
-                self.upstreams
-                    .insert(cluster.name.clone(), Arc::new(upstream));
+                let name = cluster.name.clone();
+                self.note_absence(type_url::CLUSTER, &name, false);
+                self.unindex(&name);
+                let endpoints = cluster.eds_name().and_then(|eds_name| {
+                    let clusters = self.by_endpoints.entry(eds_name.clone()).or_default();
+                    clusters.push(name.clone());
+                    self.assignments.get(eds_name).cloned()
+                });
+                let previous = self.clusters.get(&name).map(|previous| &**previous);
+                let known = Arc::new(Known::new(*cluster, kept, endpoints, previous));
+                Arc::make_mut(&mut self.clusters).insert(name, known);
             }
             Compiled::ClusterLoadAssignment(assignment) => {
-                let clusters = self.by_endpoints.get(&assignment.cluster_name);
-                for name in clusters.into_iter().flatten() {
-                    if let Some(upstream) = self.upstreams.get(name) {
-                        upstream.set_endpoints(assignment.clone());
-                    }
+                let name = &assignment.cluster_name;
+                self.note_absence(type_url::ENDPOINT, name, false);
+                let indexed = self.by_endpoints.get_key_value(name);
+                let clusters = indexed.into_iter().flat_map(|(_, clusters)| clusters);
+                for known in clusters.filter_map(|name| self.clusters.get(name)) {
+                    known.set_endpoints(&kept, &assignment);
                 }
-                self.note_absence(type_url::ENDPOINT, &assignment.cluster_name, false);
-                self.assignments
-                    .insert(assignment.cluster_name.clone(), assignment);
+                let key = indexed.map_or(name, |(key, _)| key).clone();
+                self.assignments.insert(key, kept);
             }
         }
     }
 
     /// Forgets where a cluster's endpoints come from, before it is replaced or removed.
     fn unindex(&mut self, cluster: &str) {
-        let Some(upstream) = self.upstreams.get(cluster) else {
+        let Some(known) = self.clusters.get(cluster) else {
             return;
         };
-        let Some(endpoints) = upstream.config.eds_name() else {
+        let Some(endpoints) = known.eds_name() else {
             return;
         };
         if let Some(clusters) = self.by_endpoints.get_mut(endpoints) {
-            clusters.remove(cluster);
+            clusters.retain(|name| **name != *cluster);
             if clusters.is_empty() {
                 self.by_endpoints.remove(endpoints);
             }
@@ -304,7 +325,7 @@ impl Configurator {
             }
             type_url::CLUSTER => {
                 self.unindex(name);
-                self.upstreams.remove(name);
+                Arc::make_mut(&mut self.clusters).remove(name);
             }
             type_url::ENDPOINT => {
                 self.assignments.remove(name);
@@ -329,8 +350,7 @@ impl Configurator {
     }
 
     pub(super) fn publish_upstreams(&self) {
-        let upstreams = Arc::new(self.upstreams.clone());
-        self.shared.store.upstreams.store(upstreams);
+        self.shared.store.clusters.store(self.clusters.clone());
     }
 
     pub(super) fn publish_routes(&self) {
@@ -345,28 +365,30 @@ impl Configurator {
     /// Forgets endpoints and routes that nothing names any longer. They are not subscribed to, so nobody tells of their
     /// changes: what names them again must not start with them.
     pub(super) fn drop_unsubscribed(&mut self) {
-        let (endpoints, routes) = (self.wanted_endpoints(), self.wanted_routes());
-        let stale = |names: Vec<&Arc<str>>, wanted: &BTreeSet<String>| -> Vec<Arc<str>> {
-            let stale = names.into_iter().filter(|name| !wanted.contains(&***name));
-            stale.cloned().collect()
-        };
-        for name in stale(self.assignments.keys().collect(), &endpoints) {
+        let routes = self.wanted_routes();
+        let endpoints = self.assignments.keys();
+        let stale = endpoints.filter(|name| !self.by_endpoints.contains_key(*name));
+        for name in stale.cloned().collect::<Vec<_>>() {
             self.drop_resource(type_url::ENDPOINT, &name);
         }
-        for name in stale(self.routes.keys().collect(), &routes) {
+        let stale = |names: Vec<&Arc<str>>| -> Vec<Arc<str>> {
+            let stale = names.into_iter().filter(|name| !routes.contains(*name));
+            stale.cloned().collect()
+        };
+        for name in stale(self.routes.keys().collect()) {
             if let Some(retired) = self.routes.get(&name) {
                 self.retired_routes
                     .insert(name.clone(), (retired.clone(), 0));
             }
             self.drop_resource(type_url::ROUTE, &name);
         }
-        for name in stale(self.warming_routes.keys().collect(), &routes) {
+        for name in stale(self.warming_routes.keys().collect()) {
             self.drop_resource(type_url::ROUTE, &name);
         }
         let by_name = self.asked.is_some();
         self.absent.retain(|(url, name)| match *url {
-            type_url::ENDPOINT => endpoints.contains(name),
-            type_url::ROUTE => routes.contains(name),
+            type_url::ENDPOINT => self.by_endpoints.contains_key(name.as_str()),
+            type_url::ROUTE => routes.contains(name.as_str()),
             // With the full set the others are not asked for by name, and what is gone is gone.
             _ => by_name,
         });
@@ -421,24 +443,15 @@ impl Configurator {
     }
 
     /// The endpoints to ask for by name.
-    pub(crate) fn wanted_endpoints(&self) -> BTreeSet<String> {
-        self.upstreams
-            .values()
-            .filter_map(|upstream| upstream.config.eds_name())
-            .map(ToString::to_string)
-            .collect()
+    pub(crate) fn wanted_endpoints(&self) -> impl Iterator<Item = Arc<str>> {
+        self.by_endpoints.keys().cloned()
     }
 
     /// The routes to ask for by name.
-    pub(crate) fn wanted_routes(&self) -> BTreeSet<String> {
+    pub(crate) fn wanted_routes(&self) -> BTreeSet<Arc<str>> {
         let listeners = self.listeners.values().chain(self.warming.values());
         listeners
-            .flat_map(|listener| {
-                listener
-                    .route_names()
-                    .map(ToString::to_string)
-                    .collect::<Vec<_>>()
-            })
+            .flat_map(|listener| listener.route_names().cloned().collect::<Vec<_>>())
             .collect()
     }
 
@@ -450,15 +463,8 @@ impl Configurator {
         self.seen.contains(type_url::CLUSTER)
             && self.seen.contains(type_url::LISTENER)
             && self.warming.is_empty()
-            && self
-                .upstreams
-                .values()
-                .all(|upstream| match &upstream.config.discovery {
-                    Discovery::Eds { service_name } => {
-                        self.assignments.contains_key(service_name)
-                            || self.is_absent(type_url::ENDPOINT, service_name)
-                    }
-                    _ => true,
-                })
+            && self.by_endpoints.keys().all(|name| {
+                self.assignments.contains_key(name) || self.is_absent(type_url::ENDPOINT, name)
+            })
     }
 }

@@ -1,20 +1,18 @@
-//! The bytes of accepted resources, kept for `/config_dump`, and what was rejected. The data path never reads them.
+//! The bytes of accepted resources, kept for `/config_dump` and for what is compiled later, and what was rejected.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 
-use meltemi_proto::google::protobuf::Any;
-use meltemi_xds::Resource;
-
-/// An accepted resource.
-#[derive(Clone, Debug)]
+/// An accepted resource as it came. There is one copy of its bytes, also for what is compiled when it is first used.
+#[derive(Debug)]
 pub(crate) struct Retained {
-    pub(crate) version: String,
-    pub(crate) body: Any,
+    pub(crate) version: Box<str>,
+    pub(crate) body: Bytes,
     pub(crate) at: SystemTime,
-    name: String,
 }
 
 /// The last version that was not taken.
@@ -26,13 +24,12 @@ pub(crate) struct Rejected {
 }
 
 impl Retained {
-    pub(crate) fn now(resource: &Resource) -> Self {
-        Self {
-            version: resource.version.clone(),
-            body: resource.body.clone(),
+    pub(super) fn now(version: String, body: Bytes) -> Arc<Self> {
+        Arc::new(Self {
+            version: version.into(),
+            body,
             at: SystemTime::now(),
-            name: resource.name.clone(),
-        }
+        })
     }
 }
 
@@ -42,18 +39,18 @@ pub(crate) struct Retention(Mutex<BTreeMap<String, Type>>);
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Type {
-    pub(crate) accepted: BTreeMap<String, Retained>,
+    pub(crate) accepted: BTreeMap<Arc<str>, Arc<Retained>>,
     pub(crate) rejected: BTreeMap<String, Rejected>,
     /// Names that are subscribed to and are neither (`envoy.admin.v3.ClientResourceStatus`).
     pub(crate) others: BTreeMap<String, &'static str>,
 }
 
 impl Retention {
-    pub(super) fn keep(&self, type_url: &str, resource: Retained) {
+    pub(super) fn keep(&self, type_url: &str, name: Arc<str>, resource: Arc<Retained>) {
         let mut types = self.0.lock();
         let of_type = types.entry(type_url.to_owned()).or_default();
-        of_type.rejected.remove(&resource.name);
-        of_type.accepted.insert(resource.name.clone(), resource);
+        of_type.rejected.remove(&*name);
+        of_type.accepted.insert(name, resource);
     }
 
     pub(super) fn reject(&self, type_url: &str, name: &str, version: &str, reason: &str) {

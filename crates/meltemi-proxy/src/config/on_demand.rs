@@ -16,9 +16,10 @@ use std::time::Duration;
 use meltemi_proto::envoy::service::discovery::v3::{
     DeltaDiscoveryResponse, Resource as WireResource,
 };
+use meltemi_proto::google::protobuf::Any;
 use meltemi_proto::type_url;
 use meltemi_proxy_core::runtime::{
-    Listener, RouteAction, RouteConfiguration, RouteSource, Terminal, VirtualHost,
+    LazyVirtualHost, Listener, RouteAction, RouteConfiguration, RouteSource, Terminal, VirtualHost,
 };
 use meltemi_xds::Resource;
 
@@ -145,7 +146,7 @@ impl Configurator {
         for cluster in self
             .referenced_clusters()
             .iter()
-            .chain(self.upstreams.keys())
+            .chain(self.clusters.keys())
         {
             add(type_url::CLUSTER, cluster);
         }
@@ -175,9 +176,9 @@ impl Configurator {
         if self.is_absent(type_url::CLUSTER, cluster) {
             return true;
         }
-        self.upstreams.get(cluster).is_some_and(|upstream| {
-            upstream.is_initialised()
-                && upstream.config.eds_name().is_none_or(|name| {
+        self.clusters.get(cluster).is_some_and(|known| {
+            known.is_initialised()
+                && known.eds_name().is_none_or(|name| {
                     self.assignments.contains_key(name) || self.is_absent(type_url::ENDPOINT, name)
                 })
         })
@@ -314,7 +315,7 @@ impl Configurator {
     /// for it.
     fn drop_unreferenced(&mut self) {
         let referenced = self.referenced_clusters();
-        let names = self.upstreams.keys();
+        let names = self.clusters.keys();
         let unreferenced: HashSet<Arc<str>> = names
             .filter(|name| !referenced.contains(*name))
             .cloned()
@@ -349,9 +350,12 @@ impl Configurator {
                 .accepted
                 .into_iter()
                 .map(|(name, retained)| WireResource {
-                    name,
-                    version: retained.version,
-                    resource: Some(retained.body),
+                    name: name.to_string(),
+                    version: retained.version.to_string(),
+                    resource: Some(Any {
+                        type_url: url.to_owned(),
+                        value: retained.body.to_vec(),
+                    }),
                     ..WireResource::default()
                 })
                 .collect(),
@@ -399,7 +403,7 @@ impl Configurator {
                 })
                 .collect();
             // What a newer version of the proxy refuses is asked for anew.
-            self.apply(&of_type.type_url, &resources, &of_type.removed_resources);
+            self.apply(&of_type.type_url, resources, &of_type.removed_resources);
         }
     }
 
@@ -428,7 +432,7 @@ fn clusters_of_listener(listener: &Listener) -> Vec<Arc<str>> {
 
 fn clusters_of_routes(routes: &RouteConfiguration) -> Vec<Arc<str>> {
     let mirrors = routes.mirrors.iter().map(|mirror| mirror.cluster.clone());
-    let hosts = routes.virtual_hosts.iter();
+    let hosts = routes.virtual_hosts.iter().filter_map(LazyVirtualHost::get);
     hosts
         .flat_map(|host| clusters_of_host(host))
         .chain(mirrors)

@@ -21,6 +21,8 @@ pub(super) async fn run(
     drain: Duration,
     shutdown: CancellationToken,
 ) -> anyhow::Result<u8> {
+    // Ours are off, and a child would inherit that.
+    nix::sys::prctl::set_thp_disable(false).ok();
     let mut child = Command::new(&run.binary)
         .arg("-c")
         .arg(bootstrap)

@@ -191,9 +191,9 @@ async fn a_bad_resource_is_rejected_alone_and_the_last_good_one_stays() {
     bad["lbSubsetConfig"] = json!({"fallbackPolicy": "ANY_ENDPOINT"});
     let rejected = sidecar.try_apply(type_url::CLUSTER, &[bad, cluster("b", &[nowhere()])]);
     assert_eq!(rejected.len(), 1, "{rejected:?}");
-    let upstreams = sidecar.shared.store.upstreams.load();
-    assert_eq!(upstreams["a"].hosts().len(), 1);
-    assert!(upstreams.contains_key("b"));
+    let upstream = |name| sidecar.shared.store.upstream(name);
+    assert_eq!(upstream("a").unwrap().hosts().len(), 1);
+    assert!(upstream("b").is_some());
 }
 
 fn eds_cluster(name: &str) -> Value {
@@ -207,6 +207,29 @@ fn eds_cluster(name: &str) -> Value {
 }
 
 #[tokio::test]
+async fn a_cluster_starts_at_its_first_use_with_the_endpoints_of_then() {
+    let sidecar = Sidecar::start(&Authority::new(), "client");
+    sidecar.apply(type_url::CLUSTER, &[eds_cluster("a")]);
+    let assignment = |addresses: &[SocketAddr]| cluster("a", addresses)["loadAssignment"].take();
+    sidecar.apply(type_url::ENDPOINT, &[assignment(&[nowhere()])]);
+    assert_eq!(sidecar.shared.store.upstreams_in_use().len(), 0);
+    let upstream = sidecar.shared.store.upstream("a").unwrap();
+    assert_eq!(upstream.hosts().len(), 1);
+    assert_eq!(sidecar.shared.store.upstreams_in_use().len(), 1);
+    // From now on it follows, also through a new version of the cluster.
+    let other = SocketAddr::new(nowhere().ip(), 2);
+    sidecar.apply(type_url::ENDPOINT, &[assignment(&[nowhere(), other])]);
+    assert_eq!(upstream.hosts().len(), 2);
+    let mut changed = eds_cluster("a");
+    changed["connectTimeout"] = "1s".into();
+    sidecar.apply(type_url::CLUSTER, &[changed]);
+    let upstreams = sidecar.shared.store.upstreams_in_use();
+    assert_eq!(upstreams.len(), 1);
+    assert_eq!(upstreams[0].hosts().len(), 2);
+    assert_eq!(upstreams[0].config.connect_timeout.as_secs(), 1);
+}
+
+#[tokio::test]
 async fn a_cluster_that_comes_back_waits_for_its_endpoints_anew() {
     let sidecar = Sidecar::start(&Authority::new(), "client");
     sidecar.apply(type_url::CLUSTER, &[eds_cluster("a")]);
@@ -216,7 +239,9 @@ async fn a_cluster_that_comes_back_waits_for_its_endpoints_anew() {
     let hosts = || sidecar.shared.store.upstream("a").unwrap().hosts().len();
     assert_eq!(hosts(), 1);
     let gone = ["a".to_owned()];
-    let rejected = sidecar.configurator().apply(type_url::CLUSTER, &[], &gone);
+    let rejected = sidecar
+        .configurator()
+        .apply(type_url::CLUSTER, Vec::new(), &gone);
     assert_eq!(rejected, []);
     sidecar.apply(type_url::CLUSTER, &[eds_cluster("a")]);
     assert_eq!(hosts(), 0, "nobody vouches for the endpoints it had");

@@ -166,7 +166,7 @@ impl Sidecar {
             Resource::new(name, json_to_any(type_url, json).unwrap())
         };
         let resources: Vec<Resource> = resources.iter().map(resource).collect();
-        let rejected = self.configurator.lock().apply(type_url, &resources, &[]);
+        let rejected = self.configurator.lock().apply(type_url, resources, &[]);
         rejected
             .into_iter()
             .map(|rejection| rejection.reason)

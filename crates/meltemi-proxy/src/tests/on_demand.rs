@@ -48,9 +48,9 @@ impl Plane {
                 let rejected = match found {
                     Some(json) => {
                         let resource = Resource::new(&name, json_to_any(url, &json).unwrap());
-                        configurator.lock().apply(url, &[resource], &[])
+                        configurator.lock().apply(url, vec![resource], &[])
                     }
-                    None => configurator.lock().apply(url, &[], &[name]),
+                    None => configurator.lock().apply(url, Vec::new(), &[name]),
                 };
                 assert_eq!(rejected, []);
             }

@@ -92,7 +92,7 @@ async fn a_full_pool_refuses_a_connection_and_blames_no_host() {
     let mut second = TcpStream::connect(address).await.unwrap();
     let error = second.read_to_end(&mut Vec::new()).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-    let hosts = client.shared.store.upstreams.load()["c"].hosts();
+    let hosts = client.shared.store.upstream("c").unwrap().hosts();
     assert!(!hosts[0].state.outlier.is_ejected());
 
     first.write_all(b"on").await.unwrap();

@@ -53,12 +53,10 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 }
 
 fn wanted(store: &Store) -> HashMap<usize, Arc<Upstream>> {
-    let upstreams = store.upstreams.load();
-    let by_name = upstreams
-        .values()
-        .filter(|upstream| source(upstream).is_some());
+    let upstreams = store.upstreams_in_use().into_iter();
+    let by_name = upstreams.filter(|upstream| source(upstream).is_some());
     by_name
-        .map(|upstream| (Arc::as_ptr(upstream) as usize, upstream.clone()))
+        .map(|upstream| (Arc::as_ptr(&upstream) as usize, upstream))
         .collect()
 }
 

@@ -12,7 +12,7 @@ use crate::types::TypeKey;
 pub(crate) struct Wanted {
     pub(crate) wildcard: bool,
     /// Each name with how often it was asked for: asking again asks the server to send it again.
-    pub(crate) names: BTreeMap<String, u64>,
+    pub(crate) names: Arc<BTreeMap<Arc<str>, u64>>,
 }
 
 impl Wanted {
@@ -50,11 +50,12 @@ impl Subscriptions {
 
     /// Subscribes to names. A name that is already subscribed is sent again, which is what a consumer that forgot
     /// it (a cluster that warms anew) needs.
-    pub fn subscribe<S: Into<String>>(&self, type_url: &str, names: impl IntoIterator<Item = S>) {
+    pub fn subscribe<S: Into<Arc<str>>>(&self, type_url: &str, names: impl IntoIterator<Item = S>) {
         self.change(type_url, |wanted| {
             let mut changed = false;
             for name in names {
-                *wanted.names.entry(name.into()).or_default() += 1;
+                let names = Arc::make_mut(&mut wanted.names);
+                *names.entry(name.into()).or_default() += 1;
                 changed = true;
             }
             changed
@@ -62,15 +63,17 @@ impl Subscriptions {
     }
 
     /// Makes the subscribed names exactly these; those that stay are not asked for again.
-    pub fn set_names<S: Into<String>>(&self, type_url: &str, names: impl IntoIterator<Item = S>) {
+    pub fn set_names<S: Into<Arc<str>>>(&self, type_url: &str, names: impl IntoIterator<Item = S>) {
         self.change(type_url, |wanted| {
-            let kept = |name: String| {
+            let kept = |name: Arc<str>| {
                 let asked = wanted.names.get(&name).copied().unwrap_or(1);
                 (name, asked)
             };
-            let names = names.into_iter().map(|name| kept(name.into())).collect();
-            let changed = wanted.names != names;
-            wanted.names = names;
+            let names: BTreeMap<_, _> = names.into_iter().map(|name| kept(name.into())).collect();
+            let changed = *wanted.names != names;
+            if changed {
+                wanted.names = Arc::new(names);
+            }
             changed
         });
     }
@@ -78,8 +81,9 @@ impl Subscriptions {
     pub fn unsubscribe<'a>(&self, type_url: &str, names: impl IntoIterator<Item = &'a str>) {
         self.change(type_url, |wanted| {
             let before = wanted.names.len();
+            let held = Arc::make_mut(&mut wanted.names);
             for name in names {
-                wanted.names.remove(name);
+                held.remove(name);
             }
             wanted.names.len() != before
         });

@@ -1,6 +1,7 @@
 //! What the client holds and has asked for. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use meltemi_proto::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource as WireResource,
@@ -26,7 +27,7 @@ pub(crate) struct State {
 #[derive(Debug, Default)]
 struct TypeState {
     /// Versions of the resources that the application accepted last.
-    held: BTreeMap<String, String>,
+    held: BTreeMap<Arc<str>, Box<str>>,
     /// What the server was asked for on this connection; `None` before the type's first request.
     asked: Option<Wanted>,
 }
@@ -83,8 +84,10 @@ impl State {
             } = resource;
             // What was asked for under another name comes under that one too (Envoy, `Resource.aliases`).
             let names: BTreeSet<String> = std::iter::once(name).chain(aliases).collect();
-            for name in names.into_iter().filter(|name| covers(name)) {
-                let reason = match &resource {
+            let names: Vec<String> = names.into_iter().filter(|name| covers(name)).collect();
+            let bodies = std::iter::repeat_n(resource, names.len());
+            for (name, body) in names.into_iter().zip(bodies) {
+                let reason = match body {
                     // VHDS: "empty resources for aliases that it could not resolve".
                     None if key.url == type_url::VIRTUAL_HOST => {
                         removed.push(name);
@@ -99,7 +102,7 @@ impl State {
                         added.push(Resource {
                             name,
                             version: version.clone(),
-                            body: body.clone(),
+                            body,
                         });
                         continue;
                     }
@@ -133,14 +136,14 @@ impl State {
         let state = self.types.entry(key.clone()).or_default();
         for (name, version) in versions {
             if !refused.contains(name.as_str()) {
-                state.held.insert(name, version);
+                state.hold(&name, version);
             }
         }
         for name in removed
             .iter()
             .filter(|name| !refused.contains(name.as_str()))
         {
-            state.held.remove(name);
+            state.held.remove(name.as_str());
         }
         DeltaDiscoveryRequest {
             type_url: key.url.clone(),
@@ -152,20 +155,33 @@ impl State {
 }
 
 impl TypeState {
+    /// Notes a version, under the same string that the name was asked for by.
+    fn hold(&mut self, name: &str, version: String) {
+        let asked = self.asked.as_ref();
+        let asked = asked.and_then(|asked| asked.names.get_key_value(name));
+        let key = asked.map_or_else(|| name.into(), |(key, _)| key.clone());
+        self.held.insert(key, version.into());
+    }
+
     fn request(&mut self, key: &TypeKey, wanted: &Wanted) -> Option<DeltaDiscoveryRequest> {
         let first = self.asked.is_none();
         let asked = self.asked.replace(wanted.clone()).unwrap_or_default();
         if !wanted.wildcard {
             self.held.retain(|name, _| wanted.names.contains_key(name));
         }
-        let is_new = |(name, times): &(&String, &u64)| asked.names.get(*name) != Some(times);
+        let is_new = |(name, times): &(&Arc<str>, &u64)| asked.names.get(*name) != Some(times);
         let new_names = wanted.names.iter().filter(is_new);
-        let mut subscribe: Vec<String> = new_names.map(|(name, _)| name.clone()).collect();
+        let mut subscribe: Vec<String> = new_names.map(|(name, _)| name.to_string()).collect();
         if wanted.wildcard && !asked.wildcard {
             subscribe.push(TypeKey::WILDCARD.to_owned());
         }
-        let dropped = |name: &&String| !wanted.names.contains_key(*name);
-        let unsubscribe: Vec<String> = asked.names.keys().filter(dropped).cloned().collect();
+        let dropped = |name: &&Arc<str>| !wanted.names.contains_key(*name);
+        let unsubscribe: Vec<String> = asked
+            .names
+            .keys()
+            .filter(dropped)
+            .map(ToString::to_string)
+            .collect();
         if subscribe.is_empty() && unsubscribe.is_empty() {
             // A first request without names would ask for everything.
             if first {
@@ -173,16 +189,13 @@ impl TypeState {
             }
             return None;
         }
-        let held = if first {
-            self.held.clone()
-        } else {
-            BTreeMap::new()
-        };
+        let held = self.held.iter().filter(|_| first);
+        let held = held.map(|(name, version)| (name.to_string(), version.to_string()));
         Some(DeltaDiscoveryRequest {
             type_url: key.url.clone(),
             resource_names_subscribe: subscribe,
             resource_names_unsubscribe: unsubscribe,
-            initial_resource_versions: held.into_iter().collect(),
+            initial_resource_versions: held.collect(),
             ..Default::default()
         })
     }

@@ -1,12 +1,15 @@
+use std::sync::Arc;
+
 use super::*;
 use meltemi_proto::google::protobuf::Any;
 use meltemi_proto::type_url::{CLUSTER, ENDPOINT};
 
 fn interest(type_url: &str, wildcard: bool, names: &[(&str, u64)]) -> Interest {
-    let names = names
+    let names: BTreeMap<_, _> = names
         .iter()
-        .map(|(n, times)| ((*n).to_owned(), *times))
+        .map(|(name, times)| (Arc::from(*name), *times))
         .collect();
+    let names = Arc::new(names);
     [(TypeKey::new(type_url), Wanted { wildcard, names })].into()
 }
 
