@@ -57,6 +57,18 @@ const GOALS: &[(&str, Metric, Goal)] = &[
         Goal::Value(14.0 * MIB),
     ),
     ("cold start", Metric::Milliseconds, Goal::Value(50.0)),
+    (
+        "config 1000 services",
+        Metric::CpuSeconds,
+        Goal::Value(0.10),
+    ),
+    ("config 5000 services", Metric::CpuSeconds, Goal::Value(0.6)),
+    (
+        "config 5000 services",
+        Metric::BytesEach,
+        Goal::Value(4096.0),
+    ),
+    ("config on demand", Metric::GrowthBytes, Goal::Value(MIB)),
     ("h1 two workers", Metric::OverOneWorker, Goal::Value(1.15)),
     ("h2 two workers", Metric::OverOneWorker, Goal::Value(1.15)),
 ];

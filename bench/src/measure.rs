@@ -1,5 +1,7 @@
 //! One group of tests with one pair of proxies.
 
+mod config;
+
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -37,14 +39,15 @@ pub(crate) fn group(
         protocol: group.protocol,
         window,
     };
-    if let [
-        Test {
-            name,
-            work: Work::TwoWorkers { kind },
-        },
-    ] = group.tests[..]
-    {
-        return bench.two_workers(name, kind);
+    if let [Test { name, work }] = group.tests[..] {
+        match work {
+            Work::TwoWorkers { kind } => return bench.two_workers(name, kind),
+            Work::Push { services } => return config::push(rig, fleet, peer, name, services),
+            Work::OnDemand { services } => {
+                return config::on_demand(rig, fleet, peer, name, services);
+            }
+            _ => {}
+        }
     }
     let mut pair = bench.start(1, Cpus::One)?;
     let mut values = Vec::new();
@@ -99,6 +102,8 @@ impl Bench<'_> {
             | Work::Idle { .. }
             | Work::ColdStart
             | Work::TwoWorkers { .. }
+            | Work::Push { .. }
+            | Work::OnDemand { .. }
             | Work::Handshakes(_)
                 if !has_proxies =>
             {
@@ -142,7 +147,9 @@ impl Bench<'_> {
                     start.elapsed().as_secs_f64() * 1000.0,
                 )])
             }
-            Work::TwoWorkers { .. } => anyhow::bail!("two workers are a group of their own"),
+            Work::TwoWorkers { .. } | Work::Push { .. } | Work::OnDemand { .. } => {
+                anyhow::bail!("it is a group of its own")
+            }
         }
     }
 

@@ -17,11 +17,15 @@ pub(crate) enum Metric {
     CpuPerGb,
     /// 10^6 bytes per second.
     MegabytesPerSecond,
-    /// Resident memory of both proxies per connection.
+    /// Resident memory per connection, of both proxies, or per service, of one.
     BytesEach,
     /// Resident memory of one proxy, the mean of the two.
     ResidentBytes,
     Milliseconds,
+    /// CPU-seconds of one proxy.
+    CpuSeconds,
+    /// Resident memory of one proxy beyond that in a small mesh.
+    GrowthBytes,
     /// CPU per request with two workers over that with one, on the same two CPUs.
     OverOneWorker,
 }
@@ -42,6 +46,8 @@ impl Metric {
             Self::BytesEach => "KiB each",
             Self::ResidentBytes => "RSS MiB",
             Self::Milliseconds => "ms",
+            Self::CpuSeconds => "CPU s",
+            Self::GrowthBytes => "MiB more",
             Self::OverOneWorker => "over one worker",
         }
     }
@@ -49,7 +55,9 @@ impl Metric {
     /// A value, in the unit of the label.
     pub(crate) fn write(self, value: f64) -> String {
         match self {
-            Self::CpuPer1000 | Self::CpuPerGb | Self::OverOneWorker => format!("{value:.3}"),
+            Self::CpuPer1000 | Self::CpuPerGb | Self::CpuSeconds | Self::OverOneWorker => {
+                format!("{value:.3}")
+            }
             Self::PerSecond
             | Self::P50
             | Self::P90
@@ -60,6 +68,7 @@ impl Metric {
             }
             Self::BytesEach => format!("{:.1}", value / 1024.0),
             Self::ResidentBytes => format!("{:.1}", value / MIB),
+            Self::GrowthBytes => format!("{:.2}", value / MIB),
             Self::Milliseconds => format!("{value:.1}"),
         }
     }
@@ -72,6 +81,7 @@ impl Metric {
                 | Self::MegabytesPerSecond
                 | Self::P90
                 | Self::P999
+                | Self::GrowthBytes
                 | Self::OverOneWorker
         )
     }

@@ -2,16 +2,21 @@
 
 mod envoy;
 mod haproxy;
+pub(crate) mod mesh;
 mod ours;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::load::Kind;
 use crate::pki::{KeyType, Pki};
 pub(crate) use crate::rig::Cpus;
-use crate::rig::{Port, Process, Rig, Usage};
+use crate::rig::{Place, Port, Process, Rig, Usage};
+
+const READY_LIMIT: Duration = Duration::from_secs(30);
+const READY_POLL: Duration = Duration::from_millis(20);
 
 /// Who is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -94,7 +99,7 @@ pub(crate) struct Fleet<'rig> {
     folder: PathBuf,
     programs: Programs,
     /// Runs for the whole campaign and is idle while proxies are measured.
-    _control_plane: Process,
+    control_plane: Process,
 }
 
 /// Proxy A and proxy B; neither for [`Peer::Direct`].
@@ -102,6 +107,14 @@ pub(crate) struct Fleet<'rig> {
 pub(crate) struct Pair {
     pub(crate) a: Option<Process>,
     pub(crate) b: Option<Process>,
+}
+
+/// A proxy that gets its configuration from the control plane.
+#[derive(Debug)]
+pub(crate) struct Subscriber {
+    pub(crate) proxy: Process,
+    /// Gets Envoy its certificate.
+    _agent: Option<Process>,
 }
 
 impl Pair {
@@ -131,8 +144,12 @@ impl<'rig> Fleet<'rig> {
             pki,
             folder: folder.to_owned(),
             programs,
-            _control_plane: control_plane,
+            control_plane,
         })
+    }
+
+    pub(crate) fn control_plane(&self) -> &Process {
+        &self.control_plane
     }
 
     pub(crate) fn pki(&self) -> &Pki {
@@ -179,6 +196,47 @@ impl<'rig> Fleet<'rig> {
         self.rig.proxy_a(Cpus::One).spawn(a)
     }
 
+    /// The services beside the measured one, none yet.
+    pub(crate) fn mesh(&self) -> mesh::Mesh {
+        mesh::Mesh::new(self.folder.join("config/members.yaml"))
+    }
+
+    /// Starts proxy A alone, with the full set from the control plane; nothing for peers that take none.
+    ///
+    /// # Errors
+    /// A program cannot be started.
+    pub(crate) fn subscriber(&self, peer: Peer) -> anyhow::Result<Option<Subscriber>> {
+        let place = self.rig.proxy_a(Cpus::One);
+        Ok(match peer {
+            Peer::Direct | Peer::Haproxy => None,
+            Peer::Ours => Some(Subscriber {
+                proxy: place.spawn(ours::subscriber(self)?)?,
+                _agent: None,
+            }),
+            Peer::Envoy => {
+                let (agent, bootstrap) = ours::envoy_agent(self)?;
+                let agent = place.spawn(agent)?;
+                wait_for(place, &bootstrap)?;
+                Some(Subscriber {
+                    proxy: place.spawn(envoy::subscriber(self, &bootstrap)?)?,
+                    _agent: Some(agent),
+                })
+            }
+        })
+    }
+
+    /// Starts a pair of ours that asks for what it uses.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub(crate) fn on_demand(&self) -> anyhow::Result<Pair> {
+        let [a, b] = ours::on_demand(self)?;
+        Ok(Pair {
+            b: Some(self.rig.proxy_b(Cpus::One).spawn(b)?),
+            a: Some(self.rig.proxy_a(Cpus::One).spawn(a)?),
+        })
+    }
+
     fn commands(
         &self,
         peer: Peer,
@@ -203,6 +261,20 @@ impl<'rig> Fleet<'rig> {
         std::fs::write(&path, text)?;
         Ok(path)
     }
+}
+
+/// Waits for a file that a process writes when it is ready.
+fn wait_for(place: Place<'_>, file: &Path) -> anyhow::Result<()> {
+    let start = Instant::now();
+    while !file.exists() {
+        anyhow::ensure!(
+            start.elapsed() < READY_LIMIT,
+            "nothing writes {}",
+            file.display()
+        );
+        place.pause(READY_POLL)?;
+    }
+    Ok(())
 }
 
 fn command(folder: &Path, program: &Path, log: &str) -> anyhow::Result<Command> {

@@ -33,6 +33,10 @@ pub(crate) enum Work {
     ColdStart,
     /// Saturated, with two workers and with one, on the same two CPUs.
     TwoWorkers { kind: Kind },
+    /// Proxy A with the full set, while the mesh grows from a few services to so many.
+    Push { services: usize },
+    /// A pair that asks for what it uses, in a small mesh and in one of so many services, of which it calls a few.
+    OnDemand { services: usize },
 }
 
 /// Tests that one fresh pair goes through, in order.
@@ -158,6 +162,18 @@ fn all() -> Vec<Group> {
         group(
             Protocol::Http2,
             one("h2 two workers", Work::TwoWorkers { kind: h2 }),
+        ),
+        group(
+            Protocol::Http1,
+            one("config 1000 services", Work::Push { services: 1_000 }),
+        ),
+        group(
+            Protocol::Http1,
+            one("config 5000 services", Work::Push { services: 5_000 }),
+        ),
+        group(
+            Protocol::Http1,
+            one("config on demand", Work::OnDemand { services: 10_000 }),
         ),
     ]
 }

@@ -28,6 +28,8 @@ pub(crate) use process::{Process, Usage, end_all};
 
 /// The Service address that the load calls.
 pub(crate) const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+/// The Service addresses of a large mesh.
+pub(crate) const MEMBERS: &str = "10.97.0.0/16";
 /// Address of proxy A's pod.
 pub(crate) const FRONT: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 2);
 /// Address of proxy B's pod.
@@ -190,7 +192,7 @@ impl Rig {
             .map(|port| port.target().to_string())
             .collect();
         let front = format!(
-            "table ip bench {{ chain output {{ type nat hook output priority -100; ip daddr {SERVICE} tcp dport 1-65535 redirect to :{OUTBOUND}\n}}\n}}\n"
+            "table ip bench {{ chain output {{ type nat hook output priority -100; ip daddr {{ {SERVICE}, {MEMBERS} }} tcp dport 1-65535 redirect to :{OUTBOUND}\n}}\n}}\n"
         );
         let back = format!(
             "table ip bench {{ chain input {{ type nat hook prerouting priority -100; iifname \"peer\" tcp dport {{ {} }} redirect to :{INBOUND}\n}}\n}}\n",

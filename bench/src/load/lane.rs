@@ -20,6 +20,7 @@ use super::bytes::ping;
 use super::tls::Caller;
 use crate::backend::{ANSWER, WEBSOCKET};
 use crate::echo::{self, Connection, Conversation};
+use crate::peer::mesh;
 use crate::rig::{BACK, Port, SERVICE};
 
 /// The Host that the mesh routes by.
@@ -35,12 +36,15 @@ pub(crate) enum Target {
     Mesh(Port),
     /// To the server itself.
     Direct(Port),
+    /// Through both proxies, by the name of one of many services.
+    Member(usize),
 }
 
 impl Target {
     pub(crate) fn port(self) -> Port {
         match self {
             Self::Mesh(port) | Self::Direct(port) => port,
+            Self::Member(_) => Port::Http1,
         }
     }
 
@@ -48,12 +52,17 @@ impl Target {
         let (ip, port) = match self {
             Self::Mesh(port) => (SERVICE, port.service()),
             Self::Direct(port) => (BACK, port.direct()),
+            Self::Member(index) => (mesh::address(index), Port::Http1.service()),
         };
         SocketAddr::new(IpAddr::V4(ip), port)
     }
 
     pub(crate) fn authority(self) -> String {
-        format!("{HOST}:{}", self.port().service())
+        let port = self.port().service();
+        match self {
+            Self::Mesh(_) | Self::Direct(_) => format!("{HOST}:{port}"),
+            Self::Member(index) => format!("{}:{port}", mesh::host(index)),
+        }
     }
 
     pub(crate) async fn connect(self) -> std::io::Result<TcpStream> {

@@ -1,6 +1,7 @@
 //! A stock Envoy in the same place, with a static configuration of the shape that Istio gives a sidecar: HTTP connection
 //! manager with grpc_stats, fault, cors and router, a retry policy, XFCC, and upstream SPIFFE names checked.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::Context as _;
@@ -42,6 +43,11 @@ pub(super) fn pair(
     ])
 }
 
+/// Envoy with a bootstrap that leads to the control plane.
+pub(super) fn subscriber(fleet: &Fleet<'_>, bootstrap: &Path) -> anyhow::Result<Command> {
+    run(fleet, "envoy-subscriber", bootstrap, 1)
+}
+
 #[derive(Clone, Copy, PartialEq)]
 enum Side {
     Outbound,
@@ -54,12 +60,16 @@ fn command(
     config: &Value,
     workers: usize,
 ) -> anyhow::Result<Command> {
-    let program = fleet.programs.envoy.as_ref().context("Envoy is not here")?;
     let path = fleet.write(&format!("{name}.json"), &config.to_string())?;
+    run(fleet, name, &path, workers)
+}
+
+fn run(fleet: &Fleet<'_>, name: &str, config: &Path, workers: usize) -> anyhow::Result<Command> {
+    let program = fleet.programs.envoy.as_ref().context("Envoy is not here")?;
     let mut command = fleet.command(program, &format!("{name}.log"))?;
     command
         .arg("-c")
-        .arg(path)
+        .arg(config)
         .args(["--concurrency", &workers.to_string()])
         .args(["--disable-hot-restart", "--log-level", "error"]);
     Ok(command)

@@ -2,7 +2,7 @@
 //! authority, and everything on that a mesh has on by default.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::{Fleet, command};
@@ -34,12 +34,63 @@ pub(super) fn control_plane(pki: &Pki, folder: &Path, program: &Path) -> anyhow:
 
 /// Proxies A and B.
 pub(super) fn pair(fleet: &Fleet<'_>, workers: usize) -> anyhow::Result<[Command; 2]> {
-    let a = proxy(fleet, Account::Client, &FRONT.to_string(), workers)?;
-    let b = proxy(fleet, Account::Server, &BACK.to_string(), workers)?;
+    let a = proxy(fleet, Account::Client, workers, Set::Usual)?;
+    let b = proxy(fleet, Account::Server, workers, Set::Usual)?;
     Ok([a, b])
 }
 
-fn proxy(fleet: &Fleet<'_>, account: Account, ip: &str, workers: usize) -> anyhow::Result<Command> {
+/// Proxies A and B, asking for what they use.
+pub(super) fn on_demand(fleet: &Fleet<'_>) -> anyhow::Result<[Command; 2]> {
+    let a = proxy(fleet, Account::Client, 1, Set::OnDemand)?;
+    let b = proxy(fleet, Account::Server, 1, Set::OnDemand)?;
+    Ok([a, b])
+}
+
+/// Proxy A with the full set.
+pub(super) fn subscriber(fleet: &Fleet<'_>) -> anyhow::Result<Command> {
+    proxy(fleet, Account::Client, 1, Set::Full)
+}
+
+/// What gets a stock Envoy in the place of proxy A its certificate and writes its bootstrap, and where it does.
+pub(super) fn envoy_agent(fleet: &Fleet<'_>) -> anyhow::Result<(Command, PathBuf)> {
+    let bootstrap = fleet.folder.join("envoy-subscriber.json");
+    fs::remove_file(&bootstrap).ok();
+    let mut command = workload(fleet, Account::Client)?;
+    command
+        .arg("sds")
+        .arg("--sds-socket")
+        .arg(fleet.folder.join("sds"));
+    command.arg("--write-bootstrap").arg(&bootstrap);
+    Ok((command, bootstrap))
+}
+
+/// How much of the mesh a proxy holds.
+#[derive(Clone, Copy, PartialEq)]
+enum Set {
+    /// As is the default, with the configuration of its last run at hand.
+    Usual,
+    Full,
+    OnDemand,
+}
+
+fn proxy(fleet: &Fleet<'_>, account: Account, workers: usize, set: Set) -> anyhow::Result<Command> {
+    let mut command = workload(fleet, account)?;
+    command.args(["proxy", "sidecar", "--concurrency", &workers.to_string()]);
+    let cache = fleet.folder.join(account.name()).join("cache");
+    match set {
+        Set::Usual => command.env("MELTEMI_CACHE_DIR", cache),
+        Set::Full => command.env("ISTIO_META_ON_DEMAND", "false"),
+        Set::OnDemand => command.env("ISTIO_META_ON_DEMAND", "true"),
+    };
+    Ok(command)
+}
+
+/// Our program as in an account's pod, with its files.
+fn workload(fleet: &Fleet<'_>, account: Account) -> anyhow::Result<Command> {
+    let ip = match account {
+        Account::Client => FRONT,
+        Account::Server => BACK,
+    };
     let name = account.name();
     let root = fleet.folder.join(name);
     let write = |path: &str, text: &str| {
@@ -63,13 +114,11 @@ fn proxy(fleet: &Fleet<'_>, account: Account, ip: &str, workers: usize) -> anyho
     let owner = format!("kubernetes://apis/apps/v1/namespaces/{NAMESPACE}/deployments/{name}");
     let mut command = fleet.command(&fleet.programs.proxy, &format!("ours-{name}.log"))?;
     command
-        .args(["proxy", "sidecar", "--concurrency", &workers.to_string()])
         .env("MELTEMI_ROOT", &root)
-        .env("MELTEMI_CACHE_DIR", root.join("cache"))
         .env("POD_NAME", format!("{name}-1"))
         .env("POD_NAMESPACE", NAMESPACE)
         .env("SERVICE_ACCOUNT", name)
-        .env("INSTANCE_IP", ip)
+        .env("INSTANCE_IP", ip.to_string())
         .env("PROXY_CONFIG", config)
         .env("ISTIO_META_WORKLOAD_NAME", name)
         .env("ISTIO_META_OWNER", owner);

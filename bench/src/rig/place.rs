@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -54,6 +55,11 @@ impl<'rig> Place<'rig> {
                 .build()?;
             Ok(tokio::task::LocalSet::new().block_on(&runtime, work()))
         })
+    }
+
+    /// Lets time pass.
+    pub(crate) fn pause(self, time: Duration) -> anyhow::Result<()> {
+        self.block_on(|| async move { tokio::time::sleep(time).await })
     }
 
     /// Moves the calling thread here.
