@@ -3,6 +3,7 @@
 mod documents;
 mod header;
 mod object;
+mod syntax;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -44,16 +45,7 @@ pub fn parse(file: &str, text: &str, default_namespace: &str) -> Parsed {
         match documents::read(&document) {
             Ok(Some(tree)) => parser.document(tree),
             Ok(None) => {}
-            Err(error) => {
-                parser.parsed.is_partial = true;
-                let quotable = !document.text.contains("Secret");
-                let place = location(&parser.text, error.place, quotable);
-                parser.parsed.diagnostics.push(
-                    Diagnostic::error("MEL0001", error.message)
-                        .hint(error.hint)
-                        .at(place),
-                );
-            }
+            Err(error) => parser.unreadable(&document, error),
         }
     }
     let place = |diagnostic: &Diagnostic| {
@@ -72,6 +64,19 @@ struct Parser<'a> {
 }
 
 impl Parser<'_> {
+    fn unreadable(&mut self, document: &documents::Document<'_>, error: documents::SyntaxError) {
+        self.parsed.is_partial = true;
+        let quotable = !document.text.contains("Secret");
+        let mut diagnostic = Diagnostic::error("MEL0001", error.message)
+            .hint(error.hint)
+            .at(location(&self.text, error.place, quotable));
+        diagnostic.object = syntax::object_of(document.text).map(|(kind, namespace, name)| {
+            let namespace = namespace.unwrap_or_else(|| self.default_namespace.to_owned());
+            header::reference(&kind, &namespace, &name)
+        });
+        self.parsed.diagnostics.push(diagnostic);
+    }
+
     fn document(&mut self, tree: Node) {
         let is_list = tree
             .get("kind")
@@ -98,16 +103,15 @@ impl Parser<'_> {
             other => {
                 self.parsed.is_partial = true;
                 let place = other.map_or(tree.place, |entry| entry.key_place);
-                self.anonymous_error("MEL0002", place, "a List holds its objects in items");
+                let place = location(&self.text, place, true);
+                self.parsed.diagnostics.push(
+                    Diagnostic::error("MEL0002", "a List holds its objects in items")
+                        .field(FieldPath::new("items"))
+                        .hint("write items: and the objects below it, each begun with \"- \"")
+                        .at(place),
+                );
             }
         }
-    }
-
-    fn anonymous_error(&mut self, code: &str, place: Place, message: &str) {
-        let place = location(&self.text, place, true);
-        self.parsed
-            .diagnostics
-            .push(Diagnostic::error(code, message).at(place));
     }
 
     fn object(&mut self, tree: Node) {
@@ -118,7 +122,10 @@ impl Parser<'_> {
             object: None,
             diagnostics: Vec::new(),
         };
+        let mut tree = tree;
+        let repeated = tree.take_repeated();
         let header = header::read(&tree, self.default_namespace, &mut report);
+        report.repeated_fields(repeated);
         let key = match header {
             header::Header::Object(key) => key,
             header::Header::Unread => {
@@ -133,11 +140,12 @@ impl Parser<'_> {
         };
         report.object = Some(key.reference());
         if !self.seen.insert(key.clone()) {
-            report.error(
+            let message = "this file defines the object twice; the first definition counts";
+            report.add(
                 &tree,
-                "MEL0006",
                 FieldPath::new("metadata.name"),
-                "this file defines the object twice; the first definition counts",
+                Diagnostic::error("MEL0006", message)
+                    .hint("remove one of the two, or give it another name"),
             );
             self.parsed.diagnostics.append(&mut report.diagnostics);
             return;
@@ -166,15 +174,24 @@ impl Report {
             .any(|diagnostic| diagnostic.severity == Severity::Error)
     }
 
-    pub(crate) fn error(&mut self, tree: &Node, code: &str, field: FieldPath, message: &str) {
-        self.add(tree, field, Diagnostic::error(code, message));
-    }
-
     pub(crate) fn add(&mut self, tree: &Node, field: FieldPath, mut diagnostic: Diagnostic) {
         diagnostic.location = Some(self.place(tree.locate(&field)));
         diagnostic.object.clone_from(&self.object);
         diagnostic.field = field;
         self.diagnostics.push(diagnostic);
+    }
+
+    /// A mapping with a field twice, which YAML forbids (YAML 1.2.2, 3.2.1.3): which of the two was meant nobody can tell.
+    /// What else is wrong is told of the first.
+    fn repeated_fields(&mut self, repeated: Vec<(FieldPath, Place)>) {
+        for (field, place) in repeated {
+            let mut diagnostic = Diagnostic::error("MEL0001", "the field is written twice")
+                .hint("keep one of the two")
+                .at(self.place(place))
+                .field(field);
+            diagnostic.object.clone_from(&self.object);
+            self.diagnostics.push(diagnostic);
+        }
     }
 
     fn place(&self, place: Place) -> SourceLocation {
@@ -251,6 +268,12 @@ pub fn parse_message<T: DeserializeOwned + Message>(
             return (None, vec![diagnostic]);
         }
     };
+    let mut tree = tree;
+    let repeated = tree.take_repeated();
+    report.repeated_fields(repeated);
+    if report.has_errors() {
+        return (None, report.diagnostics);
+    }
     let is_unsupported = |field: &FieldPath| T::is_unsupported(field);
     report.unsupported(&tree, &is_unsupported);
     let (message, problems) = decode::<T>(&tree, &FieldPath::default(), &is_unsupported);

@@ -1,5 +1,6 @@
 //! A document as a tree in which every node knows its place.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use meltemi_core::FieldPath;
@@ -37,7 +38,7 @@ pub(crate) enum Value {
     Number(Number),
     String(String),
     List(Vec<Node>),
-    /// In the order of writing; keys are unique.
+    /// In the order of writing. A key that is written twice is there twice: see [`Node::take_repeated`].
     Map(Vec<Entry>),
 }
 
@@ -144,6 +145,17 @@ impl Node {
             .is_some_and(|node| !node.is_null())
     }
 
+    /// The texts of the mapping at a path, by their keys.
+    pub(crate) fn texts(&self, path: &FieldPath) -> Vec<(String, String)> {
+        let steps = steps(path.as_str());
+        let found = steps.iter().try_fold(self, |node, step| node.step(step));
+        let entries = found.map(Self::entries).unwrap_or_default();
+        entries
+            .iter()
+            .filter_map(|entry| Some((entry.key.clone(), entry.node.as_str()?.to_owned())))
+            .collect()
+    }
+
     fn step(&self, step: &Step<'_>) -> Option<&Self> {
         match step {
             Step::Field(name) => self.get(name),
@@ -171,6 +183,39 @@ impl Node {
         }
         for (index, item) in self.items().iter().enumerate() {
             item.collect_fields(&path.index(index), fields);
+        }
+    }
+
+    /// Takes out the fields that their mapping has before, and says where they were written again.
+    pub(crate) fn take_repeated(&mut self) -> Vec<(FieldPath, Place)> {
+        let mut found = Vec::new();
+        self.collect_repeated(&FieldPath::default(), &mut found);
+        found
+    }
+
+    fn collect_repeated(&mut self, path: &FieldPath, found: &mut Vec<(FieldPath, Place)>) {
+        match &mut self.value {
+            Value::Map(entries) => {
+                let mut seen = BTreeSet::new();
+                entries.retain(|entry| {
+                    let is_new = seen.insert(entry.key.clone());
+                    if !is_new {
+                        found.push((path_of(path, &entry.key), entry.key_place));
+                    }
+                    is_new
+                });
+                for entry in entries {
+                    entry
+                        .node
+                        .collect_repeated(&path_of(path, &entry.key), found);
+                }
+            }
+            Value::List(items) => {
+                for (index, item) in items.iter_mut().enumerate() {
+                    item.collect_repeated(&path.index(index), found);
+                }
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
         }
     }
 
@@ -202,6 +247,15 @@ impl Node {
                 .map(|entry| (entry.key.clone(), entry.node.to_json()))
                 .collect(),
         }
+    }
+}
+
+/// The path of a mapping's entry: a field, or a key where it is no word.
+fn path_of(path: &FieldPath, key: &str) -> FieldPath {
+    if key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+        path.field(key)
+    } else {
+        path.key(key)
     }
 }
 

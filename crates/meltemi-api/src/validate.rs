@@ -2,7 +2,9 @@
 
 mod destination_rule;
 mod kubernetes;
+pub mod labels;
 mod peer_authentication;
+mod pod;
 mod service_entry;
 mod virtual_service;
 
@@ -22,6 +24,7 @@ const REGEX_PROGRAM_LIMIT_BYTES: usize = 1 << 20;
 pub(crate) fn object(tree: &Node, resource: &Resource, report: &mut Report) {
     let mut check = Check { tree, report };
     let spec = FieldPath::new("spec");
+    check.labels(&FieldPath::new("metadata.labels"));
     match resource {
         Resource::PeerAuthentication(policy) => {
             peer_authentication::check(policy, &spec, &mut check)
@@ -33,6 +36,12 @@ pub(crate) fn object(tree: &Node, resource: &Resource, report: &mut Report) {
         Resource::Service(service) => kubernetes::check_service(service, &mut check),
         Resource::Deployment(deployment) => kubernetes::check_deployment(deployment, &mut check),
         Resource::StatefulSet(set) => kubernetes::check_stateful_set(set, &mut check),
+        Resource::ReplicaSet(set) => kubernetes::check_replica_set(set, &mut check),
+        Resource::Job(job) => kubernetes::check_job(job, &mut check),
+        // One with a status comes from a cluster, which has judged it.
+        Resource::Pod(own) if own.status.is_none() => {
+            pod::check(own.spec.as_ref(), &spec, false, &mut check);
+        }
         _ => {}
     }
 }
@@ -63,6 +72,21 @@ impl Check<'_> {
 
     fn is_written(&self, field: &FieldPath) -> bool {
         self.tree.has(field)
+    }
+
+    /// The labels that are written there.
+    fn labels(&mut self, field: &FieldPath) {
+        for (key, value) in self.tree.texts(field) {
+            let path = field.key(&key);
+            let remedy =
+                "see Kubernetes' syntax of labels; text of other form goes into annotations";
+            if let Some(problem) = labels::key_problem(&key) {
+                self.error_hint(&path, problem, remedy);
+            }
+            if let Some(problem) = labels::value_problem(&value) {
+                self.error_hint(&path, problem, remedy);
+            }
+        }
     }
 
     fn port(&mut self, field: &FieldPath, port: u32) {

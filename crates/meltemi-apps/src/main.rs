@@ -10,6 +10,7 @@
 mod bookinfo;
 mod client;
 mod echo;
+mod helloworld;
 mod httpbin;
 mod serve;
 mod tcp_echo;
@@ -30,6 +31,8 @@ enum App {
     Bookinfo(bookinfo::Service),
     /// Reports what it received, over HTTP/1.1, h2c, gRPC, WebSocket and TCP.
     Echo(echo::Options),
+    /// Says which version and which pod answered.
+    Helloworld(helloworld::Options),
     /// A work-alike of httpbin.
     Httpbin(httpbin::Options),
     /// Answers each line with a prefix before it.
@@ -61,6 +64,7 @@ async fn run(app: App) -> anyhow::Result<()> {
     match app {
         App::Bookinfo(service) => bookinfo::run(service).await,
         App::Echo(options) => echo::run(options).await,
+        App::Helloworld(options) => helloworld::run(options).await,
         App::Httpbin(options) => httpbin::run(options).await,
         App::TcpEcho(options) => tcp_echo::run(options).await,
         App::Client(options) => client::run(options).await,

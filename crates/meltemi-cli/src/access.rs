@@ -54,6 +54,8 @@ pub struct Pod {
     /// Names of all containers that run beside each other, native sidecars included.
     pub containers: Vec<String>,
     pub ready: bool,
+    /// Told to end; it may still be ready for a while.
+    pub is_ending: bool,
 }
 
 impl Pod {

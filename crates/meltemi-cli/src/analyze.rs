@@ -1,35 +1,45 @@
-//! `analyze`: mistakes in files, each object alone and all together.
+//! `analyze`: mistakes in files or in the running mesh, each object alone and all together.
 
 use std::path::{Path, PathBuf};
 
 use anstyle::AnsiColor;
 use meltemi_api::Change;
 use meltemi_api::istio::MeshConfig;
-use meltemi_core::{Diagnostic, Severity};
+use meltemi_core::{Diagnostic, ObjectRef, Severity};
 use meltemi_model::Mesh;
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use crate::command::AnalyzeArgs;
 use crate::output::structured;
-use crate::{CliError, Format, Io};
+use crate::proxy_status::istiod_json;
+use crate::{Access, CliError, Format, Io};
 
 /// The deepest folder that is looked into.
 const FOLDER_DEPTH: usize = 16;
 
-pub(crate) fn run(args: &AnalyzeArgs, io: &mut Io<'_>) -> Result<(), CliError> {
+pub(crate) async fn run(
+    args: &AnalyzeArgs,
+    access: &dyn Access,
+    io: &mut Io<'_>,
+) -> Result<(), CliError> {
     let mut files = Vec::new();
     for path in args.files.iter().chain(&args.filenames) {
         collect(path, 0, &mut files)?;
     }
-    if files.is_empty() {
+    let namespace = args.namespace.namespace.as_deref().unwrap_or("default");
+    let mut diagnostics = if args.files.is_empty() && args.filenames.is_empty() {
+        let within = (!args.all_namespaces).then_some(namespace);
+        of_mesh(&istiod_json("/debug/diagnostics", access).await?, within)?
+    } else if files.is_empty() {
         let hint = format!(
             "Name files or folders: {} analyze -f samples/bookinfo/networking",
             io.called
         );
         return Err(CliError::usage("there is nothing to analyze", hint));
-    }
-    let namespace = args.namespace.namespace.as_deref().unwrap_or("default");
-    let mut diagnostics = diagnose(&files, namespace, io)?;
+    } else {
+        diagnose(&files, namespace, io)?
+    };
     let shown = severity(&args.output_threshold);
     let failing = severity(&args.failure_threshold);
     let failures = diagnostics
@@ -38,13 +48,50 @@ pub(crate) fn run(args: &AnalyzeArgs, io: &mut Io<'_>) -> Result<(), CliError> {
         .count();
     diagnostics.retain(|diagnostic| diagnostic.severity >= shown);
     diagnostics.sort_by_key(|diagnostic| std::cmp::Reverse(diagnostic.severity));
-    print(&diagnostics, args.output, namespace, io)?;
+    let place = if args.all_namespaces {
+        "all namespaces".to_owned()
+    } else {
+        format!("namespace: {namespace}")
+    };
+    print(&diagnostics, args.output, &place, io)?;
     if failures == 0 {
         return Ok(());
     }
     Err(CliError::IssuesFound(format!(
-        "Analyzers found issues when analyzing namespace: {namespace}."
+        "Analyzers found issues when analyzing {place}."
     )))
+}
+
+/// What the control plane says of its objects, of all or of one namespace's; a problem of no object is everybody's.
+fn of_mesh(answer: &Value, namespace: Option<&str>) -> Result<Vec<Diagnostic>, CliError> {
+    let mut found: Vec<Diagnostic> = Vec::<Diagnostic>::deserialize(answer).map_err(|error| {
+        CliError::answer(format!(
+            "the control plane's diagnostics cannot be read: {error}"
+        ))
+    })?;
+    found.retain(|diagnostic| {
+        let of = diagnostic.object.as_ref();
+        let of = of.map(|object| object.namespace.as_str());
+        namespace.is_none_or(|wanted| of.is_none_or(|of| of.is_empty() || of == wanted))
+    });
+    for diagnostic in &mut found {
+        // A file that was made of the object itself is no place to mend it.
+        let is_own = |object: &ObjectRef| {
+            let namespace = if object.namespace.is_empty() {
+                "_"
+            } else {
+                &object.namespace
+            };
+            let kind = object.kind.to_ascii_lowercase();
+            let own = format!("/{kind}.{namespace}.{}.json", object.name);
+            let place = diagnostic.location.as_ref();
+            place.is_some_and(|place| place.file.ends_with(&own))
+        };
+        if diagnostic.object.as_ref().is_some_and(is_own) {
+            diagnostic.location = None;
+        }
+    }
+    Ok(found)
 }
 
 /// Manifests below a path, in the order of their names.
@@ -111,7 +158,7 @@ fn severity(name: &str) -> Severity {
 fn print(
     diagnostics: &[Diagnostic],
     format: Format,
-    namespace: &str,
+    place: &str,
     io: &mut Io<'_>,
 ) -> Result<(), CliError> {
     let json = diagnostics.iter().map(to_json).collect();
@@ -120,7 +167,7 @@ fn print(
     }
     if diagnostics.is_empty() {
         return io.note(&format!(
-            "\u{2714} No validation issues found when analyzing namespace: {namespace}."
+            "\u{2714} No validation issues found when analyzing {place}."
         ));
     }
     for diagnostic in diagnostics {

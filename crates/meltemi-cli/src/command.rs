@@ -42,11 +42,13 @@ Examples:
   meltemi kube-inject -f deployment.yaml > injected.yaml
   kubectl get deploy -o yaml | meltemi kube-inject -f - | kubectl apply -f -")]
     KubeInject(KubeInjectArgs),
-    /// Finds mistakes in configuration before it is applied
+    /// Finds mistakes in configuration: in files before they are applied, or in the running mesh
     #[command(after_help = "\
 Exit status: 0 no issue, 79 an issue at or above --failure-threshold, 65 a file cannot be read.
 
 Examples:
+  meltemi analyze
+  meltemi analyze -A --output-threshold warning
   meltemi analyze -f samples/bookinfo/networking
   meltemi analyze bookinfo.yaml rules.yaml -n shop
   meltemi analyze -f . -o json --failure-threshold warning")]
@@ -205,8 +207,10 @@ pub struct ClusterArgs {
     /// Only clusters of this host
     #[arg(long)]
     pub fqdn: Option<String>,
+    /// Only clusters of this service port
     #[arg(long)]
     pub port: Option<u16>,
+    /// Only clusters of this subset
     #[arg(long)]
     pub subset: Option<String>,
     /// inbound or outbound
@@ -218,8 +222,10 @@ pub struct ClusterArgs {
 pub struct ListenerArgs {
     #[command(flatten)]
     pub pod: PodArgs,
+    /// Only listeners at this address
     #[arg(long)]
     pub address: Option<String>,
+    /// Only listeners at this port
     #[arg(long)]
     pub port: Option<u16>,
     /// Only listeners with a chain of this type
@@ -240,10 +246,13 @@ pub struct RouteArgs {
 pub struct EndpointArgs {
     #[command(flatten)]
     pub pod: PodArgs,
+    /// Only endpoints at this address
     #[arg(long)]
     pub address: Option<String>,
+    /// Only endpoints at this port
     #[arg(long)]
     pub port: Option<u16>,
+    /// Only endpoints of this cluster, such as outbound|9080|v1|reviews.default.svc.cluster.local
     #[arg(long)]
     pub cluster: Option<String>,
     /// healthy, unhealthy, draining or another of Envoy's states
@@ -289,13 +298,16 @@ pub struct KubeInjectArgs {
 
 #[derive(Clone, Debug, Args)]
 pub struct AnalyzeArgs {
-    /// Files or folders
+    /// Files or folders; the running mesh without any
     pub files: Vec<PathBuf>,
     /// Files or folders
     #[arg(short = 'f', long = "filename")]
     pub filenames: Vec<PathBuf>,
     #[command(flatten)]
     pub namespace: Namespace,
+    /// All namespaces of the running mesh
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
     /// The least severity that makes the command fail
     #[arg(long, value_parser = ["info", "warning", "error"], default_value = "error", ignore_case = true)]
     pub failure_threshold: String,

@@ -3,13 +3,16 @@
 use std::path::Path;
 
 use meltemi_api::istio::MeshConfig;
-use meltemi_core::Severity;
+use meltemi_core::{Diagnostic, Severity};
 use meltemi_inject::{InjectionSettings, Outcome, Report, inject_document};
 use serde_json::Value;
 
 use crate::command::KubeInjectArgs;
 use crate::output::yaml;
 use crate::{Access, CliError, Io};
+
+/// The kinds that are looked at before they are injected.
+const WORKLOADS: [&str; 5] = ["Pod", "Deployment", "StatefulSet", "ReplicaSet", "Job"];
 
 /// What became of a workload, and whether its document is another than before.
 struct Told {
@@ -24,8 +27,9 @@ pub(crate) async fn run(
 ) -> Result<(), CliError> {
     let settings = settings(args, access, io).await?;
     let text = read(&args.file, io)?;
-    let mut documents = documents(&text, &args.file)?;
     let namespace = args.namespace.namespace.as_deref().unwrap_or("default");
+    judge(&text, &args.file, namespace, io)?;
+    let mut documents = documents(&text, &args.file)?;
     let mut reports: Vec<Told> = Vec::new();
     for document in &mut documents {
         let before = document.clone();
@@ -76,6 +80,37 @@ pub(crate) fn read(file: &Path, io: &mut Io<'_>) -> Result<String, CliError> {
         path: file.display().to_string(),
         source,
     })
+}
+
+/// Tells what is wrong with the workloads of a text; what cannot be read and objects with errors are not injected.
+fn judge(text: &str, file: &Path, namespace: &str, io: &mut Io<'_>) -> Result<(), CliError> {
+    let name = if file == Path::new("-") {
+        "<stdin>".to_owned()
+    } else {
+        file.display().to_string()
+    };
+    let parsed = meltemi_api::parse(&name, text, namespace);
+    let concerns_pods = |diagnostic: &&Diagnostic| {
+        let kind = diagnostic
+            .object
+            .as_ref()
+            .map(|object| object.kind.as_str());
+        let is_workload = kind.is_some_and(|kind| WORKLOADS.contains(&kind));
+        // What the rest of a manifest says is for whoever applies it.
+        diagnostic.code == "MEL0001" || is_workload && diagnostic.severity != Severity::Info
+    };
+    let mut errors = 0;
+    for diagnostic in parsed.diagnostics.iter().filter(concerns_pods) {
+        io.note(&diagnostic.to_string())?;
+        // A generated name comes later.
+        let is_nameless = diagnostic.field.as_str() == "metadata.name";
+        errors += usize::from(diagnostic.severity == Severity::Error && !is_nameless);
+    }
+    if errors == 0 {
+        return Ok(());
+    }
+    let message = format!("{name} has {errors} errors; nothing is printed");
+    Err(CliError::data(message, ""))
 }
 
 /// The documents of a YAML or JSON text; empty ones are left out.

@@ -41,7 +41,7 @@ pub async fn run(command: Command, access: &dyn Access, io: &mut Io<'_>) -> u8 {
         Command::Authn(AuthnCommand::TlsCheck(args)) => tls_check::run(&args, access, io).await,
         Command::Version(args) => version::run(&args, access, io).await,
         Command::KubeInject(args) => kube_inject::run(&args, access, io).await,
-        Command::Analyze(args) => analyze::run(&args, io),
+        Command::Analyze(args) => analyze::run(&args, access, io).await,
         Command::Completion(args) => command::completion(&args, io),
     };
     match done {

@@ -77,10 +77,10 @@ fn split_namespace<'a>(
     }
 }
 
-/// The first ready pod, else the first.
+/// The first ready pod that stays, else one that stays, else the first.
 fn best<'a>(pods: &[&'a Pod]) -> Option<&'a Pod> {
     let mut pods = pods.to_vec();
-    pods.sort_by_key(|pod| (!pod.ready, &pod.name));
+    pods.sort_by_key(|pod| (pod.is_ending, !pod.ready, &pod.name));
     pods.first().copied()
 }
 
@@ -247,5 +247,16 @@ mod tests {
             assert!(error.to_string().starts_with(message), "{error}");
             assert!(error.hint().starts_with(hint), "{}", error.hint());
         }
+    }
+
+    #[test]
+    fn a_pod_that_stays_comes_before_one_that_ends() {
+        let mut pods = vec![
+            pod("ratings-v1-7d4c9f5b6c-x2b4k", "default", true),
+            pod("ratings-v1-7d4c9f5b6c-z9d7w", "default", false),
+        ];
+        pods[0].is_ending = true;
+        let found = find(&pods, "ratings-v1", None).unwrap();
+        assert_eq!(found.name, "ratings-v1-7d4c9f5b6c-z9d7w");
     }
 }

@@ -167,7 +167,9 @@ fn analyze_finds_issues_and_fails_by_severity() {
     let json = Fake::default().run(&["analyze", path, "-o", "json"]);
     let json: Value = serde_json::from_str(&json.stdout).unwrap();
     assert_eq!(json[0]["level"], "Error");
-    assert_eq!(Fake::default().run(&["analyze"]).status, 64);
+    let empty = tempfile::tempdir().unwrap();
+    let empty = empty.path().to_str().unwrap();
+    assert_eq!(Fake::default().run(&["analyze", empty]).status, 64);
     assert_eq!(Fake::default().run(&["analyze", "/nonexistent"]).status, 65);
 }
 
@@ -187,9 +189,51 @@ fn every_command_shows_examples() {
                 .map(ToString::to_string)
                 .unwrap_or_default();
             assert!(!help.is_empty(), "{}", command.get_name());
+            for flag in command
+                .get_arguments()
+                .filter(|arg| arg.get_long().is_some())
+            {
+                let (name, of) = (flag.get_id(), command.get_name());
+                let is_own = !["help", "version"].contains(&name.as_str());
+                assert!(
+                    !is_own || flag.get_help().is_some() || name == "output",
+                    "{of} --{name}"
+                );
+            }
         }
     }
     let program = <Program as clap::CommandFactory>::command();
     program.clone().debug_assert();
     check(&program);
+}
+
+#[test]
+fn analyze_without_files_asks_the_running_mesh() {
+    let finding = |namespace: &str, file: &str| {
+        json!({
+            "code": "IST0101", "severity": "Error", "message": "referenced host not found", "field": "spec.http[0]",
+            "object": {"kind": "VirtualService", "namespace": namespace, "name": "a"},
+            "location": {"file": file, "line": 3, "column": 1}
+        })
+    };
+    let answer = json!([
+        finding("default", "/etc/x/virtualservice.default.a.json"),
+        finding("shop", "/etc/x/mine.yaml"),
+    ]);
+    let mesh = || Fake::default().answer("istiod GET /debug/diagnostics", &answer);
+    let own = mesh().run(&["analyze"]);
+    assert_eq!(
+        (own.status, own.stdout.as_str()),
+        (
+            79,
+            "error IST0101 VirtualService default/a: spec.http[0]: referenced host not found\n"
+        )
+    );
+    let all = mesh().run(&["analyze", "-A"]).stdout;
+    assert!(
+        all.contains("default/a") && all.contains("/etc/x/mine.yaml:3:1"),
+        "{all}"
+    );
+    let quiet = mesh().run(&["analyze", "-n", "other"]);
+    assert_eq!((quiet.status, quiet.stdout.as_str()), (0, ""));
 }

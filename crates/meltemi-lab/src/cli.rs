@@ -1,5 +1,6 @@
 //! `meltemi lab ...`: kubectl's spelling for a mesh on one machine.
 
+mod describe;
 mod files;
 mod get;
 mod inside;
@@ -7,7 +8,9 @@ mod jsonpath;
 mod kinds;
 mod objects;
 mod rollout;
+mod scale;
 mod selector;
+mod status;
 mod table;
 mod terminal;
 mod up;
@@ -30,6 +33,15 @@ pub struct Lab {
     /// Which lab, when several run.
     #[arg(long, env = "MELTEMI_LAB", default_value = "default", global = true)]
     name: String,
+    /// The namespace of the objects.
+    #[arg(
+        short,
+        long,
+        default_value = "default",
+        global = true,
+        hide_default_value = true
+    )]
+    namespace: String,
     #[command(subcommand)]
     command: Command,
 }
@@ -44,6 +56,8 @@ enum Command {
     Delete(objects::Delete),
     /// Show objects.
     Get(get::Options),
+    /// Show all about pods: their containers, why they are not ready, and what happened to them.
+    Describe(describe::Options),
     /// Set (K=V) or remove (K-) labels of an object.
     Label(objects::Label),
     /// Run a command in a container; its exit status becomes this one's.
@@ -59,9 +73,15 @@ enum Command {
     Capture(inside::Capture),
     /// End a process with SIGKILL, to see what happens.
     Kill(inside::Kill),
-    /// Say what runs.
-    Status(up::Status),
+    /// Set how many pods workloads have.
+    Scale(scale::Options),
+    /// Say what runs, which pods are not ready and why, and which watched files are broken.
+    Status(status::Status),
+    /// Show every lab that runs here.
+    #[command(after_help = "Examples:\n  meltemi lab list")]
+    List,
     /// End the lab and everything in it.
+    #[command(after_help = "Examples:\n  meltemi lab down\n  meltemi lab down --name second")]
     Down,
 }
 
@@ -87,6 +107,7 @@ pub async fn run(lab: &Lab) -> anyhow::Result<ExitCode> {
         Command::Apply(options) => objects::apply(&client, options).await,
         Command::Delete(options) => objects::delete(&client, options).await,
         Command::Get(options) => get::get(&client, options).await,
+        Command::Describe(options) => describe::describe(&client, options).await,
         Command::Label(options) => objects::label(&client, options).await,
         Command::Exec(options) => inside::exec(&client, options).await,
         Command::Logs(options) => inside::logs(&client, options).await,
@@ -94,7 +115,9 @@ pub async fn run(lab: &Lab) -> anyhow::Result<ExitCode> {
         Command::Forward(options) => inside::forward(&client, options).await,
         Command::Capture(options) => inside::capture(&client, options).await,
         Command::Kill(options) => inside::kill(&client, options).await,
-        Command::Status(options) => up::status(&client, options).await,
+        Command::Scale(options) => scale::scale(&client, options).await,
+        Command::Status(options) => status::status(&client, options).await,
+        Command::List => status::list().await,
         Command::Down => up::down(&client).await,
     }
 }
@@ -110,4 +133,49 @@ struct Namespace {
 fn duration(text: &str) -> Result<std::time::Duration, String> {
     meltemi_core::duration::parse(text)
         .ok_or_else(|| format!("\"{text}\" is not a duration such as 500ms, 20s or 2m"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Command;
+
+    use super::*;
+
+    fn program() -> Command {
+        Lab::augment_args(Command::new("lab"))
+    }
+
+    #[test]
+    fn the_namespace_may_stand_before_or_behind_the_command() {
+        for words in [
+            "lab -n x get pods",
+            "lab get pods -n x",
+            "lab get -n x pods",
+        ] {
+            let matches = program().try_get_matches_from(words.split(' ')).unwrap();
+            let (_, get) = matches.subcommand().unwrap();
+            assert_eq!(get.get_one::<String>("namespace").unwrap(), "x", "{words}");
+        }
+        let matches = program()
+            .try_get_matches_from(["lab", "get", "pods"])
+            .unwrap();
+        let (_, get) = matches.subcommand().unwrap();
+        assert_eq!(get.get_one::<String>("namespace").unwrap(), "default");
+    }
+
+    #[test]
+    fn every_command_shows_examples_and_says_what_its_flags_do() {
+        program().debug_assert();
+        for command in program().get_subcommands() {
+            let name = command.get_name();
+            let help = command.get_after_help().map(ToString::to_string);
+            assert!(
+                help.is_some_and(|help| help.contains("Examples:")),
+                "{name}"
+            );
+            for flag in command.get_arguments() {
+                assert!(flag.get_help().is_some(), "{name} {}", flag.get_id());
+            }
+        }
+    }
 }

@@ -18,7 +18,8 @@ use tokio::net::UnixStream;
 
 use crate::paths;
 use crate::wire::{
-    Failure, Handover, Kill, Label, Outcome, Progress, Report, Restart, Revision, Status, Watch,
+    Event, Failure, Handover, Kill, Label, Outcome, Progress, Report, Restart, Revision, Scale,
+    Status, Watch,
 };
 
 /// The largest answer read whole; logs and captures are streamed instead.
@@ -90,6 +91,22 @@ impl LabClient {
             .await
     }
 
+    /// What [`Self::apply`] would answer; nothing is changed.
+    pub async fn judge(
+        &self,
+        namespace: &str,
+        file: &str,
+        text: String,
+    ) -> Result<Report, ClientError> {
+        let query = query(&[
+            ("namespace", namespace),
+            ("file", file),
+            ("dry_run", "true"),
+        ]);
+        self.send(Method::POST, &format!("/apply?{query}"), text.into())
+            .await
+    }
+
     /// Deletes the objects that the documents of one file name.
     pub async fn delete(
         &self,
@@ -144,6 +161,12 @@ impl LabClient {
         ))
     }
 
+    /// What happened to the containers of a pod.
+    pub async fn events(&self, namespace: &str, pod: &str) -> Result<Vec<Event>, ClientError> {
+        let query = query(&[("namespace", namespace), ("pod", pod)]);
+        self.get(&format!("/events?{query}")).await
+    }
+
     /// Waits until the lab's objects are newer than `after`; may return early without a change.
     pub async fn changed(&self, after: u64) -> Result<u64, ClientError> {
         let answer: Revision = self.get(&format!("/changes?after={after}")).await?;
@@ -172,6 +195,10 @@ impl LabClient {
 
     pub async fn restart(&self, restart: &Restart) -> Result<Report, ClientError> {
         self.post("/restart", restart).await
+    }
+
+    pub async fn scale(&self, scale: &Scale) -> Result<Report, ClientError> {
+        self.post("/scale", scale).await
     }
 
     pub async fn kill(&self, kill: &Kill) -> Result<Value, ClientError> {

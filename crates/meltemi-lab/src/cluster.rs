@@ -6,6 +6,7 @@
 
 mod admission;
 mod analysis;
+mod apply;
 pub(crate) mod commands;
 mod mirror;
 mod publish;

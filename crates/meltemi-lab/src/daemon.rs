@@ -1,6 +1,7 @@
 //! The supervisor's end of `lab.sock`: HTTP with JSON, as [`crate::wire`] lists it.
 
 mod capture;
+mod faults;
 mod handover;
 mod pipes;
 mod watch;
@@ -26,7 +27,9 @@ use tokio::sync::watch as signal;
 use crate::cluster::{Cluster, Handle, NotFound, commands};
 use crate::machine_pids::MachinePids;
 use crate::network::PodNetwork;
-use crate::wire::{Failure, Kill, Label, Progress, Report, Restart, Revision, Status, Watch};
+use crate::wire::{
+    Event, Failure, Kill, Label, Progress, Report, Restart, Revision, Scale, Status, Watch,
+};
 
 pub(crate) use watch::Watcher;
 
@@ -63,6 +66,7 @@ pub(crate) fn serve(daemon: Arc<Daemon>, run_dir: &std::path::Path) -> anyhow::R
         .route("/status", get(status))
         .route("/progress", get(progress))
         .route("/changes", get(changes))
+        .route("/events", get(events))
         .route("/forward", get(forwardable))
         .route("/apply", post(apply))
         .route("/delete", post(delete_file))
@@ -70,6 +74,7 @@ pub(crate) fn serve(daemon: Arc<Daemon>, run_dir: &std::path::Path) -> anyhow::R
         .route("/objects/{kind}/{name}", delete(delete_object))
         .route("/label", post(label))
         .route("/restart", post(restart))
+        .route("/scale", post(scale))
         .route("/kill", post(kill))
         .route("/watch", post(watch_files))
         .route("/logs", get(pipes::logs))
@@ -150,6 +155,8 @@ struct File {
     namespace: String,
     #[serde(default)]
     file: String,
+    #[serde(default)]
+    dry_run: bool,
 }
 
 fn default_namespace() -> String {
@@ -187,6 +194,8 @@ async fn status(State(daemon): Shared) -> Answer<Json<Status>> {
         pods_ready: progress.pods_ready,
         pods_total: progress.pods_total,
         watched: daemon.watcher.paths(),
+        faults: daemon.watcher.faults().await,
+        waiting: progress.waiting,
         age_seconds: daemon.started.elapsed().as_secs(),
     }))
 }
@@ -212,11 +221,19 @@ async fn apply(
     Query(query): Query<File>,
     text: String,
 ) -> Answer<Json<Report>> {
-    Ok(Json(
-        daemon
-            .call(move |cluster| cluster.apply(&query.namespace, &query.file, &text))
-            .await?,
-    ))
+    let File {
+        namespace,
+        file,
+        dry_run,
+    } = query;
+    let report = daemon.call(move |cluster| {
+        if dry_run {
+            cluster.judge(&namespace, &file, &text)
+        } else {
+            cluster.apply(&namespace, &file, &text)
+        }
+    });
+    Ok(Json(report.await?))
 }
 
 async fn delete_file(
@@ -282,6 +299,20 @@ async fn objects(
 }
 
 #[derive(Debug, Deserialize)]
+struct OfPod {
+    namespace: String,
+    pod: String,
+}
+
+async fn events(
+    State(daemon): Shared,
+    Query(OfPod { namespace, pod }): Query<OfPod>,
+) -> Answer<Json<Vec<Event>>> {
+    let events = daemon.call(move |cluster| cluster.events(&namespace, &pod));
+    Ok(Json(events.await??))
+}
+
+#[derive(Debug, Deserialize)]
 struct Forwarded {
     namespace: String,
     target: String,
@@ -319,6 +350,13 @@ async fn restart(State(daemon): Shared, body: Bytes) -> Answer<Json<Report>> {
     ))
 }
 
+async fn scale(State(daemon): Shared, body: Bytes) -> Answer<Json<Report>> {
+    let scale: Scale = read(&body)?;
+    Ok(Json(
+        daemon.call(move |cluster| cluster.scale(&scale)).await??,
+    ))
+}
+
 async fn kill(State(daemon): Shared, body: Bytes) -> Answer<Json<Value>> {
     let kill: Kill = read(&body)?;
     daemon.call(move |cluster| cluster.kill(&kill)).await??;
@@ -327,7 +365,7 @@ async fn kill(State(daemon): Shared, body: Bytes) -> Answer<Json<Value>> {
 
 async fn watch_files(State(daemon): Shared, body: Bytes) -> Answer<Json<Value>> {
     let watch: Watch = read(&body)?;
-    daemon.watcher.add(&watch)?;
+    daemon.watcher.add(&watch).await?;
     Ok(Json(json!({})))
 }
 

@@ -100,6 +100,14 @@ impl Default for Images {
                 }
             }
         }
+        for version in ["v1", "v2"] {
+            images.push(builtin(
+                &format!("examples-helloworld-{version}"),
+                &["meltemi-apps", "helloworld"],
+                &[],
+                &[("SERVICE_VERSION", version)],
+            ));
+        }
         // ratings-v2 keeps its stars in a database where the manifest names one; these images are that database's.
         let simple: &[(&str, &[&str], &[&str])] = &[
             ("curlimages/curl", &["curl"], &["--help"]),

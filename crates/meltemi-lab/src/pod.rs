@@ -3,6 +3,7 @@
 pub(crate) mod backoff;
 pub(crate) mod container;
 pub(crate) mod env;
+pub(crate) mod events;
 pub(crate) mod logs;
 pub(crate) mod probe;
 pub(crate) mod status;

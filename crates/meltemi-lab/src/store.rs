@@ -83,11 +83,7 @@ impl Store {
 
     /// Merges what a user wrote, as `kubectl apply` does.
     pub(crate) fn apply(&mut self, key: &ObjectKey, written: &Value) -> Applied {
-        let mut written = written.clone();
-        if let Some(object) = written.as_object_mut() {
-            object.remove("status");
-        }
-        clean_metadata(&mut written, key);
+        let written = cleaned(key, written);
         let Some(stored) = self.objects.get(key) else {
             self.insert(key, written.clone(), Some(written));
             return Applied::Created;
@@ -101,6 +97,19 @@ impl Store {
         }
         self.insert(key, merged, Some(written));
         Applied::Configured
+    }
+
+    /// What [`Self::apply`] would answer.
+    pub(crate) fn would_apply(&self, key: &ObjectKey, written: &Value) -> Applied {
+        let Some(stored) = self.objects.get(key) else {
+            return Applied::Created;
+        };
+        let written = cleaned(key, written);
+        if merge(&stored.object, stored.applied.as_ref(), &written) == stored.object {
+            Applied::Unchanged
+        } else {
+            Applied::Configured
+        }
     }
 
     /// Stores an object of a controller's; says whether anything changed.
@@ -232,6 +241,16 @@ pub(crate) fn display(key: &ObjectKey) -> String {
 }
 
 /// What the server alone decides is not taken from a file, so that `get -o yaml | apply -f -` works.
+/// What a user wrote, without what only the server writes.
+fn cleaned(key: &ObjectKey, written: &Value) -> Value {
+    let mut written = written.clone();
+    if let Some(object) = written.as_object_mut() {
+        object.remove("status");
+    }
+    clean_metadata(&mut written, key);
+    written
+}
+
 fn clean_metadata(object: &mut Value, key: &ObjectKey) {
     let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else {
         return;

@@ -7,13 +7,15 @@
 //! | `GET /status` | [`Status`] |
 //! | `GET /progress` | [`Progress`] |
 //! | `GET /changes?after=N` | [`Revision`], as soon as the objects are newer than revision N |
-//! | `POST /apply?namespace=NS&file=NAME`, YAML body | [`Report`] |
+//! | `POST /apply?namespace=NS&file=NAME[&dry_run=true]`, YAML body | [`Report`] |
 //! | `POST /delete?namespace=NS&file=NAME`, YAML body | [`Report`] |
 //! | `DELETE /objects/{kind}/{name}?namespace=NS` | [`Report`] |
 //! | `GET /objects/{kind}[?namespace=NS]` | `{"items": [...]}`, Kubernetes objects as JSON with their status |
+//! | `GET /events?namespace=NS&pod=POD` | a list of [`Event`], the oldest first |
 //! | `GET /forward?namespace=NS&target=T&port=P` | `{}` where connections could be forwarded to |
 //! | `POST /label` | [`Label`] in, [`Report`] out |
 //! | `POST /restart` | [`Restart`] in, [`Report`] out |
+//! | `POST /scale` | [`Scale`] in, [`Report`] out |
 //! | `POST /kill` | [`Kill`] in, `{}` out |
 //! | `GET /logs?namespace=NS&pod=POD&container=C[&tail=N][&previous=true][&follow=true]` | the log, streamed |
 //! | `GET /capture?namespace=NS&pod=POD&millis=N` | a pcap, streamed; the response head leaves when the capture is bound |
@@ -48,7 +50,33 @@ pub struct Status {
     pub pods_total: usize,
     /// Files and folders given with `-f` that are watched.
     pub watched: Vec<PathBuf>,
+    /// Watched files that are not in force as they stand.
+    pub faults: Vec<Fault>,
+    /// `namespace/pod: reason` for each pod or owner that is not ready.
+    pub waiting: Vec<String>,
     pub age_seconds: u64,
+}
+
+/// A watched file that is not in force as it stands: of what was refused, the last good content is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    pub file: PathBuf,
+    /// When it was first read so (RFC 3339).
+    pub since: String,
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Something that happened to a container of a pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    pub is_warning: bool,
+    /// One word, as a kubelet's.
+    pub reason: String,
+    pub message: String,
+    pub count: u32,
+    /// When it happened first and last (RFC 3339).
+    pub first: String,
+    pub last: String,
 }
 
 /// How far everything that was asked for is from being ready.
@@ -82,7 +110,7 @@ pub struct Change {
     /// As kubectl prints it: `deployment.apps/reviews-v1`.
     pub object: String,
     pub namespace: String,
-    /// `created`, `configured`, `unchanged`, `deleted`, `labeled`, `restarted`.
+    /// `created`, `configured`, `unchanged`, `deleted`, `labeled`, `restarted`, `scaled`.
     pub action: String,
 }
 
@@ -100,6 +128,14 @@ pub struct Restart {
     pub kind: String,
     pub name: String,
     pub namespace: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Scale {
+    pub kind: String,
+    pub name: String,
+    pub namespace: String,
+    pub replicas: u32,
 }
 
 /// Ends a process with SIGKILL, for trying what happens then.

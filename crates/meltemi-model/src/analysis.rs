@@ -2,14 +2,17 @@
 //!
 //! | code | what |
 //! |---|---|
-//! | IST0101 | a referenced host, or host and subset, does not exist |
+//! | IST0101 | a referenced host, host and subset, or gateway does not exist |
 //! | IST0109 | several VirtualServices route one host for the mesh |
 //! | IST0112 | a destination without a port names a service with several |
 //! | IST0173 | a subset selects no workloads |
 //! | IST0174 | a DestinationRule's host is no service |
-//! | MEL0201 | several PeerAuthentications without a selector in one namespace |
+//! | MEL0201 | several PeerAuthentications with the same selector, or none, in one namespace |
 //! | MEL0202 | a ServiceEntry's host is already taken |
 //! | MEL0203 | an older DestinationRule for the host says the same thing differently |
+//! | MEL0204 | a Service's selector finds no pod |
+
+mod selection;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,17 +23,21 @@ use meltemi_core::names::CLUSTER_DOMAIN;
 use meltemi_core::{Diagnostic, FieldPath, Hostname, Labels, ObjectRef, Severity};
 
 use crate::{HostRule, Mesh, MeshSnapshot, Service};
+use selection::Pods;
 
 /// Judges all objects together. Each diagnostic points at the object and line to change.
 pub fn analyze(mesh: &Mesh) -> Vec<Diagnostic> {
     let snapshot = mesh.snapshot();
     let mut found = Vec::new();
+    let pods = Pods::of(mesh);
     for object in mesh.objects() {
         match &object.resource {
             Resource::VirtualService(spec) => {
                 destinations(&snapshot, object, spec, &mut found);
+                gateways(object, spec, &mut found);
             }
-            Resource::DestinationRule(_) => destination_rule(&snapshot, object, &mut found),
+            Resource::DestinationRule(_) => destination_rule(&snapshot, &pods, object, &mut found),
+            Resource::Service(_) => selection::service(&pods, object, &mut found),
             Resource::ServiceEntry(_) => shadowed_entry(&snapshot, object, &mut found),
             _ => {}
         }
@@ -98,6 +105,23 @@ fn destinations(
                 check(&route.destination, entry.field("destination"));
             }
         }
+    }
+}
+
+/// Gateways are not served yet: what is bound to one takes no effect there.
+fn gateways(object: &Object, spec: &VirtualService, found: &mut Vec<Diagnostic>) {
+    let path = FieldPath::new("spec").field("gateways");
+    let unknown = spec.gateways.iter().enumerate();
+    for (i, gateway) in unknown.filter(|(_, gateway)| *gateway != "mesh") {
+        found.push(report(
+            object,
+            Severity::Warning,
+            "IST0101",
+            path.index(i),
+            format!("referenced gateway not found: \"{gateway}\""),
+            "no Gateway is served yet; the gateway \"mesh\" stands for calls between pods"
+                .to_owned(),
+        ));
     }
 }
 
@@ -246,7 +270,12 @@ fn port_list(service: &Service) -> String {
     ports.collect::<Vec<_>>().join(", ")
 }
 
-fn destination_rule(mesh: &MeshSnapshot, object: &Object, found: &mut Vec<Diagnostic>) {
+fn destination_rule(
+    mesh: &MeshSnapshot,
+    pods: &Pods,
+    object: &Object,
+    found: &mut Vec<Diagnostic>,
+) {
     let Resource::DestinationRule(rule) = &object.resource else {
         return;
     };
@@ -278,7 +307,7 @@ fn destination_rule(mesh: &MeshSnapshot, object: &Object, found: &mut Vec<Diagno
             mesh.endpoints(&service.hostname).is_some_and(|all| {
                 let mut endpoints = all.endpoints.iter();
                 endpoints.any(|endpoint| subset.labels.selects(&endpoint.labels))
-            })
+            }) || pods.has(&service.namespace, &[&service.selector, &subset.labels])
         });
         if !selects {
             found.push(report(
@@ -341,29 +370,45 @@ fn short(object: &ObjectRef) -> String {
 }
 
 fn competing_policies(mesh: &MeshSnapshot, found: &mut Vec<Diagnostic>) {
-    for namespace in mesh.peer_authentications.by_namespace.keys() {
-        let wide: Vec<_> = mesh
-            .peer_authentications
-            .namespace_wide(namespace)
-            .map(|(object, _)| object)
-            .collect();
-        let Some((oldest, younger)) = wide.split_first() else {
-            continue;
-        };
-        for object in younger {
-            found.push(report(
-                object,
-                Severity::Warning,
-                "MEL0201",
-                FieldPath::new("spec"),
-                format!(
-                    "has no effect: {} also applies to all workloads of the namespace and is older",
-                    short(&oldest.reference())
-                ),
-                "delete one of them, or give one a selector".to_owned(),
-            ));
+    for objects in mesh.peer_authentications.by_namespace.values() {
+        let mut oldest: BTreeMap<Labels, &Arc<Object>> = BTreeMap::new();
+        for object in objects {
+            let Resource::PeerAuthentication(policy) = &object.resource else {
+                continue;
+            };
+            let selector = policy.selector.clone().unwrap_or_default().match_labels;
+            if let Some(older) = oldest.get(&selector) {
+                found.push(competing_policy(object, older, &selector));
+            } else {
+                oldest.insert(selector, object);
+            }
         }
     }
+}
+
+fn competing_policy(object: &Object, older: &Object, selector: &Labels) -> Diagnostic {
+    let (workloads, field, remedy) = if selector.is_empty() {
+        (
+            "all workloads of the namespace".to_owned(),
+            FieldPath::new("spec"),
+            "delete one of them, or give one a selector",
+        )
+    } else {
+        (
+            format!("the workloads {}", pairs(selector)),
+            FieldPath::new("spec").field("selector"),
+            "delete one of them, or merge the two",
+        )
+    };
+    let by = short(&older.reference());
+    report(
+        object,
+        Severity::Warning,
+        "MEL0201",
+        field,
+        format!("has no effect: {by} also applies to {workloads} and is older"),
+        remedy.to_owned(),
+    )
 }
 
 /// Rules of one namespace for one host merge, and of what two of them say the older counts (Istio's traffic management

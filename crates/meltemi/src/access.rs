@@ -8,6 +8,7 @@ use meltemi_cli::{Access, AccessError, Method, Pod, Response};
 use meltemi_core::names;
 use meltemi_inject::InjectionSettings;
 use meltemi_lab::client::{ClientError, LabClient};
+use meltemi_lab::wire::Failure;
 use serde_json::Value;
 
 /// The environment variable that names the lab, as `--name` of `meltemi lab` does.
@@ -61,11 +62,12 @@ impl Access for Lab {
         path: &'a str,
     ) -> BoxFuture<'a, Result<Response, AccessError>> {
         Box::pin(async move {
-            answer(
-                self.0
-                    .pod_http(namespace, pod, port, http_method(method), path)
-                    .await,
-            )
+            let answered = self
+                .0
+                .pod_http(namespace, pod, port, http_method(method), path)
+                .await;
+            let what = format!("pod {pod} does not answer on port {port}");
+            answer(answered, &what, "is it ready? See `meltemi lab status`")
         })
     }
 
@@ -74,7 +76,11 @@ impl Access for Lab {
         method: Method,
         path: &'a str,
     ) -> BoxFuture<'a, Result<Response, AccessError>> {
-        Box::pin(async move { answer(self.0.istiod_http(http_method(method), path).await) })
+        Box::pin(async move {
+            let answered = self.0.istiod_http(http_method(method), path).await;
+            let hint = "`meltemi lab status` says how it is; the lab restarts it by itself";
+            answer(answered, "the control plane does not answer", hint)
+        })
     }
 
     fn injection_settings(&self) -> BoxFuture<'_, Option<InjectionSettings>> {
@@ -89,10 +95,21 @@ fn http_method(method: Method) -> HttpMethod {
     }
 }
 
+/// What was answered. Where nobody did the lab says so in the form of its own errors.
 fn answer(
     answer: Result<(StatusCode, bytes::Bytes), ClientError>,
+    nobody: &str,
+    hint: &str,
 ) -> Result<Response, AccessError> {
     let (status, body) = answer.map_err(failure)?;
+    if status == StatusCode::BAD_GATEWAY
+        && let Ok(failure) = serde_json::from_slice::<Failure>(&body)
+    {
+        return Err(AccessError::Unreachable {
+            message: format!("{nobody} ({})", failure.error),
+            hint: hint.to_owned(),
+        });
+    }
     Ok(Response {
         status: status.as_u16(),
         body: body.to_vec(),
@@ -143,6 +160,7 @@ fn pod(pod: &Value) -> Pod {
         containers: list("/spec/containers").chain(sidecars).map(name).collect(),
         ready: list("/status/conditions")
             .any(|condition| condition["type"] == "Ready" && condition["status"] == "True"),
+        is_ending: !text("/metadata/deletionTimestamp").is_empty(),
     }
 }
 
@@ -151,6 +169,20 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn nobody_there_is_told_apart_from_an_answer() {
+        let check = |status: StatusCode, body: &'static str| {
+            answer(Ok((status, body.into())), "nobody", "wait").map(|response| response.status)
+        };
+        assert_eq!(check(StatusCode::OK, "{}").unwrap(), 200);
+        assert_eq!(
+            check(StatusCode::BAD_GATEWAY, "a proxy's own").unwrap(),
+            502
+        );
+        let error = check(StatusCode::BAD_GATEWAY, "{\"error\": \"refused\"}").unwrap_err();
+        assert_eq!(error.to_string(), "nobody (refused)");
+    }
 
     #[test]
     fn sidecars_count_as_containers() {

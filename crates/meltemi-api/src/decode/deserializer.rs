@@ -116,7 +116,10 @@ impl<'a> NodeDeserializer<'a> {
             kind: ProblemKind::UnknownField,
             path: self.path.clone(),
             message: format!("unknown field \"{name}\""),
-            hint: suggest::hint(name, self.siblings),
+            hint: match suggest::hint(name, self.siblings) {
+                hint if hint.is_empty() => "remove it".to_owned(),
+                hint => hint,
+            },
         });
     }
 }

@@ -68,11 +68,10 @@ impl de::Error for DecodeError {
     }
 
     fn invalid_type(unexpected: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        Self::custom(format!(
-            "expected {}, found {}",
-            in_words(&expected.to_string()),
-            type_name(&unexpected)
-        ))
+        let expected = expected.to_string();
+        let expected = in_words(&expected);
+        let found = type_name(&unexpected);
+        Self::custom(format!("expected {expected}, found {found}")).hint(how_to_write(expected))
     }
 
     fn invalid_value(unexpected: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
@@ -92,7 +91,7 @@ impl de::Error for DecodeError {
     }
 
     fn missing_field(field: &'static str) -> Self {
-        Self::custom(format!("{field} is required"))
+        Self::custom(format!("{field} is required")).hint(format!("add {field}: to it"))
     }
 }
 
@@ -106,6 +105,18 @@ fn in_words(expected: &str) -> &str {
         "a map" => "a mapping",
         _ if expected.starts_with("struct ") => "a mapping",
         _ => expected,
+    }
+}
+
+/// The remedy for a value of another type.
+fn how_to_write(expected: &str) -> &'static str {
+    match expected {
+        "a list" => "begin each entry with \"- \", or write [a, b]",
+        "a mapping" => "write its fields below it, indented, or {a: b}",
+        "a boolean" => "write true or false, without quotation marks",
+        "a string" => "write one text",
+        text if text.contains("number") => "write digits, without quotation marks",
+        _ => "",
     }
 }
 

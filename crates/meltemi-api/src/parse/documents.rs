@@ -1,5 +1,8 @@
 //! Splits a file into documents and reads each as a tree, so that a syntax error stays in its document.
 
+use serde_saphyr::options::DuplicateKeyPolicy;
+
+use super::syntax;
 use crate::tree::{Node, Place};
 
 pub(super) struct Document<'a> {
@@ -53,7 +56,7 @@ fn has_content(text: &str) -> bool {
 pub(super) struct SyntaxError {
     pub(super) place: Place,
     pub(super) message: String,
-    pub(super) hint: String,
+    pub(super) hint: &'static str,
 }
 
 /// `None` for an empty document.
@@ -62,6 +65,8 @@ pub(super) fn read(document: &Document<'_>) -> Result<Option<Node>, SyntaxError>
         // As Kubernetes reads: `defaultMode: 0644` is octal.
         legacy_octal_numbers: true,
         with_snippet: false,
+        // Told with the object and field that they belong to: see `Node::take_repeated`.
+        duplicate_keys: DuplicateKeyPolicy::PassThrough,
     };
     match serde_saphyr::from_str_with_options::<Option<Node>>(document.text, options) {
         Ok(Some(mut tree)) if !tree.is_null() => {
@@ -74,31 +79,13 @@ pub(super) fn read(document: &Document<'_>) -> Result<Option<Node>, SyntaxError>
                 .location()
                 .map_or(Place { line: 1, column: 1 }, Place::from);
             place.line += document.line_offset;
+            let parsers_text = error.without_snippet().to_string();
+            let (message, hint) = syntax::explain(&parsers_text);
             Err(SyntaxError {
                 place,
-                message: describe(&error),
-                hint: hint(document.text),
+                message: format!("not valid YAML: {message}"),
+                hint,
             })
         }
-    }
-}
-
-/// The parser's words without its place, which the diagnostic carries.
-fn describe(error: &serde_saphyr::Error) -> String {
-    let text = error.without_snippet().to_string();
-    let text = text.split("\n").next().unwrap_or_default();
-    let end = text.find(" at line ").unwrap_or(text.len());
-    let (text, _) = text.split_at(end);
-    format!("not valid YAML: {text}")
-}
-
-fn hint(text: &str) -> String {
-    if text
-        .lines()
-        .any(|line| line.starts_with('\t') || line.trim_start_matches(' ').starts_with('\t'))
-    {
-        "indent with spaces, YAML allows no tabs".to_owned()
-    } else {
-        String::new()
     }
 }

@@ -18,41 +18,43 @@ pub(super) enum Header {
 
 pub(super) fn read(tree: &Node, default_namespace: &str, report: &mut Report) -> Header {
     if !matches!(tree.value, crate::tree::Value::Map(_)) {
-        report.error(
+        report.add(
             tree,
-            "MEL0002",
             FieldPath::default(),
-            "an object is a mapping with apiVersion, kind and metadata",
+            Diagnostic::error(
+                "MEL0002",
+                "an object is a mapping with apiVersion, kind and metadata",
+            )
+            .hint("begin it with apiVersion: and kind:, one field a line"),
         );
         return Header::Unknown;
     }
-    let text = |field| tree.get(field).and_then(Node::as_str);
-    let (Some(api_version), Some(kind)) = (text("apiVersion"), text("kind")) else {
-        for field in ["apiVersion", "kind"] {
-            if text(field).is_none() {
-                let diagnostic = Diagnostic::error("MEL0002", format!("{field} is required"));
-                report.add(tree, FieldPath::new(field), diagnostic);
-            }
-        }
+    let text = |field| {
+        let text = tree.get(field).and_then(Node::as_str);
+        text.filter(|text| !text.is_empty())
+    };
+    let metadata = tree.get("metadata");
+    let of_metadata = |field| {
+        let text = metadata?.get(field).and_then(Node::as_str);
+        text.filter(|text| !text.is_empty())
+    };
+    let name = of_metadata("name");
+    let namespace = of_metadata("namespace").unwrap_or(default_namespace);
+    let kind = text("kind");
+    // As far as it is known already; what follows speaks of it.
+    report.object = kind
+        .or(name)
+        .map(|_| reference(kind.unwrap_or("?"), namespace, name.unwrap_or("?")));
+    let (Some(api_version), Some(kind)) = (text("apiVersion"), kind) else {
+        missing_type(tree, text("apiVersion"), kind, report);
         return Header::Unknown;
     };
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
-    let metadata = tree.get("metadata");
-    let name = metadata
-        .and_then(|metadata| metadata.get("name"))
-        .and_then(Node::as_str);
-    let namespace = metadata
-        .and_then(|metadata| metadata.get("namespace"))
-        .and_then(Node::as_str)
-        .filter(|namespace| !namespace.is_empty())
-        .unwrap_or(default_namespace);
-
     let known = Kind::ALL
         .iter()
         .copied()
         .find(|known| known.as_str() == kind && known.group() == group);
     let Some(known) = known else {
-        report.object = name.map(|name| ObjectRef::new(kind, namespace, name));
         return unread_or_unknown(tree, group, kind, report);
     };
     if !known.versions().contains(&version) {
@@ -68,11 +70,7 @@ pub(super) fn read(tree: &Node, default_namespace: &str, report: &mut Report) ->
         return Header::Unknown;
     }
     let Some(name) = name.filter(|name| is_object_name(name)) else {
-        let message = match name {
-            None => "metadata.name is required",
-            Some(_) => "a name is lower-case letters, digits, dashes and dots, at most 253 bytes",
-        };
-        report.error(tree, "IST0106", FieldPath::new("metadata.name"), message);
+        report.add(tree, FieldPath::new("metadata.name"), bad_name(kind, name));
         return Header::Unknown;
     };
     let namespace = match known.scope() {
@@ -80,6 +78,59 @@ pub(super) fn read(tree: &Node, default_namespace: &str, report: &mut Report) ->
         Scope::Namespaced => namespace,
     };
     Header::Object(ObjectKey::new(known, namespace, name))
+}
+
+/// How an object is spoken of; one of the whole cluster has no namespace.
+pub(super) fn reference(kind: &str, namespace: &str, name: &str) -> ObjectRef {
+    let is_of_cluster = |known: &&Kind| known.as_str() == kind && known.scope() == Scope::Cluster;
+    let namespace = if Kind::ALL.iter().any(|known| is_of_cluster(&known)) {
+        ""
+    } else {
+        namespace
+    };
+    ObjectRef::new(kind, namespace, name)
+}
+
+/// `apiVersion` or `kind` is not written; what the other allows is the remedy.
+fn missing_type(tree: &Node, api_version: Option<&str>, kind: Option<&str>, report: &mut Report) {
+    if api_version.is_none() {
+        let known = Kind::ALL.iter().find(|known| Some(known.as_str()) == kind);
+        let hint = known.map_or_else(
+            || "write for instance apiVersion: v1".to_owned(),
+            |known| format!("write apiVersion: {}", api_version_of(*known)),
+        );
+        let diagnostic = Diagnostic::error("MEL0002", "apiVersion is required").hint(hint);
+        report.add(tree, FieldPath::new("apiVersion"), diagnostic);
+    }
+    if kind.is_none() {
+        let of_group = |known: &&Kind| Some(api_version_of(**known).as_str()) == api_version;
+        let kinds: Vec<&str> = Kind::ALL
+            .iter()
+            .filter(of_group)
+            .map(|known| known.as_str())
+            .collect();
+        let hint = match kinds.as_slice() {
+            [] => "write for instance kind: Service".to_owned(),
+            kinds => format!("write kind: and one of {}", kinds.join(", ")),
+        };
+        let diagnostic = Diagnostic::error("MEL0002", "kind is required").hint(hint);
+        report.add(tree, FieldPath::new("kind"), diagnostic);
+    }
+}
+
+fn bad_name(kind: &str, name: Option<&str>) -> Diagnostic {
+    let Some(name) = name else {
+        return Diagnostic::error("IST0106", format!("this {kind} has no name"))
+            .hint("write name: below metadata:");
+    };
+    let lower = name.to_ascii_lowercase().replace(['_', ' '], "-");
+    let hint = if is_object_name(&lower) {
+        format!("write for instance \"{lower}\"")
+    } else {
+        "choose such a name".to_owned()
+    };
+    let rule = "a name is lower-case letters, digits, dashes and dots, at most 253 bytes";
+    Diagnostic::error("IST0106", rule).hint(hint)
 }
 
 fn unread_or_unknown(tree: &Node, group: &str, kind: &str, report: &mut Report) -> Header {
@@ -144,9 +195,13 @@ fn unknown_kind(group: &str, kind: &str) -> (FieldPath, Diagnostic) {
         .iter()
         .map(|known| known.as_str())
         .chain(UNREAD_KINDS.iter().map(|(_, known, _)| *known));
-    let hint = suggest::did_you_mean(kind, kinds)
-        .map(|near| format!("did you mean \"{near}\"?"))
-        .unwrap_or_default();
+    let hint = suggest::did_you_mean(kind, kinds).map_or_else(
+        || {
+            let known = Kind::ALL.iter().map(|known| known.as_str());
+            format!("known here: {}", known.collect::<Vec<_>>().join(", "))
+        },
+        |near| format!("did you mean \"{near}\"?"),
+    );
     (
         FieldPath::new("kind"),
         Diagnostic::error("MEL0003", format!("unknown kind \"{kind}\"")).hint(hint),

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::Report;
-use crate::decode::decode;
+use crate::decode::{Problem, decode};
 use crate::object::{Kind, Meta, Object, ObjectKey, Resource};
 use crate::source::Source;
 use crate::tree::Node;
@@ -51,7 +51,8 @@ fn kubernetes<T>(key: &ObjectKey, tree: &Node, report: &mut Report) -> Option<(M
 where
     T: DeserializeOwned + Metadata<Ty = k8s::ObjectMeta> + Into<Resource>,
 {
-    let (content, problems) = decode::<T>(tree, &FieldPath::default(), &|_| false);
+    let (content, mut problems) = decode::<T>(tree, &FieldPath::default(), &|_| false);
+    problems.iter_mut().for_each(explain_bytes);
     report.problems(tree, problems, Severity::Warning);
     let mut content = content?;
     if !key.namespace.is_empty() {
@@ -63,6 +64,16 @@ where
         merge_string_data(secret);
     }
     Some((meta, resource))
+}
+
+/// The values of `data` and `binaryData` that are no text are base64 (RFC 4648).
+fn explain_bytes(problem: &mut Problem) {
+    let path = problem.path.as_str();
+    let is_bytes = path.starts_with("data[") || path.starts_with("binaryData[");
+    if is_bytes && problem.hint.is_empty() {
+        problem.message = "the value is not base64".to_owned();
+        problem.hint = "encode it, or write it as plain text (stringData of a Secret)".to_owned();
+    }
 }
 
 /// As the API server does on writing: `stringData` is the same data in readable form, and wins.

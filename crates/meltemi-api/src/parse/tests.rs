@@ -292,3 +292,99 @@ fn hostile_nesting_is_an_error_not_a_crash() {
     assert!(parsed.is_partial);
     assert_eq!(parsed.diagnostics[0].code, "MEL0001");
 }
+
+/// `object: field: message (hint)` of every problem.
+fn told(text: &str) -> Vec<String> {
+    parse_text(text)
+        .diagnostics
+        .iter()
+        .map(|d| {
+            assert!(d.location.is_some(), "{d}");
+            let object = d.object.as_ref().map(ToString::to_string);
+            format!(
+                "{}: {}: {} ({})",
+                object.unwrap_or_default(),
+                d.field,
+                d.message,
+                d.hint
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn a_field_that_is_written_twice_is_told_with_its_object() {
+    let text = "apiVersion: v1\nkind: Service\nmetadata: {name: a, name: b}\nspec:\n  ports:\n  - {port: 80, name: http, port: 81}\n";
+    assert_eq!(
+        told(text),
+        [
+            "Service default/a: metadata.name: the field is written twice (keep one of the two)",
+            "Service default/a: spec.ports[0].port: the field is written twice (keep one of the two)",
+        ]
+    );
+    assert!(parse_text(text).objects.is_empty());
+}
+
+#[test]
+fn text_that_is_no_yaml_is_told_in_words_of_yaml_with_object_and_remedy() {
+    let head = "apiVersion: v1\nkind: Service\nmetadata:\n  name: a\nspec:\n";
+    for (rest, expected) in [
+        ("\tports: []\n", "a tab stands where blanks must"),
+        ("  ports: [\n", "a [ or { is not closed"),
+        ("  a: b: c\n", "a \":\" stands where no field can begin"),
+        ("  a: \"b\n", "a quotation mark is never closed"),
+        (" a: b\n  c: d\n", "a \":\" stands where no field can begin"),
+        (
+            "  a: *b\n",
+            "a value begins with * or & and names no anchor",
+        ),
+        ("  a: .inf\n", "a number must be finite"),
+        ("  ? [a]\n  : b\n", "the name of a field must be a text"),
+    ] {
+        let told = told(&format!("{head}{rest}"));
+        let begin = format!("Service default/a: : not valid YAML: {expected} (");
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].starts_with(&begin), "{told:?} for {rest:?}");
+        assert!(!told[0].ends_with("()"), "{told:?} has no remedy");
+    }
+}
+
+#[test]
+fn a_header_that_lacks_something_names_the_object_as_far_as_it_is_known() {
+    for (text, expected) in [
+        (
+            "apiVersion: v1\nkind: Service\nmetadata: {labels: {a: b}}\n",
+            "Service default/?: metadata.name: this Service has no name (write name: below metadata:)",
+        ),
+        (
+            "kind: VirtualService\nmetadata: {name: v}\n",
+            "VirtualService default/v: apiVersion: apiVersion is required (write apiVersion: networking.istio.io/v1)",
+        ),
+        (
+            "apiVersion: apps/v1\nmetadata: {name: v}\n",
+            "? default/v: kind: kind is required (write kind: and one of Deployment, StatefulSet, ReplicaSet)",
+        ),
+        (
+            "apiVersion: v1\nkind: Namespace\nmetadata: {name: A_b}\n",
+            "Namespace A_b: metadata.name: a name is lower-case letters, digits, dashes and dots, at most 253 bytes (write for instance \"a-b\")",
+        ),
+    ] {
+        assert_eq!(told(text), [expected]);
+    }
+}
+
+#[test]
+fn a_value_of_the_wrong_type_comes_with_the_right_way_to_write_it() {
+    let text = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ndata: {a: '%%'}\n";
+    assert_eq!(
+        told(text),
+        [
+            "Secret default/s: data[\"a\"]: the value is not base64 (encode it, or write it as plain text (stringData of a Secret))"
+        ]
+    );
+    let text = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v}\nspec: {hosts: a}\n";
+    assert_eq!(
+        told(text)[0],
+        "VirtualService default/v: spec.hosts: expected a list, found a string (begin each entry with \"- \", or write [a, b])"
+    );
+}

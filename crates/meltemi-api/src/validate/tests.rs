@@ -271,3 +271,62 @@ fn kubernetes_kinds() {
         &["selector.matchLabels[\"app\"]: does not match the pods of the template: app=a"],
     );
 }
+
+#[test]
+fn pods_are_judged_as_an_api_server_does() {
+    let template = |spec: &str| {
+        format!(
+            "{{selector: {{matchLabels: {{a: b}}}}, template: {{metadata: {{labels: {{a: b}}}}, spec: {spec}}}}}"
+        )
+    };
+    let check = |spec: &str, expected: &[&str]| {
+        let found = problems("Deployment", &template(spec));
+        let found: Vec<&str> = found
+            .iter()
+            .map(|problem| problem.trim_start_matches("template.spec."))
+            .collect();
+        assert_eq!(found, expected, "{spec}");
+    };
+    check("{containers: [{name: c, image: i}]}", &[]);
+    check("{}", &["containers: containers is required"]);
+    check(
+        "{containers: []}",
+        &["containers: a pod has at least one container"],
+    );
+    check(
+        "{restartPolicy: Sometimes, containers: [{name: C, image: i}, {name: d}, {name: d, image: i, imagePullPolicy: No}]}",
+        &[
+            "restartPolicy: unknown value \"Sometimes\"",
+            "containers[0].name: \"C\" is not the name of a container",
+            "containers[1].image: a container has an image",
+            "containers[2].name: another container of the pod has that name",
+            "containers[2].imagePullPolicy: unknown value \"No\"",
+        ],
+    );
+    check(
+        "{volumes: [{name: data, emptyDir: {}}], containers: [{name: c, image: i, volumeMounts: [{name: dta, mountPath: /d}], \
+         ports: [{containerPort: 70000, protocol: TPC}], readinessProbe: {httpGet: {port: web}}, livenessProbe: {}}]}",
+        &[
+            "containers[0].volumeMounts[0].name: the pod has no volume \"dta\"",
+            "containers[0].ports[0].containerPort: a port is between 1 and 65535, not 70000",
+            "containers[0].ports[0].protocol: unknown value \"TPC\"",
+            "containers[0].readinessProbe.httpGet.port: the container has no port named \"web\": the probe will fail",
+            "containers[0].livenessProbe: a probe has one way to ask",
+        ],
+    );
+}
+
+#[test]
+fn ports_of_services_have_names_of_their_own_and_known_words() {
+    check(
+        "Service",
+        "{type: Loadbalancer, ports: [{port: 80, name: http, protocol: TPC}, {port: 81, name: http, targetPort: -5}, {port: 81, name: http-b}]}",
+        &[
+            "type: unknown value \"Loadbalancer\"",
+            "ports[0].protocol: unknown value \"TPC\"",
+            "ports[1].targetPort: a port is between 1 and 65535, not -5",
+            "ports[2].port: the port is listed twice",
+            "ports[1].name: another port of the Service has that name",
+        ],
+    );
+}

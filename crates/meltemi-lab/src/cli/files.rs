@@ -38,6 +38,12 @@ pub(super) fn read_all(paths: &[PathBuf]) -> anyhow::Result<Vec<Input>> {
 }
 
 fn read(path: &Path) -> anyhow::Result<Input> {
+    let text = path.to_string_lossy();
+    let is_url = text.starts_with("http://") || text.starts_with("https://");
+    anyhow::ensure!(
+        !is_url,
+        "{text}: URLs are not read; download it first: curl -LO {text}"
+    );
     let text =
         std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(Input {
@@ -65,4 +71,16 @@ fn files_of(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
         folder.display()
     );
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_told_what_to_do_with() {
+        let error = read_all(&["https://example.com/a.yaml".into()]);
+        let error = error.err().map(|error| error.to_string());
+        assert!(error.is_some_and(|error| error.contains("curl -LO https://example.com/a.yaml")));
+    }
 }

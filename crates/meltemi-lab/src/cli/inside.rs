@@ -245,10 +245,20 @@ pub(super) async fn forward(client: &LabClient, options: &Forward) -> anyhow::Re
         ));
     }
     std::io::stdout().flush()?;
+    tasks.spawn(end_of(client.clone()));
     while let Some(ended) = tasks.join_next().await {
         ended??;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Fails when the lab is gone: a question that is never answered breaks off with it.
+async fn end_of(client: LabClient) -> anyhow::Result<()> {
+    loop {
+        if client.changed(u64::MAX).await.is_err() && !client.is_up().await {
+            bail!("lost connection to the lab \"{}\"", client.name());
+        }
+    }
 }
 
 fn parse_forward(spec: &str) -> anyhow::Result<(u16, &str, u16)> {

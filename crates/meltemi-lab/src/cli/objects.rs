@@ -1,11 +1,13 @@
 //! Commands that change objects.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anstream::{eprintln, println};
+use anstream::eprintln;
 use clap::Args;
+use meltemi_api::labels;
 
 use super::files::{self, Input};
 use super::{Namespace, kinds, up};
@@ -14,20 +16,43 @@ use crate::wire::{self, Report};
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  meltemi lab apply -f policy.yaml\n  cat policy.yaml | meltemi lab apply -f -"
+    after_help = "Examples:\n  meltemi lab apply -f policy.yaml\n  cat policy.yaml | meltemi lab apply -f -\n  \
+                        meltemi lab apply --dry-run=server -f policy.yaml"
 )]
 pub(super) struct Apply {
     /// A file, a folder, or `-` for standard input; may be given again.
     #[arg(short, long = "filename", required = true)]
     filename: Vec<PathBuf>,
+    /// Only say what would happen; in a lab client and server judge alike.
+    #[arg(long, value_enum, num_args = 0..=1, default_value = "none", default_missing_value = "client", require_equals = true)]
+    dry_run: DryRun,
     #[command(flatten)]
     namespace: Namespace,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum DryRun {
+    None,
+    Client,
+    Server,
+}
+
+impl DryRun {
+    /// What kubectl adds to the lines of objects.
+    fn remark(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Client => Some("dry run"),
+            Self::Server => Some("server dry run"),
+        }
+    }
 }
 
 pub(super) async fn apply(client: &LabClient, options: &Apply) -> anyhow::Result<ExitCode> {
     let inputs = files::read_all(&options.filename)?;
     up::ensure_any(client).await?;
-    let applied = apply_inputs(client, &options.namespace.namespace, inputs).await?;
+    let namespace = &options.namespace.namespace;
+    let applied = apply_inputs(client, namespace, inputs, options.dry_run.remark()).await?;
     anyhow::ensure!(applied != Applied::Nothing, "no objects passed to apply");
     Ok(applied.exit_code())
 }
@@ -51,18 +76,27 @@ impl Applied {
     }
 }
 
-/// Applies one input after the other.
+/// Applies one input after the other; with the remark of a dry run only says what would happen.
 pub(super) async fn apply_inputs(
     client: &LabClient,
     namespace: &str,
     inputs: Vec<Input>,
+    dry_run: Option<&str>,
 ) -> anyhow::Result<Applied> {
     let (mut accepted, mut rejected) = (0, 0);
     for input in inputs {
-        let report = client.apply(namespace, &input.name, input.text).await?;
+        let mut report = match dry_run {
+            None => client.apply(namespace, &input.name, input.text).await?,
+            Some(_) => client.judge(namespace, &input.name, input.text).await?,
+        };
+        if let Some(remark) = dry_run {
+            for change in &mut report.results {
+                change.action += &format!(" ({remark})");
+            }
+        }
         accepted += report.results.len();
         rejected += report.rejected;
-        print(&report);
+        print(&report)?;
     }
     Ok(match (accepted, rejected) {
         (0, 0) => Applied::Nothing,
@@ -71,13 +105,16 @@ pub(super) async fn apply_inputs(
     })
 }
 
-pub(super) fn print(report: &Report) {
+pub(super) fn print(report: &Report) -> std::io::Result<()> {
+    let mut out = anstream::stdout().lock();
     for change in &report.results {
-        println!("{} {}", change.object, change.action);
+        writeln!(out, "{} {}", change.object, change.action)?;
     }
+    out.flush()?;
     for diagnostic in &report.diagnostics {
         eprintln!("{diagnostic}");
     }
+    Ok(())
 }
 
 #[derive(Debug, Args)]
@@ -104,12 +141,12 @@ pub(super) async fn delete(client: &LabClient, options: &Delete) -> anyhow::Resu
     let mut missing = 0;
     for input in files::read_all(&options.filename)? {
         let report = client.delete(namespace, &input.name, input.text).await?;
-        print(&report);
+        print(&report)?;
         missing += report.rejected;
     }
     for (kind, name) in targets(&options.objects)? {
         match client.delete_object(kind.kind, namespace, &name).await {
-            Ok(report) => print(&report),
+            Ok(report) => print(&report)?,
             Err(_) if options.ignore_not_found => {}
             Err(error) => return Err(error.into()),
         }
@@ -182,7 +219,7 @@ pub(super) async fn label(client: &LabClient, options: &Label) -> anyhow::Result
             namespace,
             labels: labels.clone(),
         };
-        print(&client.label(&label).await?);
+        print(&client.label(&label).await?)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -219,12 +256,19 @@ async fn refuse_overwrite(
 
 fn label_changes(words: &[String]) -> anyhow::Result<BTreeMap<String, Option<String>>> {
     anyhow::ensure!(!words.is_empty(), "which label? Give K=V or K-");
-    let change = |word: &String| match word.split_once('=') {
-        Some((key, value)) => Ok((key.to_owned(), Some(value.to_owned()))),
-        None => match word.strip_suffix('-') {
-            Some(key) => Ok((key.to_owned(), None)),
-            None => Err(anyhow::anyhow!("\"{word}\" is neither K=V nor K-")),
-        },
+    let change = |word: &String| {
+        let (key, value) = match word.split_once('=') {
+            Some((key, value)) => (key, Some(value)),
+            None => match word.strip_suffix('-') {
+                Some(key) => (key, None),
+                None => anyhow::bail!("\"{word}\" is neither K=V nor K-"),
+            },
+        };
+        let problem = labels::key_problem(key).or_else(|| labels::value_problem(value?));
+        match problem {
+            Some(problem) => anyhow::bail!(problem),
+            None => Ok((key.to_owned(), value.map(str::to_owned))),
+        }
     };
     words.iter().map(change).collect()
 }
@@ -254,6 +298,8 @@ mod tests {
         assert_eq!(changes["a"].as_deref(), Some("b"));
         assert_eq!(changes["c"], None);
         assert_eq!(changes["d"].as_deref(), Some(""));
-        assert!(label_changes(&["nonsense".to_owned()]).is_err());
+        for bad in ["nonsense", "a=b c", "a b=c", "=c", "-"] {
+            assert!(label_changes(&[bad.to_owned()]).is_err(), "{bad}");
+        }
     }
 }

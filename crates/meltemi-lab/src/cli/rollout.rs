@@ -61,7 +61,7 @@ pub(super) async fn rollout(client: &LabClient, options: &Options) -> anyhow::Re
                     name,
                     namespace: workloads.namespace.namespace.clone(),
                 };
-                objects::print(&client.restart(&restart).await?);
+                objects::print(&client.restart(&restart).await?)?;
             }
         }
         Command::Status {

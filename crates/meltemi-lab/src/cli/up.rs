@@ -1,17 +1,17 @@
 //! Starting, watching and ending a lab.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anstream::{eprint, eprintln, println};
+use anstream::{eprint, eprintln};
 use anyhow::Context;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::table::age;
+use super::status::readiness;
 use super::{files, objects};
 use crate::client::{ClientError, LabClient};
 use crate::launch;
@@ -25,7 +25,10 @@ const INTERRUPTED: u8 = 130;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  meltemi lab up\n  meltemi lab up -f samples/bookinfo/platform/kube/bookinfo.yaml --wait\n  \
+    after_help = "Files and folders given with -f are watched as long as the lab runs: what is saved in them is applied at once. A broken edit \
+                  changes nothing; `meltemi lab status` tells where and what it is until it is mended.\n\n\
+                  A lab that runs already takes the manifests of a second `up`; its images, certificates and MeshConfig are those it was \
+                  started with.\n\nExamples:\n  meltemi lab up\n  meltemi lab up -f samples/bookinfo/platform/kube/bookinfo.yaml --wait\n  \
                         meltemi lab up --name second --workload-cert-ttl 20s -f manifests/"
 )]
 pub(super) struct Options {
@@ -35,13 +38,13 @@ pub(super) struct Options {
     /// The namespace of objects that name none.
     #[command(flatten)]
     namespace: super::Namespace,
-    /// A YAML file that maps image names, with wildcards, to programs of this machine.
+    /// A YAML file that maps image names, with wildcards, to programs of this machine; counts when the lab starts.
     #[arg(long)]
     images: Option<PathBuf>,
-    /// How long workload certificates are valid, such as 20s or 24h.
+    /// How long workload certificates are valid, such as 20s or 24h; counts when the lab starts.
     #[arg(long, value_name = "DURATION", value_parser = lifetime)]
     workload_cert_ttl: Option<String>,
-    /// A file with Istio's MeshConfig.
+    /// A file with Istio's MeshConfig; counts when the lab starts.
     #[arg(long)]
     mesh_config: Option<PathBuf>,
     /// Return only when every pod is ready.
@@ -50,6 +53,20 @@ pub(super) struct Options {
     /// How long to wait, in seconds.
     #[arg(long, default_value_t = 120)]
     timeout: u64,
+}
+
+impl Options {
+    /// The given options that only a starting lab takes.
+    fn late(&self) -> Vec<&'static str> {
+        [
+            ("--images", self.images.is_some()),
+            ("--workload-cert-ttl", self.workload_cert_ttl.is_some()),
+            ("--mesh-config", self.mesh_config.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(name, given)| given.then_some(name))
+        .collect()
+    }
 }
 
 /// A duration, kept as it was written for the control plane.
@@ -83,16 +100,14 @@ async fn fill(
     inputs: Vec<files::Input>,
     is_new: bool,
 ) -> anyhow::Result<ExitCode> {
-    if !is_new
-        && (options.images.is_some()
-            || options.workload_cert_ttl.is_some()
-            || options.mesh_config.is_some())
-    {
+    let late = options.late();
+    if !is_new && !late.is_empty() {
         eprintln!(
-            "warning: --images, --workload-cert-ttl and --mesh-config count when a lab starts; this one runs already"
+            "warning: {} counts when a lab starts; this one runs already: `meltemi lab down` first",
+            late.join(", ")
         );
     }
-    let applied = objects::apply_inputs(client, &options.namespace.namespace, inputs).await?;
+    let applied = objects::apply_inputs(client, &options.namespace.namespace, inputs, None).await?;
     watch(client, options).await?;
     if options.wait {
         until_ready(client, Duration::from_secs(options.timeout)).await?;
@@ -223,54 +238,6 @@ async fn summarise(client: &LabClient) -> anyhow::Result<()> {
         status.pods_total
     );
     Ok(())
-}
-
-fn readiness(ready: bool) -> &'static str {
-    if ready { "ready" } else { "not ready" }
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Status {
-    /// json for programs; text otherwise.
-    #[arg(short, long, value_parser = ["text", "json"], default_value = "text")]
-    output: String,
-}
-
-pub(super) async fn status(client: &LabClient, options: &Status) -> anyhow::Result<ExitCode> {
-    let status = client.status().await?;
-    if options.output == "json" {
-        println!("{}", serde_json::to_string_pretty(&status)?);
-        return Ok(ExitCode::SUCCESS);
-    }
-    let pid = status
-        .control_plane_pid
-        .map_or_else(|| "-".to_owned(), |pid| pid.to_string());
-    println!(
-        "Lab:            {} (up {}, process {})",
-        status.name,
-        age(i64::try_from(status.age_seconds)?),
-        status.supervisor_pid
-    );
-    println!(
-        "Control plane:  {} (process {pid}, {} restarts)",
-        readiness(status.control_plane_ready),
-        status.control_plane_restarts
-    );
-    println!(
-        "Pods:           {}/{} ready",
-        status.pods_ready, status.pods_total
-    );
-    println!("Configuration:  {}", status.config_dir.display());
-    println!(
-        "User namespace: {}",
-        if status.rootless {
-            "yes: the proxy is exempt from redirection by socket mark"
-        } else {
-            "no: the proxy runs as uid 1337"
-        }
-    );
-    std::io::stdout().flush()?;
-    Ok(ExitCode::SUCCESS)
 }
 
 pub(super) async fn down(client: &LabClient) -> anyhow::Result<ExitCode> {

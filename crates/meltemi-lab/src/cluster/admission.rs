@@ -15,7 +15,13 @@ use crate::tokens::NODE_NAME;
 impl Cluster {
     /// Creates a pod as an API server with Istio's webhook would. The error is for the owner's status.
     pub(super) fn create_pod(&mut self, key: &ObjectKey, pod: Pod) -> Result<(), String> {
-        let mut pod = pod;
+        let pod = self.admitted_pod(key, pod)?;
+        self.store.put(key, &pod);
+        Ok(())
+    }
+
+    /// The pod as it would be stored.
+    pub(super) fn admitted_pod(&self, key: &ObjectKey, mut pod: Pod) -> Result<Pod, String> {
         pod.metadata.name = Some(key.name.clone());
         pod.metadata.namespace = Some(key.namespace.clone());
         let mut pod = self.injected(key, pod)?;
@@ -49,8 +55,7 @@ impl Cluster {
             phase: Some("Pending".to_owned()),
             ..Default::default()
         });
-        self.store.put(key, &pod);
-        Ok(())
+        Ok(pod)
     }
 
     fn injected(&self, key: &ObjectKey, pod: Pod) -> Result<Pod, String> {

@@ -9,10 +9,14 @@ use meltemi_model::{Mesh, analyze};
 use crate::store::Store;
 
 /// The kinds that rules between objects speak of.
-const KINDS: [Kind; 9] = [
+const KINDS: [Kind; 13] = [
     Kind::Namespace,
     Kind::Service,
     Kind::Pod,
+    Kind::Deployment,
+    Kind::StatefulSet,
+    Kind::ReplicaSet,
+    Kind::Job,
     Kind::EndpointSlice,
     Kind::ServiceEntry,
     Kind::WorkloadEntry,
@@ -21,10 +25,11 @@ const KINDS: [Kind; 9] = [
     Kind::PeerAuthentication,
 ];
 
-/// Judges the applied objects among all others. Only rules of Istio's kinds can be wrong, so that applying anything else
-/// costs nothing.
+/// Judges the applied objects among all others. Only rules of Istio's kinds and selectors of Services can be wrong, so
+/// that applying anything else costs nothing.
 pub(crate) fn between(store: &Store, applied: &[Arc<Object>]) -> Vec<Diagnostic> {
-    if !applied.iter().any(|object| object.kind().is_istio()) {
+    let is_judged = |kind: Kind| kind.is_istio() || kind == Kind::Service;
+    if !applied.iter().any(|object| is_judged(object.kind())) {
         return Vec::new();
     }
     let keys: Vec<ObjectKey> = applied.iter().map(|object| object.key()).collect();

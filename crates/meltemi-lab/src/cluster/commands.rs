@@ -5,21 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
-use meltemi_api::{Kind, ObjectKey, Parsed, Scope};
+use meltemi_api::{Kind, ObjectKey, Scope};
+use meltemi_core::Diagnostic;
 use meltemi_core::names::{ISTIO_SYSTEM, ISTIOD};
-use meltemi_core::{Diagnostic, FieldPath, Severity};
 use meltemi_inject::annotation;
 use serde_json::{Value, json};
 
-use super::admission::set_defaults;
-use super::analysis;
-use super::{Cluster, is_deleted, pod_key};
+use super::{Cluster, pod_key};
 use crate::controller;
 use crate::network::PodNetwork;
 use crate::pod::worker::Shared;
-use crate::store::{Applied, display};
-use crate::unsupported;
-use crate::wire::{Change, Kill, Label, Progress, Report, Restart};
+use crate::store::display;
+use crate::wire::{Change, Event, Kill, Label, Progress, Report, Restart, Scale};
 
 /// What was asked about is not there, in kubectl's words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -76,107 +73,6 @@ pub(crate) fn kind(name: &str) -> Result<Kind, NotFound> {
 }
 
 impl Cluster {
-    /// Applies every document of one file, as far as each is sound.
-    pub(crate) fn apply(&mut self, namespace: &str, file: &str, text: &str) -> Report {
-        let parsed = meltemi_api::parse(file, text, namespace);
-        let mut report = Report {
-            rejected: refused(&parsed),
-            diagnostics: parsed.diagnostics,
-            ..Report::default()
-        };
-        for object in &parsed.objects {
-            let key = object.key();
-            let Some(written) = object.source.as_ref().map(|source| source.to_json()) else {
-                continue;
-            };
-            let mut problems = unsupported::check(&key, &written);
-            for problem in &mut problems {
-                problem.location = object.locate(&problem.field);
-            }
-            report.diagnostics.append(&mut problems);
-            match self.apply_object(&key, written) {
-                Ok(applied) => report.results.push(change(&key, applied.as_str())),
-                Err((field, message)) => {
-                    let mut error = Diagnostic::error("MEL0501", message)
-                        .object(key.reference())
-                        .field(field.clone());
-                    error.location = object.locate(&field);
-                    report.diagnostics.push(error);
-                    report.rejected += 1;
-                }
-            }
-        }
-        report
-            .diagnostics
-            .extend(analysis::between(&self.store, &parsed.objects));
-        report
-    }
-
-    fn apply_object(
-        &mut self,
-        key: &ObjectKey,
-        mut written: Value,
-    ) -> Result<Applied, (FieldPath, String)> {
-        let metadata = FieldPath::new("metadata");
-        let namespace = ObjectKey::new(Kind::Namespace, "", &key.namespace);
-        if key.kind.scope() == Scope::Namespaced && self.store.get(&namespace).is_none() {
-            return Err((
-                metadata.field("namespace"),
-                format!("namespaces {:?} not found", key.namespace),
-            ));
-        }
-        if self.store.get(key).is_some_and(is_deleted) {
-            return Err((
-                metadata.field("name"),
-                "the object is being deleted".to_owned(),
-            ));
-        }
-        if key.kind == Kind::Pod {
-            return self.apply_pod(key, &written);
-        }
-        // Defaults go into what was written, so that applying the same file twice changes nothing.
-        let live = self
-            .store
-            .get(key)
-            .and_then(|live| Some(live.pointer("/spec/clusterIP")?.as_str()?.to_owned()));
-        let address = live.unwrap_or_else(|| self.service_address());
-        set_defaults(key, &mut written, || address);
-        let applied = self.store.apply(key, &written);
-        if key.kind == Kind::Namespace {
-            self.store.edit(key, |namespace| {
-                namespace["status"] = json!({"phase": "Active"})
-            });
-        }
-        Ok(applied)
-    }
-
-    /// A pod's spec is fixed when it is created; later only labels and annotations change.
-    fn apply_pod(
-        &mut self,
-        key: &ObjectKey,
-        written: &Value,
-    ) -> Result<Applied, (FieldPath, String)> {
-        if self.store.get(key).is_none() {
-            let pod: Pod = serde_json::from_value(written.clone())
-                .map_err(|error| (FieldPath::default(), error.to_string()))?;
-            self.create_pod(key, pod)
-                .map_err(|error| (FieldPath::new("spec"), error))?;
-            return Ok(Applied::Created);
-        }
-        let changed = self.store.edit(key, |pod| {
-            for field in ["labels", "annotations"] {
-                for (name, value) in written["metadata"][field].as_object().into_iter().flatten() {
-                    pod["metadata"][field][name] = value.clone();
-                }
-            }
-        });
-        Ok(if changed {
-            Applied::Configured
-        } else {
-            Applied::Unchanged
-        })
-    }
-
     /// Deletes what the documents of one file name.
     pub(crate) fn delete(&mut self, namespace: &str, file: &str, text: &str) -> Report {
         let parsed = meltemi_api::parse(file, text, namespace);
@@ -281,6 +177,27 @@ impl Cluster {
         })
     }
 
+    pub(crate) fn scale(&mut self, scale: &Scale) -> Result<Report, NotFound> {
+        let kind = kind(&scale.kind)?;
+        let key = ObjectKey::new(kind, &scale.namespace, &scale.name);
+        if !matches!(
+            kind,
+            Kind::Deployment | Kind::StatefulSet | Kind::ReplicaSet
+        ) {
+            return Err(NotFound::Failed(format!("{} has no scale", display(&key))));
+        }
+        if self.store.get(&key).is_none() {
+            return Err(NotFound::Object(display(&key)));
+        }
+        self.store.edit(&key, |object| {
+            object["spec"]["replicas"] = json!(scale.replicas);
+        });
+        Ok(Report {
+            results: vec![change(&key, "scaled")],
+            ..Report::default()
+        })
+    }
+
     pub(crate) fn objects(&self, kind: Kind, namespace: Option<&str>) -> Vec<Value> {
         let in_namespace =
             |key: &ObjectKey| namespace.is_none_or(|namespace| key.namespace == namespace);
@@ -339,6 +256,13 @@ impl Cluster {
         progress
     }
 
+    pub(crate) fn events(&self, namespace: &str, pod: &str) -> Result<Vec<Event>, NotFound> {
+        let key = ObjectKey::new(Kind::Pod, namespace, pod);
+        let handle = self.pods.get(&pod_key(&key));
+        let handle = handle.ok_or_else(|| NotFound::Object(display(&key)))?;
+        Ok(handle.runtime.borrow().events.clone())
+    }
+
     fn why_not_ready(&self, key: &ObjectKey) -> String {
         use crate::pod::status::State;
         let Some(handle) = self.pods.get(&pod_key(key)) else {
@@ -350,16 +274,7 @@ impl Cluster {
         }) else {
             return runtime.phase().to_owned();
         };
-        match &container.state {
-            State::Waiting { reason, message } if message.is_empty() => {
-                format!("{}: {reason}", container.name)
-            }
-            State::Waiting { reason, message } => {
-                format!("{}: {reason}: {message}", container.name)
-            }
-            State::Running { .. } => format!("{}: running, not ready", container.name),
-            State::Ended(ended) => format!("{}: exited with {}", container.name, ended.code),
-        }
+        container.why_not_ready()
     }
 
     pub(crate) fn control_plane(&self) -> Option<(&String, &crate::pod::worker::PodHandle)> {
@@ -540,19 +455,6 @@ impl Cluster {
     }
 }
 
-/// How many documents did not become objects; one without a name or kind is known by its errors alone.
-fn refused(parsed: &Parsed) -> usize {
-    let is_object = |diagnostic: &Diagnostic| {
-        let object = diagnostic.object.as_ref();
-        object.is_some_and(|object| parsed.objects.iter().any(|o| o.reference() == *object))
-    };
-    let errors = parsed.diagnostics.iter();
-    let without_object = errors
-        .filter(|diagnostic| diagnostic.severity == Severity::Error && !is_object(diagnostic))
-        .count();
-    without_object.max(parsed.rejected.len())
-}
-
 /// Where a forwarded connection goes.
 #[derive(Clone, Debug)]
 pub(crate) enum Forward {
@@ -562,7 +464,7 @@ pub(crate) enum Forward {
     Node(SocketAddrV4),
 }
 
-fn change(key: &ObjectKey, action: &str) -> Change {
+pub(super) fn change(key: &ObjectKey, action: &str) -> Change {
     Change {
         object: display(key),
         namespace: key.namespace.clone(),

@@ -1,21 +1,24 @@
 //! Files given with `-f`, applied again when they change.
 
+use anyhow::{Context as _, Result};
+use meltemi_core::Diagnostic;
+use notify::event::{AccessKind, AccessMode, ModifyKind};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use std::{fs, io};
-
-use anyhow::{Context as _, Result};
-use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
-use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
-use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
+use super::faults::{self, Faults};
 use crate::cluster::Handle;
-use crate::wire::Watch;
+use crate::store::now;
+use crate::wire::{Fault, Report, Watch};
 
 /// An editor's several writes are one change.
 const SETTLE: Duration = Duration::from_millis(5);
@@ -23,7 +26,11 @@ const SETTLE: Duration = Duration::from_millis(5);
 const QUEUE: usize = 256;
 
 #[derive(Debug, Clone)]
-pub(crate) struct Watcher(Arc<Mutex<Watched>>);
+pub(crate) struct Watcher {
+    watched: Arc<Mutex<Watched>>,
+    faults: Arc<Mutex<Faults>>,
+    cluster: Handle,
+}
 
 #[derive(Debug)]
 struct Watched {
@@ -42,16 +49,30 @@ impl Watcher {
         };
         let watcher = notify::recommended_watcher(move |event| note.take(event));
         let watcher = watcher.context("cannot watch files")?;
-        let watched = Self(Arc::new(Mutex::new(Watched {
+        let watched = Watched {
             watcher,
             paths: BTreeMap::new(),
-        })));
-        tokio::spawn(follow(watched.clone(), changes, lost, cluster));
+        };
+        let watched = Self {
+            watched: Arc::new(Mutex::new(watched)),
+            faults: Arc::default(),
+            cluster,
+        };
+        tokio::spawn(follow(watched.clone(), changes, lost));
         Ok(watched)
     }
 
-    pub(crate) fn add(&self, watch: &Watch) -> Result<()> {
-        let mut watched = self.0.lock();
+    /// Watches from now on, and takes the files as they are now.
+    pub(crate) async fn add(&self, watch: &Watch) -> Result<()> {
+        self.register(watch)?;
+        for file in watch.paths.iter().flat_map(|path| listed(path)) {
+            self.take(&file).await;
+        }
+        Ok(())
+    }
+
+    fn register(&self, watch: &Watch) -> Result<()> {
+        let mut watched = self.watched.lock();
         for path in &watch.paths {
             // A file is replaced by rename, so its folder is what must be watched.
             let folder = if path.is_dir() {
@@ -69,24 +90,41 @@ impl Watcher {
     }
 
     pub(crate) fn paths(&self) -> Vec<PathBuf> {
-        self.0.lock().paths.keys().cloned().collect()
+        self.watched.lock().paths.keys().cloned().collect()
+    }
+
+    /// The files that are not in force as they stand. What was wrong between objects may have been mended elsewhere, so
+    /// that broken files are judged again.
+    pub(crate) async fn faults(&self) -> Vec<Fault> {
+        let broken = self.faults.lock().list();
+        for fault in broken {
+            let Some((namespace, text)) = self.read(&fault.file) else {
+                continue;
+            };
+            let name = fault.file.display().to_string();
+            let judge = self
+                .cluster
+                .call(move |cluster| cluster.judge(&namespace, &name, &text));
+            if let Some(report) = judge.await {
+                self.note(&fault.file, faults::of_report(&report));
+            }
+        }
+        self.faults.lock().list()
+    }
+
+    fn note(&self, file: &Path, diagnostics: Vec<Diagnostic>) {
+        self.faults.lock().note(file, diagnostics, now());
     }
 
     /// Every watched file there is.
     fn files(&self) -> BTreeSet<PathBuf> {
-        let watched = self.0.lock();
-        let listed = |path: &PathBuf| -> Vec<PathBuf> {
-            match fs::read_dir(path) {
-                Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
-                Err(_) => vec![path.clone()],
-            }
-        };
-        watched.paths.keys().flat_map(listed).collect()
+        let watched = self.watched.lock();
+        watched.paths.keys().flat_map(|path| listed(path)).collect()
     }
 
     /// The namespace for a changed file, if it is watched.
     fn namespace(&self, file: &Path) -> Option<String> {
-        let watched = self.0.lock();
+        let watched = self.watched.lock();
         let exact = watched.paths.get(file);
         exact
             .or_else(|| {
@@ -95,6 +133,57 @@ impl Watcher {
                     .filter(|_| is_manifest(file))
             })
             .cloned()
+    }
+
+    /// The namespace and text of a watched file; one that cannot be read is told.
+    fn read(&self, file: &Path) -> Option<(String, String)> {
+        let namespace = self.namespace(file)?;
+        match fs::read_to_string(file) {
+            Ok(text) => Some((namespace, text)),
+            Err(error) => {
+                // What it said stays, as after `kubectl apply`; a file of a folder may go in silence.
+                let is_named = self.watched.lock().paths.contains_key(file);
+                if is_named || error.kind() != io::ErrorKind::NotFound {
+                    self.note(file, vec![faults::of_failure(file, &error)]);
+                } else {
+                    self.note(file, Vec::new());
+                }
+                None
+            }
+        }
+    }
+
+    /// Applies a file as it is now.
+    async fn take(&self, file: &Path) {
+        let Some((namespace, text)) = self.read(file) else {
+            return;
+        };
+        let name = file.display().to_string();
+        let apply = self
+            .cluster
+            .call(move |cluster| cluster.apply(&namespace, &name, &text));
+        if let Some(report) = apply.await {
+            log(file, &report);
+            self.note(file, faults::of_report(&report));
+        }
+    }
+}
+
+/// The files that a watched path stands for.
+fn listed(path: &Path) -> Vec<PathBuf> {
+    match fs::read_dir(path) {
+        Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
+        Err(_not_a_folder) => vec![path.to_owned()],
+    }
+}
+
+fn log(file: &Path, report: &Report) {
+    let changes = report.results.iter();
+    for change in changes.filter(|change| change.action != "unchanged") {
+        tracing::info!("{}: {} {}", file.display(), change.object, change.action);
+    }
+    for diagnostic in &report.diagnostics {
+        tracing::warn!("{diagnostic}");
     }
 }
 
@@ -128,11 +217,13 @@ impl Notes {
     }
 }
 
+/// A writer has finished, or the file went.
 fn is_complete(kind: EventKind) -> bool {
     matches!(
         kind,
         EventKind::Access(AccessKind::Close(AccessMode::Write))
-            | EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::Both))
+            | EventKind::Modify(ModifyKind::Name(_))
+            | EventKind::Remove(_)
     )
 }
 
@@ -146,12 +237,7 @@ fn is_manifest(file: &Path) -> bool {
         })
 }
 
-async fn follow(
-    watcher: Watcher,
-    mut changes: mpsc::Receiver<PathBuf>,
-    lost: Arc<AtomicBool>,
-    cluster: Handle,
-) {
+async fn follow(watcher: Watcher, mut changes: mpsc::Receiver<PathBuf>, lost: Arc<AtomicBool>) {
     while let Some(first) = changes.recv().await {
         sleep(SETTLE).await;
         let mut files = BTreeSet::from([first]);
@@ -162,39 +248,15 @@ async fn follow(
             files = watcher.files();
         }
         for file in files {
-            let Some(namespace) = watcher.namespace(&file) else {
-                continue;
-            };
-            let text = match fs::read_to_string(&file) {
-                Ok(text) => text,
-                // Gone: what it said stays, as after `kubectl apply`.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot read {}", file.display());
-                    continue;
-                }
-            };
-            let name = file.display().to_string();
-            let report = cluster
-                .call(move |cluster| cluster.apply(&namespace, &name, &text))
-                .await;
-            let Some(report) = report else { return };
-            for change in report
-                .results
-                .iter()
-                .filter(|change| change.action != "unchanged")
-            {
-                tracing::info!("{}: {} {}", file.display(), change.object, change.action);
-            }
-            for diagnostic in report.diagnostics {
-                tracing::warn!("{diagnostic}");
-            }
+            watcher.take(&file).await;
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use notify::event::RenameMode;
+
     use super::*;
 
     #[test]

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::network::NODE_ADDRESS;
+use crate::wire::Event;
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct PodRuntime {
@@ -22,6 +23,8 @@ pub(crate) struct PodRuntime {
     /// The worker has ended; no process of the pod is left.
     pub(crate) gone: bool,
     pub(crate) ready_since: Option<Timestamp>,
+    /// What happened, the oldest first; bounded.
+    pub(crate) events: Vec<Event>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +38,8 @@ pub(crate) struct ContainerRuntime {
     pub(crate) started: bool,
     pub(crate) restarts: u32,
     pub(crate) pid: Option<i32>,
+    /// Why the last probe or hook failed; empty since one succeeded.
+    pub(crate) trouble: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +65,24 @@ pub(crate) struct Ended {
     pub(crate) message: String,
     pub(crate) from: Timestamp,
     pub(crate) until: Timestamp,
+}
+
+impl ContainerRuntime {
+    /// Why the container is not ready, for a person: its state, how it ended last, and what its probes say.
+    pub(crate) fn why_not_ready(&self) -> String {
+        let name = &self.name;
+        let mut parts = match &self.state {
+            State::Waiting { reason, message } => vec![reason.clone(), message.clone()],
+            State::Running { .. } => vec!["running, not ready".to_owned()],
+            State::Ended(ended) => vec![format!("exited with {}", ended.code)],
+        };
+        if let (State::Waiting { .. }, Some(last)) = (&self.state, &self.last) {
+            parts.push(format!("it exited with {} before", last.code));
+        }
+        parts.push(self.trouble.clone());
+        parts.retain(|part| !part.is_empty());
+        format!("{name}: {}", parts.join(": "))
+    }
 }
 
 impl PodRuntime {
@@ -243,6 +266,7 @@ mod tests {
             started: ready,
             restarts: 0,
             pid: None,
+            trouble: String::new(),
         }
     }
 
@@ -272,6 +296,7 @@ mod tests {
             initialized,
             gone,
             ready_since: None,
+            events: Vec::new(),
         };
         assert_eq!((runtime.phase(), runtime.is_ready()), (phase, ready));
     }
@@ -337,6 +362,49 @@ mod tests {
             true,
             "Failed",
             false,
+        );
+    }
+
+    #[test]
+    fn a_container_that_is_not_ready_says_all_that_is_known() {
+        let check = |state: State, last: Option<i32>, trouble: &str, expected: &str| {
+            let at = Timestamp::UNIX_EPOCH;
+            let container = ContainerRuntime {
+                last: last.map(|code| Ended {
+                    code,
+                    signal: None,
+                    reason: "Error".to_owned(),
+                    message: String::new(),
+                    from: at,
+                    until: at,
+                }),
+                trouble: trouble.to_owned(),
+                ..container(Role::Main, state, false)
+            };
+            assert_eq!(container.why_not_ready(), expected);
+        };
+        let waiting = |message: &str| State::Waiting {
+            reason: "CrashLoopBackOff".to_owned(),
+            message: message.to_owned(),
+        };
+        check(
+            waiting("back-off 10s"),
+            Some(3),
+            "Liveness probe failed: refused",
+            "c: CrashLoopBackOff: back-off 10s: it exited with 3 before: Liveness probe failed: refused",
+        );
+        let since = Timestamp::UNIX_EPOCH;
+        check(
+            State::Running { since },
+            None,
+            "Readiness probe failed: refused",
+            "c: running, not ready: Readiness probe failed: refused",
+        );
+        check(
+            State::Running { since },
+            Some(1),
+            "",
+            "c: running, not ready",
         );
     }
 }

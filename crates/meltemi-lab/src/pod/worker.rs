@@ -219,6 +219,7 @@ fn initial(pod: &Pod) -> PodRuntime {
         started: false,
         restarts: 0,
         pid: None,
+        trouble: String::new(),
     });
     PodRuntime {
         address: None,
@@ -231,6 +232,7 @@ fn initial(pod: &Pod) -> PodRuntime {
         initialized: false,
         gone: false,
         ready_since: None,
+        events: Vec::new(),
     }
 }
 

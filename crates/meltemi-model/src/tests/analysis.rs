@@ -91,3 +91,61 @@ fn objects_that_compete_name_each_other() {
         ]
     );
 }
+
+#[test]
+fn a_selector_that_finds_nothing_is_told() {
+    let service = |name: &str, app: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: default}}\n\
+             spec: {{selector: {{app: {app}}}, ports: [{{port: 80, name: http}}]}}\n"
+        )
+    };
+    // What will make pods counts as well as the pods.
+    let soon = "---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: soon, namespace: default}\n\
+                spec: {selector: {matchLabels: {app: soon}}, template: {metadata: {labels: {app: soon, version: v1}}, \
+                spec: {containers: [{name: c, image: i}]}}}\n---\n\
+                apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: soon, namespace: default}\n\
+                spec: {host: soon, subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]}\n";
+    let yaml = [
+        service("a", "soon"),
+        service("b", "revews"),
+        service("soon", "soon"),
+        service("z", "nothing"),
+        soon.to_owned(),
+    ]
+    .concat();
+    assert_eq!(
+        findings(&yaml),
+        [
+            "MEL0204 Service default/b: spec.selector: the selector finds no pod, and no workload that makes one (did you mean app=reviews?)",
+            "MEL0204 Service default/z: spec.selector: the selector finds no pod, and no workload that makes one (give the pods of default the labels app=nothing, or change the selector)",
+            "IST0173 DestinationRule default/soon: spec.subsets[1]: the subset v2 defined in the DestinationRule does not select any pods (give the pods of soon the labels version=v2, or remove the subset)",
+        ]
+    );
+}
+
+#[test]
+fn policies_for_the_same_workloads_and_unserved_gateways_are_told() {
+    let policy = |name: &str, app: &str| {
+        format!(
+            "---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{name: {name}, namespace: default}}\n\
+             spec: {{selector: {{matchLabels: {{app: {app}}}}}, mtls: {{mode: STRICT}}}}\n"
+        )
+    };
+    let routed = "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v, namespace: default}\n\
+                  spec: {hosts: [reviews], gateways: [mesh, edge], http: [{route: [{destination: {host: reviews}}]}]}\n";
+    let yaml = [
+        policy("a", "reviews"),
+        policy("b", "reviews"),
+        policy("c", "legacy"),
+        routed.to_owned(),
+    ]
+    .concat();
+    assert_eq!(
+        findings(&yaml),
+        [
+            "IST0101 VirtualService default/v: spec.gateways[1]: referenced gateway not found: \"edge\" (no Gateway is served yet; the gateway \"mesh\" stands for calls between pods)",
+            "MEL0201 PeerAuthentication default/b: spec.selector: has no effect: default/a also applies to the workloads app=reviews and is older (delete one of them, or merge the two)",
+        ]
+    );
+}

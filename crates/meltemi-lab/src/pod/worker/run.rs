@@ -22,6 +22,7 @@ use crate::enter::{self, Entrance, Root};
 use crate::network::NODE_ADDRESS;
 use crate::pod::backoff::{Backoff, RestartPolicy};
 use crate::pod::container::{self, ContainerError, Surroundings};
+use crate::pod::events;
 use crate::pod::probe::{Action, Check, ProbeError};
 use crate::pod::status::{ContainerRuntime, Ended, Role, State};
 
@@ -266,6 +267,7 @@ impl ContainerTask {
             && let Err(error) = self.hook(hook, pid).await
         {
             tracing::info!(container = %self.container.name, "postStart failed: {error:#}");
+            self.in_trouble(format!("postStart failed: {error:#}"));
             return;
         }
         // A sidecar lets the next container start once its startup probe passed; others at once.
@@ -299,10 +301,11 @@ impl ContainerTask {
         let deadline = Instant::now() + check.period * check.failures;
         loop {
             match self.probe(&check, pid).await {
-                Ok(()) => return true,
-                Err(error) => {
-                    tracing::debug!(container = %self.container.name, "startup probe failed: {error}");
+                Ok(()) => {
+                    self.in_trouble(String::new());
+                    return true;
                 }
+                Err(error) => self.in_trouble(format!("Startup probe failed: {error}")),
             }
             if Instant::now() >= deadline {
                 return false;
@@ -319,13 +322,15 @@ impl ContainerTask {
         sleep(check.delay).await;
         let mut failures = 0;
         loop {
-            failures = if self.probe(&check, pid).await.is_ok() {
-                0
-            } else {
-                failures + 1
+            let Err(error) = self.probe(&check, pid).await else {
+                failures = 0;
+                sleep(check.period).await;
+                continue;
             };
+            failures += 1;
             if failures >= check.failures {
                 tracing::info!(container = %self.container.name, "liveness probe failed, the container is restarted");
+                self.in_trouble(format!("Liveness probe failed: {error}"));
                 return;
             }
             sleep(check.period).await;
@@ -340,7 +345,11 @@ impl ContainerTask {
         sleep(check.delay).await;
         let (mut successes, mut failures) = (0, 0);
         loop {
-            let healthy = self.probe(&check, pid).await.is_ok();
+            let probed = self.probe(&check, pid).await;
+            let healthy = probed.is_ok();
+            self.in_trouble(probed.err().map_or_else(String::new, |error| {
+                format!("Readiness probe failed: {error}")
+            }));
             (successes, failures) = if healthy {
                 (successes + 1, 0)
             } else {
@@ -361,6 +370,13 @@ impl ContainerTask {
                 check.period.min(EAGER)
             })
             .await;
+        }
+    }
+
+    /// Notes why the last probe or hook failed, if it did; the same again is no news.
+    fn in_trouble(&self, trouble: String) {
+        if self.read(|container| container.trouble != trouble) {
+            self.update(|container| container.trouble = trouble);
         }
     }
 
@@ -483,7 +499,9 @@ impl ContainerTask {
         self.pod.runtime.send_modify(|runtime| {
             let was_ready = runtime.is_ready();
             if let Some(container) = runtime.containers.get_mut(self.index) {
+                let before = container.clone();
                 change(container);
+                events::note(&mut runtime.events, &before, container, Timestamp::now());
             }
             if runtime.is_ready() != was_ready {
                 runtime.ready_since = Some(Timestamp::now());

@@ -1,0 +1,84 @@
+//! What selectors find: pods that are there, and pods that workloads will make.
+
+use meltemi_api::{Object, Resource, did_you_mean};
+use meltemi_core::{Diagnostic, FieldPath, Labels, Severity};
+
+use super::{pairs, report};
+use crate::Mesh;
+
+/// Labels by namespace: of pods, of the templates of workloads, and of WorkloadEntries.
+pub(super) struct Pods(Vec<(String, Labels)>);
+
+impl Pods {
+    pub(super) fn of(mesh: &Mesh) -> Self {
+        let labelled = |object: &std::sync::Arc<Object>| {
+            let labels = labels(object)?;
+            Some((object.meta.namespace.clone(), labels))
+        };
+        Self(mesh.objects().filter_map(labelled).collect())
+    }
+
+    /// Whether one of a namespace has the labels of every selector.
+    pub(super) fn has(&self, namespace: &str, selectors: &[&Labels]) -> bool {
+        let in_namespace = |(own, _): &&(String, Labels)| own == namespace;
+        let mut pods = self.0.iter().filter(in_namespace);
+        pods.any(|(_, labels)| selectors.iter().all(|selector| selector.selects(labels)))
+    }
+
+    fn values<'a>(&'a self, namespace: &'a str, key: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0
+            .iter()
+            .filter(move |(own, _)| own == namespace)
+            .filter_map(move |(_, labels)| labels.get(key))
+    }
+}
+
+/// The labels of the pods that an object is or makes.
+fn labels(object: &Object) -> Option<Labels> {
+    let template = match &object.resource {
+        Resource::Pod(_) => return Some(object.meta.labels.clone()),
+        Resource::WorkloadEntry(entry) => {
+            let mut labels = object.meta.labels.clone();
+            labels.0.extend(entry.labels.0.clone());
+            return Some(labels);
+        }
+        Resource::Deployment(own) => Some(own.spec.as_ref()?.template.clone()),
+        Resource::StatefulSet(own) => Some(own.spec.as_ref()?.template.clone()),
+        Resource::ReplicaSet(own) => own.spec.as_ref()?.template.clone(),
+        Resource::Job(own) => Some(own.spec.as_ref()?.template.clone()),
+        _ => None,
+    };
+    let labels = template?.metadata?.labels.unwrap_or_default();
+    Some(labels.into_iter().collect())
+}
+
+/// A Service whose selector finds nothing answers nobody.
+pub(super) fn service(pods: &Pods, object: &Object, found: &mut Vec<Diagnostic>) {
+    let Resource::Service(service) = &object.resource else {
+        return;
+    };
+    let selector = service.spec.as_ref().and_then(|spec| spec.selector.clone());
+    let selector: Labels = selector.unwrap_or_default().into_iter().collect();
+    let namespace = &object.meta.namespace;
+    if selector.is_empty() || pods.has(namespace, &[&selector]) {
+        return;
+    }
+    let near = selector.0.iter().find_map(|(key, value)| {
+        let near = did_you_mean(value, pods.values(namespace, key))?;
+        (near != value).then(|| format!("did you mean {key}={near}?"))
+    });
+    let hint = near.unwrap_or_else(|| {
+        format!(
+            "give the pods of {namespace} the labels {}, or change the selector",
+            pairs(&selector)
+        )
+    });
+    found.push(report(
+        object,
+        Severity::Warning,
+        "MEL0204",
+        FieldPath::new("spec").field("selector"),
+        "the selector finds no pod, and no workload that makes one".to_owned(),
+        hint,
+    ));
+}
