@@ -82,7 +82,8 @@ pub(crate) fn read(file: &Path, io: &mut Io<'_>) -> Result<String, CliError> {
     })
 }
 
-/// Tells what is wrong with the workloads of a text; what cannot be read and objects with errors are not injected.
+/// Tells what is wrong with the workloads of a text. What cannot be read is not injected; the rest is for whoever applies it
+/// to refuse.
 fn judge(text: &str, file: &Path, namespace: &str, io: &mut Io<'_>) -> Result<(), CliError> {
     let name = if file == Path::new("-") {
         "<stdin>".to_owned()
@@ -96,20 +97,17 @@ fn judge(text: &str, file: &Path, namespace: &str, io: &mut Io<'_>) -> Result<()
             .as_ref()
             .map(|object| object.kind.as_str());
         let is_workload = kind.is_some_and(|kind| WORKLOADS.contains(&kind));
-        // What the rest of a manifest says is for whoever applies it.
         diagnostic.code == "MEL0001" || is_workload && diagnostic.severity != Severity::Info
     };
-    let mut errors = 0;
+    let mut unreadable = 0;
     for diagnostic in parsed.diagnostics.iter().filter(concerns_pods) {
         io.note(&diagnostic.to_string())?;
-        // A generated name comes later.
-        let is_nameless = diagnostic.field.as_str() == "metadata.name";
-        errors += usize::from(diagnostic.severity == Severity::Error && !is_nameless);
+        unreadable += usize::from(diagnostic.code == "MEL0001");
     }
-    if errors == 0 {
+    if unreadable == 0 {
         return Ok(());
     }
-    let message = format!("{name} has {errors} errors; nothing is printed");
+    let message = format!("{name} has {unreadable} errors; nothing is printed");
     Err(CliError::data(message, ""))
 }
 

@@ -12,8 +12,8 @@ spec: { ports: [{ port: 80 }] }
 ---
 apiVersion: apps/v1
 kind: Deployment
-metadata: { name: web, labels: { answer: \"yes\", on: \"on\", n: \"0x1f\", t: \"12:30:45\", empty: \"\", tilde: \"~\", y: \"y\" } }
-spec: { template: { metadata: { labels: { app: web } }, spec: { containers: [{ name: web, image: web, args: [\"a: b\", \"multi\\nline\\n\"] }] } } }
+metadata: { name: web, annotations: { answer: \"yes\", on: \"on\", n: \"0x1f\", t: \"12:30:45\", empty: \"\", tilde: \"~\", y: \"y\" } }
+spec: { selector: { matchLabels: { app: web } }, template: { metadata: { labels: { app: web } }, spec: { containers: [{ name: web, image: web, args: [\"a: b\", \"multi\\nline\\n\"] }] } } }
 ";
 
 #[test]

@@ -267,7 +267,7 @@ fn kubernetes_kinds() {
     );
     check(
         "Deployment",
-        "{selector: {matchLabels: {app: a}}, template: {metadata: {labels: {app: b}}, spec: {containers: []}}}",
+        "{selector: {matchLabels: {app: a}}, template: {metadata: {labels: {app: b}}, spec: {containers: [{name: c, image: i}]}}}",
         &["selector.matchLabels[\"app\"]: does not match the pods of the template: app=a"],
     );
 }
@@ -288,19 +288,19 @@ fn pods_are_judged_as_an_api_server_does() {
         assert_eq!(found, expected, "{spec}");
     };
     check("{containers: [{name: c, image: i}]}", &[]);
-    check("{}", &["containers: containers is required"]);
+    check("{}", &["containers: a pod has at least one container"]);
     check(
         "{containers: []}",
         &["containers: a pod has at least one container"],
     );
     check(
-        "{restartPolicy: Sometimes, containers: [{name: C, image: i}, {name: d}, {name: d, image: i, imagePullPolicy: No}]}",
+        "{restartPolicy: Sometimes, containers: [{name: C, image: i}, {name: d}, {name: d, image: i, imagePullPolicy: Nevr}]}",
         &[
             "restartPolicy: unknown value \"Sometimes\"",
             "containers[0].name: \"C\" is not the name of a container",
             "containers[1].image: a container has an image",
             "containers[2].name: another container of the pod has that name",
-            "containers[2].imagePullPolicy: unknown value \"No\"",
+            "containers[2].imagePullPolicy: unknown value \"Nevr\"",
         ],
     );
     check(
@@ -324,9 +324,9 @@ fn ports_of_services_have_names_of_their_own_and_known_words() {
         &[
             "type: unknown value \"Loadbalancer\"",
             "ports[0].protocol: unknown value \"TPC\"",
+            "ports[1].name: another port of the Service has that name",
             "ports[1].targetPort: a port is between 1 and 65535, not -5",
             "ports[2].port: the port is listed twice",
-            "ports[1].name: another port of the Service has that name",
         ],
     );
 }
