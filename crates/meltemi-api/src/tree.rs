@@ -198,7 +198,9 @@ impl Node {
             Value::Map(entries) => {
                 let mut seen = BTreeSet::new();
                 entries.retain(|entry| {
-                    let is_new = seen.insert(entry.key.clone());
+                    // `on` and `y` are both "true" here: they have lost how they were written (YAML 1.1 booleans).
+                    let is_word = !matches!(entry.key.as_str(), "true" | "false");
+                    let is_new = seen.insert(entry.key.clone()) || !is_word;
                     if !is_new {
                         found.push((path_of(path, &entry.key), entry.key_place));
                     }
