@@ -1,6 +1,7 @@
 //! Whole proxies on loopback: real sockets, real handshakes, configuration as resources, scripted upstreams.
 
 mod configuration;
+mod hostile;
 mod http;
 pub(crate) mod mesh;
 mod on_demand;
