@@ -127,11 +127,11 @@ const STATEFUL_SET: Table = &[
     ("ordinals", "pods are numbered from 0"),
     (
         "volumeClaimTemplates",
-        "the lab has no storage; use emptyDir",
+        "the lab has no storage: each pod gets an emptyDir, gone with it",
     ),
     (
         "persistentVolumeClaimRetentionPolicy",
-        "the lab has no storage; use emptyDir",
+        "the lab has no storage",
     ),
 ];
 const JOB: Table = &[

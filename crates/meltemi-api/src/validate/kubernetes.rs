@@ -10,7 +10,7 @@ use meltemi_core::{Diagnostic, FieldPath, Severity};
 use super::pod::{self, one_of};
 use super::service_entry::PROTOCOLS;
 use super::{Check, repeated};
-use crate::k8s::{Deployment, Job, ReplicaSet, Service, StatefulSet};
+use crate::k8s::{Deployment, Job, ReplicaSet, Service, StatefulSet, with_volumes_of_claims};
 
 pub(super) fn check_service(service: &Service, check: &mut Check<'_>) {
     let ports = service
@@ -103,7 +103,8 @@ pub(super) fn check_deployment(deployment: &Deployment, check: &mut Check<'_>) {
 
 pub(super) fn check_stateful_set(set: &StatefulSet, check: &mut Check<'_>) {
     if let Some(spec) = &set.spec {
-        workload(&spec.selector, &spec.template, check);
+        let template = with_volumes_of_claims(spec);
+        workload(&spec.selector, &template, check);
     }
 }
 

@@ -4,7 +4,7 @@ use crate::parse;
 fn problems(kind: &str, spec: &str) -> Vec<String> {
     let group = match kind {
         "PeerAuthentication" => "security.istio.io/v1",
-        "Deployment" => "apps/v1",
+        "Deployment" | "StatefulSet" => "apps/v1",
         "Service" => "v1",
         _ => "networking.istio.io/v1",
     };
@@ -269,6 +269,22 @@ fn kubernetes_kinds() {
         "Deployment",
         "{selector: {matchLabels: {app: a}}, template: {metadata: {labels: {app: b}}, spec: {containers: [{name: c, image: i}]}}}",
         &["selector.matchLabels[\"app\"]: does not match the pods of the template: app=a"],
+    );
+}
+
+#[test]
+fn the_claims_of_a_stateful_set_are_volumes_of_its_pods() {
+    let set = |volume: &str| {
+        format!(
+            "{{serviceName: s, selector: {{matchLabels: {{a: b}}}}, volumeClaimTemplates: [{{metadata: {{name: data}}}}], \
+             template: {{metadata: {{labels: {{a: b}}}}, spec: {{containers: [{{name: c, image: i, \
+             volumeMounts: [{{name: {volume}, mountPath: /d}}]}}]}}}}}}"
+        )
+    };
+    assert!(problems("StatefulSet", &set("data")).is_empty());
+    assert_eq!(
+        problems("StatefulSet", &set("date")),
+        ["template.spec.containers[0].volumeMounts[0].name: the pod has no volume \"date\""]
     );
 }
 

@@ -6,6 +6,7 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use meltemi_api::k8s::with_volumes_of_claims;
 use meltemi_api::{Kind, ObjectKey};
 use serde_json::{Value, json};
 
@@ -228,7 +229,8 @@ impl Cluster {
     fn stateful_set(&mut self, key: &ObjectKey, set: &StatefulSet) -> bool {
         let Some(spec) = &set.spec else { return false };
         let desired = count(spec.replicas);
-        let hash = template_hash(&spec.template);
+        let template = with_volumes_of_claims(spec);
+        let hash = template_hash(&template);
         let uid = set.metadata.uid.as_deref().unwrap_or_default();
         let parallel = spec.pod_management_policy.as_deref() == Some("Parallel");
         let pods = self.owned(Kind::Pod, uid, |pod: &Pod| &pod.metadata);
@@ -249,7 +251,7 @@ impl Cluster {
                         ("statefulset.kubernetes.io/pod-name", name.as_str()),
                         ("apps.kubernetes.io/pod-index", index.as_str()),
                     ];
-                    let mut pod = pod_of(&spec.template, owner(key, uid), &labels);
+                    let mut pod = pod_of(&template, owner(key, uid), &labels);
                     let pod_spec = pod.spec.get_or_insert_default();
                     pod_spec.hostname = Some(name.clone());
                     pod_spec.subdomain.clone_from(&spec.service_name);
