@@ -7,16 +7,11 @@ use crate::runtime::{EndpointAddress, MaglevSettings, RingHashFunction, RingHash
 use crate::testing::cluster;
 
 fn endpoint(id: u8, weight: u32, health: Health) -> Arc<Endpoint> {
+    let address = EndpointAddress::Socket(([10, 0, 0, id], 80).into());
     Arc::new(Endpoint {
-        address: EndpointAddress::Socket(([10, 0, 0, id], 80).into()),
-        hostname: "".into(),
         health,
         weight,
-        transport_socket_match: Arc::new([]),
-        workload: None,
-        hash_key: None,
-        locality: Arc::new(Locality::default()),
-        priority: 0,
+        ..Endpoint::at(address)
     })
 }
 

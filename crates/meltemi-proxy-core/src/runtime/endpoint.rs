@@ -56,6 +56,21 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// A healthy endpoint of which nothing but the address is known.
+    pub fn at(address: EndpointAddress) -> Self {
+        Self {
+            address,
+            hostname: Arc::from(""),
+            health: Health::Healthy,
+            weight: 1,
+            transport_socket_match: Arc::new([]),
+            workload: None,
+            hash_key: None,
+            locality: Arc::default(),
+            priority: 0,
+        }
+    }
+
     pub fn socket_addr(&self) -> Option<SocketAddr> {
         match self.address {
             EndpointAddress::Socket(address) => Some(address),

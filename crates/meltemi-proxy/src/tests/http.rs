@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::configuration::{
     cluster, forward, inbound_http, mesh_cluster, nowhere, outbound_http, with_http2,
 };
-use super::mesh::{App, Authority, Client, Sidecar, get, post};
+use super::mesh::{App, Authority, Client, Sidecar, get, http2_client, post};
 
 /// Client proxy -> mutual TLS -> server proxy -> application.
 async fn pair(app: &App, http2: bool) -> (Sidecar, Sidecar, Authority) {
@@ -603,15 +603,7 @@ async fn grpc_keeps_its_trailers_and_is_counted_by_message() {
     let client = Sidecar::start(&Authority::new(), "client");
     client.apply(type_url::CLUSTER, &[with_http2(cluster("c", &[address]))]);
     client.apply(type_url::LISTENER, &[outbound_http(forward("c"))]);
-    let stream = TcpStream::connect(client.address("outbound").await)
-        .await
-        .unwrap();
-    let io = hyper_util::rt::TokioIo::new(stream);
-    let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(hyper_util::rt::TokioExecutor::new(), io)
-            .await
-            .unwrap();
-    tokio::spawn(connection);
+    let mut sender = http2_client(client.address("outbound").await).await;
     let messages = b"\0\0\0\0\x01a\0\0\0\0\x02bc";
     let request = Request::post("http://echo.default/s/m")
         .header("content-type", "application/grpc")
@@ -665,16 +657,7 @@ async fn empty_frames_are_not_sent_on() {
     let client = Sidecar::start(&Authority::new(), "client");
     client.apply(type_url::CLUSTER, &[with_http2(cluster("c", &[address]))]);
     client.apply(type_url::LISTENER, &[outbound_http(forward("c"))]);
-    let stream = TcpStream::connect(client.address("outbound").await)
-        .await
-        .unwrap();
-    let (mut sender, connection) = hyper::client::conn::http2::handshake(
-        hyper_util::rt::TokioExecutor::new(),
-        hyper_util::rt::TokioIo::new(stream),
-    )
-    .await
-    .unwrap();
-    tokio::spawn(connection);
+    let mut sender = http2_client(client.address("outbound").await).await;
     for call in 0..110 {
         let request = Request::post("http://echo.default/")
             .body(ends_late(Bytes::from_static(b"hello")))

@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use hyper::body::{Body, Incoming};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use meltemi_core::{Identity, TrustDomain};
 use meltemi_pki::{PrivateKey, TrustBundle, WorkloadCertificate};
 use meltemi_proto::json::json_to_any;
@@ -246,9 +246,8 @@ impl App {
                     }
                 });
                 tokio::spawn(async move {
-                    let builder = hyper_util::server::conn::auto::Builder::new(
-                        hyper_util::rt::TokioExecutor::new(),
-                    );
+                    let builder =
+                        hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
                     let _ended = builder
                         .serve_connection(TokioIo::new(stream), service)
                         .await;
@@ -312,4 +311,18 @@ pub(crate) fn post(path: &str, body: &'static [u8]) -> Request<Full<Bytes>> {
         .header("host", "echo.default")
         .body(Full::new(Bytes::from_static(body)))
         .unwrap()
+}
+
+/// A client's HTTP/2 connection.
+pub(crate) async fn http2_client<B>(address: SocketAddr) -> http2::SendRequest<B>
+where
+    B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
+        + Send
+        + Unpin
+        + 'static,
+{
+    let io = TokioIo::new(TcpStream::connect(address).await.unwrap());
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    sender
 }

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::configuration::{cluster, forward, outbound_http};
-use super::mesh::{App, Authority, Client, Sidecar, get};
+use super::mesh::{App, Authority, Client, Sidecar, get, http2_client};
 
 /// An outbound listener whose connection manager has these options, too.
 fn listener(route: Value, options: Value) -> Value {
@@ -32,13 +32,6 @@ async fn proxy(upstream: SocketAddr, route: Value, options: Value) -> (Sidecar, 
     sidecar.apply(type_url::LISTENER, &[listener(route, options)]);
     let address = sidecar.address("outbound").await;
     (sidecar, address)
-}
-
-async fn http2_client(address: SocketAddr) -> http2::SendRequest<Full<Bytes>> {
-    let io = TokioIo::new(TcpStream::connect(address).await.unwrap());
-    let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
-    tokio::spawn(connection);
-    sender
 }
 
 /// Fails instead of hanging.
@@ -74,7 +67,7 @@ async fn a_connection_ends_after_as_many_requests_as_it_may_have() {
     assert!(!browser.get("/").await.headers().contains_key("connection"));
     assert_eq!(browser.get("/").await.headers()["connection"], "close");
     assert!(browser.send(get("/")).await.is_err());
-    let mut streams = http2_client(address).await;
+    let mut streams = http2_client::<Full<Bytes>>(address).await;
     for _ in 0..2 {
         streams.ready().await.unwrap();
         let request = Request::get("http://a/").body(Full::default()).unwrap();
@@ -174,7 +167,7 @@ async fn crumbs_of_a_cookie_are_one_line_again() {
         .header("cookie", "b=2")
         .body(Full::default())
         .unwrap();
-    http2_client(address)
+    http2_client::<Full<Bytes>>(address)
         .await
         .send_request(request)
         .await
@@ -443,7 +436,7 @@ async fn trailers_of_http1_pass_where_they_are_enabled() {
 async fn streams_that_are_reset_at_once_are_counted() {
     let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (sidecar, address) = proxy(upstream.local_addr().unwrap(), forward("c"), json!({})).await;
-    let mut client = http2_client(address).await;
+    let mut client = http2_client::<Full<Bytes>>(address).await;
     let mut sent = 0;
     while client.ready().await.is_ok() && sent < 2000 {
         let request = Request::get("http://a/").body(Full::default()).unwrap();

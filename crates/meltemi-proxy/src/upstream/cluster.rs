@@ -6,12 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use meltemi_core::Locality;
 use meltemi_proxy_core::balance::{LoadBalancer, Pick};
 use meltemi_proxy_core::quick::QuickMap;
 use meltemi_proxy_core::runtime::{
-    Cluster, ClusterLoadAssignment, Discovery, Endpoint, EndpointAddress, Health, Thresholds,
-    UpstreamTls,
+    Cluster, ClusterLoadAssignment, Discovery, Endpoint, EndpointAddress, Thresholds, UpstreamTls,
 };
 use parking_lot::Mutex;
 use rand::Rng as _;
@@ -294,17 +292,7 @@ impl Upstream {
         if hosts.len() >= ORIGINAL_DST_LIMIT {
             hosts.retain(|_, host| host.state.active_connections.load(Ordering::Relaxed) > 0);
         }
-        let endpoint = Endpoint {
-            address: EndpointAddress::Socket(address),
-            hostname: Arc::from(""),
-            health: Health::Healthy,
-            weight: 1,
-            transport_socket_match: Arc::new([]),
-            workload: None,
-            hash_key: None,
-            locality: Arc::new(Locality::default()),
-            priority: 0,
-        };
+        let endpoint = Endpoint::at(EndpointAddress::Socket(address));
         let host = Arc::new(self.host(Arc::new(endpoint), address, Arc::default()));
         hosts.insert(address, host.clone());
         host

@@ -230,7 +230,6 @@ fn choose(mut found: Vec<SocketAddr>, dns: DnsSettings) -> Vec<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
-    use meltemi_proxy_core::runtime::Health;
 
     use super::*;
 
@@ -245,20 +244,10 @@ mod tests {
 
     fn named(hosts: &[&str]) -> ClusterLoadAssignment {
         let endpoint = |host: &&str| {
-            Arc::new(Endpoint {
-                address: EndpointAddress::Dns {
-                    host: Arc::from(*host),
-                    port: 80,
-                },
-                hostname: Arc::from(""),
-                health: Health::Healthy,
-                weight: 1,
-                transport_socket_match: Arc::new([]),
-                workload: None,
-                hash_key: None,
-                locality: Arc::default(),
-                priority: 0,
-            })
+            Arc::new(Endpoint::at(EndpointAddress::Dns {
+                host: Arc::from(*host),
+                port: 80,
+            }))
         };
         ClusterLoadAssignment {
             cluster_name: "c".into(),
