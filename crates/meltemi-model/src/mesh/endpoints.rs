@@ -141,18 +141,20 @@ impl Mesh {
                     .pod
                     .as_ref()
                     .map(|name| ObjectKey::new(Kind::Pod, &service.namespace, name));
-                out.push(self.slice_endpoint(service, pod.as_ref(), found));
+                out.extend(self.slice_endpoint(service, pod.as_ref(), found));
                 pods.extend(pod);
             }
         }
     }
 
+    /// `None` while the pod is not known: nobody could say whether it speaks mutual TLS, nor as whom. Slices may come before
+    /// their pods; the endpoint follows with the pod (as in Istio, `endpointSliceController.updateEndpointCacheForSlice`).
     fn slice_endpoint(
         &self,
         service: &Service,
         pod: Option<&ObjectKey>,
         found: kubernetes::SliceEndpoint,
-    ) -> Endpoint {
+    ) -> Option<Endpoint> {
         let workload = pod
             .and_then(|pod| self.workloads.get(pod))
             .or_else(|| self.snapshot.workloads.get(&found.address));
@@ -160,13 +162,14 @@ impl Mesh {
             Some(workload) => {
                 service_entry::of_workload(workload, found.address, found.port, &found.port_name)
             }
+            None if pod.is_some() => return None,
             None => unknown_endpoint(service, &found.address, found.port, &found.port_name),
         };
         endpoint.health = found.health;
         if let (true, Some(zone)) = (endpoint.locality.zone.is_empty(), found.zone) {
             endpoint.locality.zone = zone;
         }
-        endpoint
+        Some(endpoint)
     }
 
     fn selected_endpoints(

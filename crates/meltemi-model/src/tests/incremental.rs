@@ -4,7 +4,7 @@ use meltemi_api::Kind;
 use meltemi_api::istio::MeshConfig;
 
 use super::{SHOP, apply, changes, delete, host, mesh, pod, shop};
-use crate::{ChangeSet, Mesh, Part};
+use crate::{ChangeSet, Mesh, MeshSnapshot, Part};
 
 fn parts(changes: &ChangeSet) -> Vec<Part> {
     changes.iter().cloned().collect()
@@ -42,7 +42,7 @@ fn a_slice_touches_the_endpoints_of_its_service_only() {
 }
 
 #[test]
-fn a_pod_that_comes_later_completes_its_endpoint() {
+fn an_endpoint_comes_and_goes_with_its_pod() {
     let mut mesh = mesh(SHOP);
     let before = mesh.snapshot();
     let seen = apply(
@@ -57,24 +57,16 @@ fn a_pod_that_comes_later_completes_its_endpoint() {
             Part::Workload(ip("10.244.0.9")),
         ]
     );
-    assert!(
-        mesh.snapshot()
-            .endpoints(&host("legacy"))
-            .unwrap()
-            .endpoints[0]
-            .accepts_mtls
-    );
-    // What was handed out does not move.
-    assert!(!before.endpoints(&host("legacy")).unwrap().endpoints[0].accepts_mtls);
+    let accepts_mtls = |snapshot: &MeshSnapshot| -> Vec<bool> {
+        let legacy = snapshot.endpoints(&host("legacy")).unwrap();
+        let endpoints = legacy.endpoints.iter();
+        endpoints.map(|endpoint| endpoint.accepts_mtls).collect()
+    };
+    assert_eq!(accepts_mtls(&mesh.snapshot()), [true]);
+    // What was handed out does not move: nobody was sent to a pod of which only the address was known.
+    assert!(accepts_mtls(&before).is_empty());
     delete(&mut mesh, Kind::Pod, "legacy");
-    assert!(
-        !mesh
-            .snapshot()
-            .endpoints(&host("legacy"))
-            .unwrap()
-            .endpoints[0]
-            .accepts_mtls
-    );
+    assert!(accepts_mtls(&mesh.snapshot()).is_empty());
 }
 
 #[test]
