@@ -1,5 +1,7 @@
-//! Work-alikes of the four services of Istio's bookinfo sample: same ports, paths, JSON and environment.
+//! Work-alikes of the four services of Istio's bookinfo sample: same ports, paths, JSON and environment; and what stands
+//! in for its databases.
 
+mod database;
 mod details;
 mod outgoing;
 mod productpage;
@@ -16,8 +18,12 @@ pub(crate) enum Service {
     Details(Port),
     /// Reviews of a book; calls ratings unless ENABLE_RATINGS is false.
     Reviews(Port),
-    /// Stars for each reviewer.
+    /// Stars for each reviewer; version 2 asks a database where MONGO_DB_URL or DB_TYPE=mysql names one.
     Ratings(Port),
+    /// Stands in for MongoDB as ratings' database.
+    Mongodb(database::Options),
+    /// Stands in for MySQL as ratings' database.
+    Mysqldb(database::Options),
 }
 
 #[derive(Debug, Args)]
@@ -33,5 +39,7 @@ pub(crate) async fn run(service: Service) -> anyhow::Result<()> {
         Service::Details(Port { port }) => crate::serve::http(port, details::app()).await,
         Service::Reviews(Port { port }) => crate::serve::http(port, reviews::app()).await,
         Service::Ratings(Port { port }) => crate::serve::http(port, ratings::app()).await,
+        Service::Mongodb(options) => database::mongo(options).await,
+        Service::Mysqldb(options) => database::mysql(options).await,
     }
 }

@@ -143,6 +143,16 @@ impl Default for Images {
                 &["meltemi-apps", "tcp-echo"],
                 &["9000", "hello"],
             ),
+            (
+                "examples-bookinfo-mongodb",
+                &["meltemi-apps", "bookinfo", "mongodb", "--port", "27017"],
+                &[],
+            ),
+            (
+                "examples-bookinfo-mysqldb",
+                &["meltemi-apps", "bookinfo", "mysqldb", "--port", "3306"],
+                &[],
+            ),
             ("proxyv2", &["meltemi-proxy"], &[]),
             ("meltemi/proxy*", &["meltemi-proxy"], &[]),
             ("auto", &["meltemi-proxy"], &[]),
@@ -269,6 +279,10 @@ mod tests {
             (
                 "localhost:5000/kennethreitz/httpbin@sha256:00",
                 "meltemi-apps httpbin",
+            ),
+            (
+                "registry.example/release/examples-bookinfo-mongodb:1.20.3",
+                "meltemi-apps bookinfo mongodb --port 27017",
             ),
             ("gcr.io/istio-testing/proxyv2:latest", "meltemi-proxy"),
             ("meltemi/proxy:0.1", "meltemi-proxy"),
