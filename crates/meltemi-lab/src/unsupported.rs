@@ -107,6 +107,27 @@ const VOLUMES: &[&str] = &[
     "emptyDir",
     "projected",
     "downwardAPI",
+    "persistentVolumeClaim",
+    "ephemeral",
+];
+const NO_STORAGE: &str = "the lab has no storage: each pod gets an emptyDir, gone with it";
+/// What a machine with one id for all (a user namespace without ranges) cannot give.
+const POD_IDS: Table = &[
+    ("runAsUser", ONE_ID),
+    ("runAsGroup", ONE_ID),
+    ("fsGroup", ONE_ID),
+];
+const CONTAINER_IDS: Table = &[("runAsUser", ONE_ID), ("runAsGroup", ONE_ID)];
+const ONE_ID: &str = "one user id is mapped on this machine, and every process has it; as root the lab gives each its own";
+const PORT: Table = &[("hostPort", INSIDE_ONLY), ("hostIP", INSIDE_ONLY)];
+const INSIDE_ONLY: &str = "the port is there in the lab only; use `meltemi lab forward`";
+const EMPTY_DIR: Table = &[
+    ("medium", "the directory is on the machine's disk"),
+    ("sizeLimit", "the directory may fill the machine's disk"),
+];
+const PROJECTION: Table = &[
+    ("clusterTrustBundle", "the file is not there"),
+    ("podCertificate", "the files are not there"),
 ];
 const LOCAL: &str = "the Service has its address inside the lab only";
 const SERVICE: Table = &[
@@ -125,10 +146,7 @@ const DEPLOYMENT: Table = &[
 const STATEFUL_SET: Table = &[
     ("minReadySeconds", "a ready pod is available at once"),
     ("ordinals", "pods are numbered from 0"),
-    (
-        "volumeClaimTemplates",
-        "the lab has no storage: each pod gets an emptyDir, gone with it",
-    ),
+    ("volumeClaimTemplates", NO_STORAGE),
     (
         "persistentVolumeClaimRetentionPolicy",
         "the lab has no storage",
@@ -161,8 +179,8 @@ const AS_IT_IS: &[(&str, &str)] = &[
 /// The lab's network has one family, as Istio's default has (`ISTIO_DUAL_STACK` is off).
 const IPV4_ONLY: &str = "the Service has an IPv4 address only";
 
-/// Lists the fields of an object that will have no effect.
-pub(crate) fn check(key: &ObjectKey, object: &Value) -> Vec<Diagnostic> {
+/// Lists the fields of an object that will have no effect; `single_id` says whether the machine maps one user id only.
+pub(crate) fn check(key: &ObjectKey, object: &Value, single_id: bool) -> Vec<Diagnostic> {
     let spec = FieldPath::new("spec");
     let template = spec.field("template").field("spec");
     let mut found = Vec::new();
@@ -181,9 +199,13 @@ pub(crate) fn check(key: &ObjectKey, object: &Value) -> Vec<Diagnostic> {
         found.push(warning(&spec.field("updateStrategy"), consequence));
     }
     match key.kind {
-        Kind::Pod => pod(at("/spec"), &spec, &mut found),
+        Kind::Pod => {
+            pod(at("/spec"), &spec, &mut found);
+            ids(at("/spec"), &spec, single_id, &mut found);
+        }
         Kind::Deployment | Kind::ReplicaSet | Kind::StatefulSet | Kind::Job => {
             pod(at("/spec/template/spec"), &template, &mut found);
+            ids(at("/spec/template/spec"), &template, single_id, &mut found);
         }
         Kind::Service => service(at("/spec"), &spec, &mut found),
         _ => {}
@@ -234,15 +256,43 @@ fn pod(spec: &Value, path: &FieldPath, found: &mut Vec<Diagnostic>) {
             container(spec, one, &path.field(list).index(index), found);
         }
     }
-    for (index, volume) in list_of(spec, "volumes").enumerate() {
-        for (kind, _) in volume.as_object().into_iter().flatten() {
-            if !VOLUMES.contains(&kind.as_str()) {
-                let path = path.field("volumes").index(index).field(kind);
-                found.push(warning(
-                    &path,
-                    "the volume is an empty directory, read-only for the container",
-                ));
-            }
+    for (index, one) in list_of(spec, "volumes").enumerate() {
+        volume(one, &path.field("volumes").index(index), found);
+    }
+}
+
+fn volume(volume: &Value, path: &FieldPath, found: &mut Vec<Diagnostic>) {
+    for (kind, _) in volume.as_object().into_iter().flatten() {
+        let consequence = match kind.as_str() {
+            "persistentVolumeClaim" | "ephemeral" => NO_STORAGE,
+            known if VOLUMES.contains(&known) => continue,
+            _ => "the volume is an empty directory, read-only for the container",
+        };
+        found.push(warning(&path.field(kind), consequence));
+    }
+    fields(
+        &volume["emptyDir"],
+        &path.field("emptyDir"),
+        EMPTY_DIR,
+        found,
+    );
+    let projected = path.field("projected").field("sources");
+    for (index, source) in list_of(&volume["projected"], "sources").enumerate() {
+        fields(source, &projected.index(index), PROJECTION, found);
+    }
+}
+
+/// Ids that no process can have where the machine maps one.
+fn ids(spec: &Value, path: &FieldPath, single_id: bool, found: &mut Vec<Diagnostic>) {
+    if !single_id {
+        return;
+    }
+    let context = "securityContext";
+    fields(&spec[context], &path.field(context), POD_IDS, found);
+    for list in ["initContainers", "containers"] {
+        for (index, one) in list_of(spec, list).enumerate() {
+            let path = path.field(list).index(index).field(context);
+            fields(&one[context], &path, CONTAINER_IDS, found);
         }
     }
 }
@@ -270,6 +320,9 @@ fn container(spec: &Value, one: &Value, path: &FieldPath, found: &mut Vec<Diagno
             MOUNT,
             found,
         );
+    }
+    for (index, port) in list_of(one, "ports").enumerate() {
+        fields(port, &path.field("ports").index(index), PORT, found);
     }
     if !one["lifecycle"]["stopSignal"].is_null() {
         let path = path.field("lifecycle").field("stopSignal");
@@ -336,7 +389,7 @@ mod tests {
     use super::*;
 
     fn check_fields(kind: Kind, object: &Value, expected: &[&str]) {
-        let found = check(&ObjectKey::new(kind, "default", "x"), object);
+        let found = check(&ObjectKey::new(kind, "default", "x"), object, false);
         assert_eq!(
             found
                 .iter()
@@ -435,6 +488,55 @@ mod tests {
     }
 
     #[test]
+    fn volumes_and_ports_that_are_less_than_asked_for() {
+        let sources = json!([{"clusterTrustBundle": {"path": "ca"}}, {"configMap": {"name": "m"}}]);
+        let spec = json!({
+            "containers": [{"name": "c", "ports": [{"containerPort": 80}, {"containerPort": 81, "hostPort": 81}]}],
+            "volumes": [
+                {"name": "a", "persistentVolumeClaim": {"claimName": "a"}},
+                {"name": "b", "ephemeral": {"volumeClaimTemplate": {}}},
+                {"name": "c", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}},
+                {"name": "d", "projected": {"sources": sources}},
+            ],
+        });
+        check_fields(
+            Kind::Pod,
+            &json!({"spec": spec}),
+            &[
+                "spec.containers[0].ports[1].hostPort",
+                "spec.volumes[0].persistentVolumeClaim",
+                "spec.volumes[1].ephemeral",
+                "spec.volumes[2].emptyDir.medium",
+                "spec.volumes[2].emptyDir.sizeLimit",
+                "spec.volumes[3].projected.sources[0].clusterTrustBundle",
+            ],
+        );
+    }
+
+    #[test]
+    fn ids_are_told_where_there_is_one_for_all() {
+        let spec = json!({
+            "securityContext": {"runAsUser": 0, "fsGroup": 9},
+            "containers": [{"name": "c", "securityContext": {"runAsGroup": 8}}],
+        });
+        let told = |single_id: bool| {
+            let key = ObjectKey::new(Kind::Pod, "default", "x");
+            let found = check(&key, &json!({"spec": spec}), single_id);
+            let field = |found: &Diagnostic| found.field.as_str().to_owned();
+            found.iter().map(field).collect::<Vec<_>>()
+        };
+        assert_eq!(told(false), Vec::<String>::new());
+        assert_eq!(
+            told(true),
+            [
+                "spec.securityContext.runAsUser",
+                "spec.securityContext.fsGroup",
+                "spec.containers[0].securityContext.runAsGroup",
+            ]
+        );
+    }
+
+    #[test]
     fn many_fields_of_a_kind_are_one_line() {
         let limits = |name: &str| {
             let spec =
@@ -442,6 +544,7 @@ mod tests {
             check(
                 &ObjectKey::new(Kind::Pod, "default", name),
                 &json!({"spec": spec}),
+                false,
             )
         };
         let found = grouped([limits("a"), limits("b"), limits("c")].concat());

@@ -51,7 +51,7 @@ impl Cluster {
             let Some(written) = object.source.as_ref().map(|source| source.to_json()) else {
                 continue;
             };
-            let mut problems = unsupported::check(&key, &written);
+            let mut problems = unsupported::check(&key, &written, self.machine.single_id);
             for problem in &mut problems {
                 problem.location = object.locate(&problem.field);
             }

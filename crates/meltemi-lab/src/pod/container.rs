@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, Volume, VolumeMount};
 use meltemi_core::names::PROXY_CONTAINER;
 use rustix::thread::CapabilitySet;
 
@@ -61,13 +61,15 @@ pub(crate) enum ContainerError {
     Capability(String),
     #[error("volumeMounts: there is no volume {0:?}")]
     Volume(String),
+    #[error("volumeMounts: subPath {0:?} must be a relative path without \"..\"")]
+    SubPath(String),
 }
 
 impl ContainerError {
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Image(_) | Self::Program(_) => "ErrImagePull",
-            Self::Reference(_) | Self::Capability(_) | Self::Volume(_) => {
+            Self::Reference(_) | Self::Capability(_) | Self::Volume(_) | Self::SubPath(_) => {
                 "CreateContainerConfigError"
             }
         }
@@ -129,7 +131,7 @@ pub(crate) fn entrance(
     Ok(Entrance {
         argv,
         capabilities: capabilities(container, around.single_id)?,
-        env: full_environment(pod, image_env, declared),
+        env: full_environment(pod, image_env, declared.clone()),
         cwd: container
             .working_dir
             .clone()
@@ -141,7 +143,7 @@ pub(crate) fn entrance(
         namespaces: around.namespaces.clone(),
         root: Root::Build {
             at: around.root.clone(),
-            mounts: mounts(pod, container, bound, around)?,
+            mounts: mounts(pod, container, bound, &declared, around)?,
             links: links(container, around.programs),
         },
     })
@@ -167,7 +169,7 @@ fn full_environment(
     image: BTreeMap<String, String>,
     declared: Vec<(String, String)>,
 ) -> Vec<(String, String)> {
-    let hostname = pod.metadata.name.clone().unwrap_or_default();
+    let hostname = env::hostname(pod);
     let mut env = BTreeMap::from([
         ("PATH".to_owned(), PATH.to_owned()),
         ("HOSTNAME".to_owned(), hostname),
@@ -248,6 +250,7 @@ fn mounts(
     pod: &Pod,
     container: &Container,
     programs: BTreeMap<PathBuf, PathBuf>,
+    env: &[(String, String)],
     around: &Surroundings<'_>,
 ) -> Result<Vec<Mount>, ContainerError> {
     let file = |name: &str| Mount {
@@ -300,15 +303,13 @@ fn mounts(
             .find(|volume| volume.name == mount.name);
         let volume = volume.ok_or_else(|| ContainerError::Volume(mount.name.clone()))?;
         let mut source = around.pod_directory.join("volumes").join(&mount.name);
-        if let Some(sub_path) = mount.sub_path.as_deref().or(mount.sub_path_expr.as_deref()) {
-            source.push(sub_path.trim_start_matches('/'));
-        }
+        source.extend(sub_path(mount, env)?);
         let source = if source.is_file() {
             Source::File(source)
         } else {
             Source::Directory(source)
         };
-        let read_only = mount.read_only == Some(true) || volume.empty_dir.is_none();
+        let read_only = mount.read_only == Some(true) || !is_writable(volume);
         put(Mount {
             target: mount.mount_path.clone().into(),
             source,
@@ -316,6 +317,47 @@ fn mounts(
         });
     }
     Ok(mounts.into_values().collect())
+}
+
+/// The part of the volume that a mount shows; `subPathExpr` names variables of the container's.
+fn sub_path(
+    mount: &VolumeMount,
+    env: &[(String, String)],
+) -> Result<Option<PathBuf>, ContainerError> {
+    let given = |path: &Option<String>| path.clone().filter(|path| !path.is_empty());
+    let expanded = || Some(env::expand(&given(&mount.sub_path_expr)?, env));
+    let Some(path) = given(&mount.sub_path).or_else(expanded) else {
+        return Ok(None);
+    };
+    let path = PathBuf::from(path);
+    let stays = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+    if path.components().all(stays) {
+        Ok(Some(path))
+    } else {
+        Err(ContainerError::SubPath(path.display().to_string()))
+    }
+}
+
+/// The lab has no storage: what would be a claim is an empty directory of the pod's.
+fn is_writable(volume: &Volume) -> bool {
+    volume.empty_dir.is_some()
+        || volume.persistent_volume_claim.is_some()
+        || volume.ephemeral.is_some()
+}
+
+/// The directories of a pod's volumes that a container's mounts want and nobody has made: a kubelet makes the `subPath` of a
+/// writable volume.
+pub(crate) fn wanted_directories<'a>(
+    mounts: &'a [Mount],
+    pod_directory: &Path,
+) -> impl Iterator<Item = &'a Path> {
+    let volumes = pod_directory.join("volumes");
+    mounts.iter().filter_map(move |mount| match &mount.source {
+        Source::Directory(path) if !mount.read_only && path.starts_with(&volumes) => {
+            Some(path.as_path())
+        }
+        _ => None,
+    })
 }
 
 #[cfg(test)]
@@ -404,6 +446,30 @@ mod tests {
             build(pod(wrong), false),
             Err(ContainerError::Capability(_))
         ));
+    }
+
+    #[test]
+    fn a_part_of_a_volume_is_mounted_and_made() {
+        let mut pod = pod(json!({"image": "busybox", "volumeMounts": [
+            {"name": "v", "mountPath": "/a", "subPath": "one/two"},
+            {"name": "v", "mountPath": "/b", "subPathExpr": "$(NAME)"},
+            {"name": "claim", "mountPath": "/c", "subPath": "data"},
+            {"name": "m", "mountPath": "/d", "subPath": "key"},
+        ], "env": [{"name": "NAME", "value": "three"}]}));
+        let claim = json!({"name": "claim", "persistentVolumeClaim": {"claimName": "c"}});
+        pod["spec"]["volumes"].as_array_mut().unwrap().push(claim);
+        let Root::Build { mounts, .. } = build(pod, false).unwrap().root else {
+            panic!("a new root")
+        };
+        let wanted: Vec<&Path> = wanted_directories(&mounts, Path::new("/lab/pod")).collect();
+        let expected = ["v/one/two", "v/three", "claim/data"]
+            .map(|path| Path::new("/lab/pod/volumes").join(path));
+        assert_eq!(wanted, expected);
+
+        let outside = json!({"name": "v", "mountPath": "/a", "subPath": "../etc"});
+        let outside = json!({"image": "busybox", "volumeMounts": [outside]});
+        let refused = build(self::pod(outside), false);
+        assert!(matches!(refused, Err(ContainerError::SubPath(_))));
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub(crate) enum ReferenceError {
     },
     #[error("unsupported field reference {0:?}")]
     Field(String),
+    #[error("resourceFieldRef: there is no container {0:?}")]
+    Container(String),
 }
 
 impl References {
@@ -222,6 +224,32 @@ fn one_of(
         Err(_) if optional == Some(true) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// What `hostname` says in the pod: `spec.hostname`, else its name (Kubernetes, "Pod's hostname and subdomain fields").
+pub(crate) fn hostname(pod: &Pod) -> String {
+    let given = pod.spec.as_ref().and_then(|spec| spec.hostname.clone());
+    let given = given.filter(|name| !name.is_empty());
+    given
+        .or_else(|| pod.metadata.name.clone())
+        .unwrap_or_default()
+}
+
+/// An amount of a container that a volume of the downward API names.
+pub(crate) fn container_resource(
+    pod: &Pod,
+    selector: &ResourceFieldSelector,
+) -> Result<String, ReferenceError> {
+    let name = selector.container_name.as_deref().unwrap_or_default();
+    let spec = pod.spec.iter();
+    let mut containers = spec.flat_map(|spec| {
+        let init = spec.init_containers.iter().flatten();
+        spec.containers.iter().chain(init)
+    });
+    let container = containers
+        .find(|container| container.name == name)
+        .ok_or_else(|| ReferenceError::Container(name.to_owned()))?;
+    resource_field(container, selector)
 }
 
 /// A field of the pod, as the downward API names it.

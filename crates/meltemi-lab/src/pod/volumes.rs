@@ -11,7 +11,9 @@ use k8s_openapi::api::core::v1::{
     DownwardAPIVolumeFile, KeyToPath, Pod, ServiceAccountTokenProjection, Volume, VolumeProjection,
 };
 
-use super::env::{ReferenceError, References, config_map_data, pod_field, secret_data};
+use super::env::{
+    ReferenceError, References, config_map_data, container_resource, pod_field, secret_data,
+};
 
 /// Kubernetes' default mode of projected files.
 const DEFAULT_MODE: i32 = 0o644;
@@ -191,11 +193,11 @@ fn downward(
     mode: i32,
 ) -> Result<(), VolumeError> {
     for item in items {
-        // The limits of a container are what its environment is for; files of them are refused where manifests are read.
-        let Some(field) = &item.field_ref else {
-            continue;
+        let text = match (&item.field_ref, &item.resource_field_ref) {
+            (Some(field), _) => pod_field(pod, &field.field_path, host)?,
+            (None, Some(selector)) => container_resource(pod, selector)?,
+            (None, None) => continue,
         };
-        let text = pod_field(pod, &field.field_path, host)?;
         insert(
             files,
             &item.path,
@@ -218,6 +220,18 @@ fn insert(files: &mut Files, path: &str, bytes: Vec<u8>, mode: i32) {
 
 fn leaves(path: &str) -> bool {
     path.starts_with('/') || path.split('/').any(|part| part == "..")
+}
+
+/// Makes a directory in a volume, with its parents, that every container may write to.
+pub(crate) fn make_directory(directory: &Path) -> io::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = directory.parent() {
+        make_directory(parent)?;
+    }
+    fs::create_dir(directory)?;
+    fs::set_permissions(directory, Permissions::from_mode(0o777))
 }
 
 /// Brings a directory to the state of `files`; a file is replaced whole, and only if it changed.

@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::backoff::RestartPolicy;
-use super::env::References;
+use super::env::{References, hostname};
 use super::logs::Logs;
 use super::status::{ContainerRuntime, PodRuntime, Role, State};
 use super::volumes::{self, Files, TokenError};
@@ -261,6 +261,10 @@ struct Task {
 }
 
 impl Shared {
+    pub(crate) fn runtime(&self) -> PodRuntime {
+        self.runtime.borrow().clone()
+    }
+
     async fn live(self: Arc<Self>, mut stop: watch::Receiver<Option<Duration>>) {
         let mut tasks: Vec<Task> = Vec::new();
         tokio::select! {
@@ -302,7 +306,7 @@ impl Shared {
     /// `false` when an init container failed for good.
     async fn bring_up(self: &Arc<Self>, tasks: &mut Vec<Task>) -> Result<bool> {
         let pod = self.inputs.borrow().pod.clone();
-        let name = pod.metadata.name.clone().unwrap_or_default();
+        let name = hostname(&pod);
         fs::create_dir_all(self.directory.join("etc"))?;
         let network = self.machine.node.connect(&name, self.address).await?;
         *self.network.lock() = Some(Arc::new(network));

@@ -208,8 +208,12 @@ impl ContainerTask {
         ready: io::PipeWriter,
         output: io::PipeWriter,
     ) -> Result<Child> {
-        if let Root::Build { at, .. } = &entrance.root {
+        if let Root::Build { at, mounts, .. } = &entrance.root {
             fs::create_dir_all(at)?;
+            for directory in container::wanted_directories(mounts, &self.pod.directory) {
+                crate::pod::volumes::make_directory(directory)
+                    .with_context(|| format!("cannot make {}", directory.display()))?;
+            }
         }
         let file = self
             .pod
