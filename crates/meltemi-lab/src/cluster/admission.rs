@@ -2,19 +2,26 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Namespace, Pod, PodTemplateSpec};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use k8s_openapi::api::core::v1::{Namespace, Pod, PodSpec, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use meltemi_api::{Kind, ObjectKey};
 use meltemi_inject::{Decision, PodContext, decide, inject};
 use serde_json::{Value, json};
 
-use super::Cluster;
+use super::{Cluster, is_deleted};
 use crate::store::{api_version, uid};
 use crate::tokens::NODE_NAME;
 
 impl Cluster {
     /// Creates a pod as an API server with Istio's webhook would. The error is for the owner's status.
+    ///
+    /// A name is free only when nothing of the pod that had it is left: one that is still ending is never written over.
     pub(super) fn create_pod(&mut self, key: &ObjectKey, pod: Pod) -> Result<(), String> {
+        if let Some(live) = self.store.get(key) {
+            return Err(already_exists(key, live));
+        }
         let pod = self.admitted_pod(key, pod)?;
         self.store.put(key, &pod);
         Ok(())
@@ -24,12 +31,9 @@ impl Cluster {
     pub(super) fn admitted_pod(&self, key: &ObjectKey, mut pod: Pod) -> Result<Pod, String> {
         pod.metadata.name = Some(key.name.clone());
         pod.metadata.namespace = Some(key.namespace.clone());
+        let account = name_account(pod.spec.get_or_insert_default());
         let mut pod = self.injected(key, pod)?;
         let spec = pod.spec.get_or_insert_default();
-        let account = spec
-            .service_account_name
-            .get_or_insert_with(|| "default".to_owned())
-            .clone();
         if self
             .store
             .get(&ObjectKey::new(
@@ -84,6 +88,28 @@ impl Cluster {
     }
 }
 
+/// Names the pod's account in both fields: `serviceAccount` is the older name of `serviceAccountName`, which wins where
+/// they differ (Kubernetes API, `PodSpec`: "DeprecatedServiceAccount is a deprecated alias for ServiceAccountName").
+fn name_account(spec: &mut PodSpec) -> String {
+    let given = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
+    let account = given(&spec.service_account_name)
+        .or_else(|| given(&spec.service_account))
+        .unwrap_or_else(|| "default".to_owned());
+    spec.service_account_name = Some(account.clone());
+    spec.service_account = Some(account.clone());
+    account
+}
+
+/// Why a pod of this name cannot be made now, in an API server's words.
+fn already_exists(key: &ObjectKey, live: &Value) -> String {
+    let ending = if is_deleted(live) {
+        "object is being deleted: "
+    } else {
+        ""
+    };
+    format!("{ending}pods {:?} already exists", key.name)
+}
+
 /// A pod of a template, owned by a controller.
 pub(super) fn pod_of(
     template: &PodTemplateSpec,
@@ -123,10 +149,27 @@ pub(super) fn set_defaults(
 ) {
     match key.kind {
         Kind::Service => service_defaults(object, service_address),
+        Kind::Secret => secret_defaults(object),
         Kind::Namespace => {
             object["metadata"]["labels"]["kubernetes.io/metadata.name"] = json!(key.name);
         }
         _ => {}
+    }
+}
+
+/// `stringData` is written and never read: it ends up in `data` (Kubernetes API, `Secret`).
+fn secret_defaults(object: &mut Value) {
+    let Some(object) = object.as_object_mut() else {
+        return;
+    };
+    object.entry("type").or_insert_with(|| json!("Opaque"));
+    let Some(Value::Object(clear)) = object.remove("stringData") else {
+        return;
+    };
+    let data = object.entry("data").or_insert_with(|| json!({}));
+    for (name, value) in clear {
+        let text = value.as_str().unwrap_or_default();
+        data[name] = json!(BASE64.encode(text));
     }
 }
 
@@ -163,5 +206,61 @@ fn service_defaults(object: &mut Value, address: impl FnOnce() -> String) {
         port.entry("protocol").or_insert_with(|| json!("TCP"));
         let number = port.get("port").cloned().unwrap_or_default();
         port.entry("targetPort").or_insert(number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account(spec: Value) -> [Option<String>; 3] {
+        let mut spec: PodSpec = serde_json::from_value(spec).unwrap();
+        let named = name_account(&mut spec);
+        [Some(named), spec.service_account_name, spec.service_account]
+    }
+
+    #[test]
+    fn either_field_names_the_account() {
+        for (spec, expected) in [
+            (json!({"containers": []}), "default"),
+            (json!({"containers": [], "serviceAccount": "old"}), "old"),
+            (
+                json!({"containers": [], "serviceAccountName": "new"}),
+                "new",
+            ),
+            (
+                json!({"containers": [], "serviceAccountName": "", "serviceAccount": "old"}),
+                "old",
+            ),
+            (
+                json!({"containers": [], "serviceAccountName": "new", "serviceAccount": "old"}),
+                "new",
+            ),
+        ] {
+            let expected = Some(expected.to_owned());
+            assert_eq!(account(spec), [(); 3].map(|()| expected.clone()));
+        }
+    }
+
+    #[test]
+    fn a_name_in_use_is_told_in_an_api_servers_words() {
+        let key = ObjectKey::new(Kind::Pod, "default", "web-0");
+        let said = |live: Value| already_exists(&key, &live);
+        assert_eq!(said(json!({})), "pods \"web-0\" already exists");
+        assert_eq!(
+            said(json!({"metadata": {"deletionTimestamp": "now"}})),
+            "object is being deleted: pods \"web-0\" already exists"
+        );
+    }
+
+    #[test]
+    fn what_a_secret_says_in_the_clear_is_kept_as_data() {
+        let key = ObjectKey::new(Kind::Secret, "default", "s");
+        let mut secret = json!({"data": {"a": "b2xk", "b": "Yg=="}, "stringData": {"a": "new"}});
+        set_defaults(&key, &mut secret, String::new);
+        assert_eq!(
+            secret,
+            json!({"data": {"a": "bmV3", "b": "Yg=="}, "type": "Opaque"})
+        );
     }
 }

@@ -214,11 +214,7 @@ impl Cluster {
             ..Progress::default()
         };
         for (key, pod) in self.store.list::<Pod>(Kind::Pod) {
-            let phase = pod
-                .status
-                .as_ref()
-                .and_then(|status| status.phase.as_deref());
-            if pod.metadata.deletion_timestamp.is_some() || phase == Some("Succeeded") {
+            if is_over(&pod) {
                 continue;
             }
             progress.pods_total += 1;
@@ -248,6 +244,11 @@ impl Cluster {
                 }
             }
         }
+        let jobs = self.store.of_kind(Kind::Job);
+        progress.waiting.extend(jobs.filter_map(|(key, job)| {
+            let message = failure_of(job)?;
+            Some(format!("{}/{}: {message}", key.namespace, display(key)))
+        }));
         progress.waiting.extend(
             self.failures()
                 .map(|(key, error)| format!("{}/{}: {error}", key.namespace, display(key))),
@@ -455,6 +456,29 @@ impl Cluster {
     }
 }
 
+/// A pod that nobody waits for: it has done its work or goes away. Of a Job's attempts the Job itself tells what came of
+/// them (Kubernetes, "Pod backoff failure policy").
+fn is_over(pod: &Pod) -> bool {
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    let mut owners = pod.metadata.owner_references.iter().flatten();
+    pod.metadata.deletion_timestamp.is_some()
+        || phase == Some("Succeeded")
+        || phase == Some("Failed") && owners.any(|owner| owner.kind == "Job")
+}
+
+/// Why a Job has failed for good.
+fn failure_of(job: &Value) -> Option<String> {
+    let conditions = job.pointer("/status/conditions")?.as_array()?;
+    let failed = conditions
+        .iter()
+        .find(|condition| condition["type"] == "Failed" && condition["status"] == "True")?;
+    let message = failed["message"].as_str().unwrap_or("the Job failed");
+    Some(message.to_owned())
+}
+
 /// Where a forwarded connection goes.
 #[derive(Clone, Debug)]
 pub(crate) enum Forward {
@@ -475,6 +499,28 @@ pub(super) fn change(key: &ObjectKey, action: &str) -> Change {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failed_attempt_of_a_job_is_not_waited_for() {
+        let over = |phase: &str, owner: &str| {
+            let owners = json!([{"apiVersion": "v1", "kind": owner, "name": "o", "uid": "u"}]);
+            let pod = json!({"metadata": {"ownerReferences": owners}, "status": {"phase": phase}});
+            is_over(&serde_json::from_value(pod).unwrap())
+        };
+        assert!(over("Failed", "Job") && over("Succeeded", "Job"));
+        assert!(!over("Running", "Job") && !over("Failed", "ReplicaSet"));
+    }
+
+    #[test]
+    fn a_job_is_told_when_it_has_failed_for_good() {
+        let job = |conditions: Value| json!({"status": {"failed": 1, "conditions": conditions}});
+        assert_eq!(failure_of(&job(json!([]))), None);
+        let condition = json!([{"type": "Failed", "status": "True", "message": "backoff limit"}]);
+        assert_eq!(
+            failure_of(&job(condition)).as_deref(),
+            Some("backoff limit")
+        );
+    }
 
     #[test]
     fn kinds_by_every_usual_name() {

@@ -1,5 +1,6 @@
 //! What others see of the cluster: endpoints, addresses, names, the control plane's files.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -54,15 +55,10 @@ impl Cluster {
         for (key, service) in services {
             let backends = match controller::backends(&service, &pods) {
                 Some(backends) => {
-                    let name = format!(
-                        "{}-{}",
-                        key.name,
-                        template_hash(&key.name).get(..5).unwrap_or("slice")
-                    );
-                    let slice = ObjectKey::new(Kind::EndpointSlice, &key.namespace, &name);
-                    self.store
-                        .put(&slice, &endpoint_slice(&key, &service, &backends));
-                    slices.push(slice);
+                    for (slice, object) in endpoint_slices(&key, &service, &backends) {
+                        self.store.put(&slice, &object);
+                        slices.push(slice);
+                    }
                     backends
                 }
                 None => self.given_backends(&key, &service),
@@ -145,17 +141,48 @@ fn slice_backends(slice: &EndpointSlice, service: &Service) -> Vec<Backend> {
     endpoints.collect()
 }
 
-/// One slice per Service: pods whose named ports differ in number follow the first pod that has one.
-fn endpoint_slice(key: &ObjectKey, service: &Service, backends: &[Backend]) -> Value {
+/// The slices of a Service: the ports of a slice hold for all its endpoints, so that pods whose named ports differ in number
+/// are in different ones (Kubernetes, "EndpointSlices", distribution). A slice is named after its ports: no endpoint is ever
+/// seen with another's.
+fn endpoint_slices(
+    key: &ObjectKey,
+    service: &Service,
+    backends: &[Backend],
+) -> Vec<(ObjectKey, Value)> {
+    let mut groups: BTreeMap<&[Option<u16>], Vec<&Backend>> = BTreeMap::new();
+    for backend in backends {
+        groups.entry(&backend.ports).or_default().push(backend);
+    }
+    if groups.is_empty() {
+        groups.insert(&[], Vec::new());
+    }
+    let named = |ports: &[Option<u16>]| {
+        let hash = template_hash(&(&key.name, ports));
+        let name = format!("{}-{}", key.name, hash.get(..5).unwrap_or("slice"));
+        ObjectKey::new(Kind::EndpointSlice, &key.namespace, &name)
+    };
+    groups
+        .into_iter()
+        .map(|(ports, backends)| {
+            let slice = endpoint_slice(key, service, ports, &backends);
+            (named(ports), slice)
+        })
+        .collect()
+}
+
+fn endpoint_slice(
+    key: &ObjectKey,
+    service: &Service,
+    numbers: &[Option<u16>],
+    backends: &[&Backend],
+) -> Value {
     let ports: Vec<Value> = service
         .spec
         .iter()
         .flat_map(|spec| spec.ports.iter().flatten())
-        .enumerate()
-        .filter_map(|(index, port)| {
-            let number = backends
-                .iter()
-                .find_map(|backend| backend.ports.get(index).copied().flatten())?;
+        .zip(numbers)
+        .filter_map(|(port, number)| {
+            let number = (*number)?;
             let mut entry = json!({
                 "name": port.name.clone().unwrap_or_default(),
                 "port": number,
@@ -228,4 +255,63 @@ async fn nft(children: &Children, program: &Path, rules: &str) -> anyhow::Result
     let exit = child.exit.await?;
     anyhow::ensure!(exit.code == 0, "nft: {}", said.trim());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backend(pod: &str, ports: &[Option<u16>]) -> Backend {
+        Backend {
+            pod: pod.to_owned(),
+            address: std::net::Ipv4Addr::LOCALHOST,
+            ready: true,
+            terminating: false,
+            hostname: None,
+            ports: ports.to_vec(),
+        }
+    }
+
+    #[test]
+    fn pods_with_other_port_numbers_are_in_other_slices() {
+        let key = ObjectKey::new(Kind::Service, "default", "web");
+        let ports = json!([{"name": "http", "port": 80, "targetPort": "http"}, {"name": "tcp", "port": 9, "targetPort": "tcp"}]);
+        let service = json!({"metadata": {"name": "web"}, "spec": {"ports": ports}});
+        let service: Service = serde_json::from_value(service).unwrap();
+        let slices = |backends: &[Backend]| -> Vec<(String, Vec<Value>, Vec<Value>)> {
+            let told = |(key, slice): (ObjectKey, Value)| {
+                let each = |list: &str, at: &str| -> Vec<Value> {
+                    let items = slice[list].as_array().unwrap().iter();
+                    items
+                        .map(|item| item.pointer(at).unwrap().clone())
+                        .collect()
+                };
+                let pods = each("endpoints", "/targetRef/name");
+                (key.name, each("ports", "/port"), pods)
+            };
+            let slices = endpoint_slices(&key, &service, backends);
+            slices.into_iter().map(told).collect()
+        };
+        let old = backend("a", &[Some(8080), None]);
+        let both = slices(&[
+            old.clone(),
+            backend("b", &[Some(9090), Some(9)]),
+            backend("c", &[Some(8080), None]),
+        ]);
+        let [(first, ports, pods), (second, other_ports, other_pods)] = &both[..] else {
+            panic!("two kinds of ports, two slices: {both:?}")
+        };
+        assert_eq!(
+            (&ports[..], &pods[..]),
+            (&[json!(8080)][..], &[json!("a"), json!("c")][..])
+        );
+        assert_eq!(
+            (&other_ports[..], &other_pods[..]),
+            (&[json!(9090), json!(9)][..], &[json!("b")][..])
+        );
+        assert_ne!(first, second);
+        // The slice of the ports that stay keeps its name.
+        assert_eq!(&slices(&[old])[0].0, first);
+        assert_eq!(slices(&[]).len(), 1);
+    }
 }
