@@ -1,6 +1,7 @@
 //! The supervisor's end of `lab.sock`: HTTP with JSON, as [`crate::wire`] lists it.
 
 mod capture;
+mod dropped;
 mod faults;
 mod handover;
 mod pipes;
@@ -182,6 +183,8 @@ async fn status(State(daemon): Shared) -> Answer<Json<Status>> {
         })
         .await?;
     let (pid, ready, restarts) = control_plane;
+    let mut faults = daemon.watcher.faults().await;
+    faults.extend(dropped::faults(&daemon.cluster, &daemon.config_dir).await);
     Ok(Json(Status {
         name: daemon.name.clone(),
         supervisor_pid: daemon.pids.own(),
@@ -194,7 +197,7 @@ async fn status(State(daemon): Shared) -> Answer<Json<Status>> {
         pods_ready: progress.pods_ready,
         pods_total: progress.pods_total,
         watched: daemon.watcher.paths(),
-        faults: daemon.watcher.faults().await,
+        faults,
         waiting: progress.waiting,
         age_seconds: daemon.started.elapsed().as_secs(),
     }))

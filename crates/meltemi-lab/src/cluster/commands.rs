@@ -1,6 +1,7 @@
 //! What users ask of the cluster.
 
 use std::net::SocketAddrV4;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -255,6 +256,26 @@ impl Cluster {
         );
         progress.ready = progress.waiting.is_empty();
         progress
+    }
+
+    /// Whether a file of the control plane's folder is the lab's own.
+    pub(crate) fn wrote(&self, file: &Path) -> bool {
+        let name = file.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| self.mirror.wrote(name))
+    }
+
+    /// Whether any of the objects that were changed once is still there.
+    pub(crate) fn has_any(&self, changes: &[Change]) -> bool {
+        let key = |change: &Change| {
+            let (resource, name) = change.object.split_once('/')?;
+            Some(ObjectKey::new(
+                kind(resource).ok()?,
+                &change.namespace,
+                name,
+            ))
+        };
+        let mut keys = changes.iter().filter_map(key);
+        keys.any(|key| self.store.get(&key).is_some())
     }
 
     pub(crate) fn events(&self, namespace: &str, pod: &str) -> Result<Vec<Event>, NotFound> {

@@ -55,6 +55,11 @@ impl Mirror {
         result
     }
 
+    /// Whether a file of the folder is one of these.
+    pub(super) fn wrote(&self, name: &str) -> bool {
+        self.written.contains_key(name)
+    }
+
     fn write(&mut self, name: String, now: Written) -> io::Result<()> {
         let known = self.written.get(&name);
         if known.is_none_or(|known| known.content != now.content) {

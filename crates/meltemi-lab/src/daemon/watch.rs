@@ -18,7 +18,7 @@ use tokio::time::sleep;
 use super::faults::{self, Faults};
 use crate::cluster::Handle;
 use crate::store::now;
-use crate::wire::{Fault, Report, Watch};
+use crate::wire::{Change, Fault, Report, Watch};
 
 /// An editor's several writes are one change.
 const SETTLE: Duration = Duration::from_millis(5);
@@ -29,6 +29,8 @@ const QUEUE: usize = 256;
 pub(crate) struct Watcher {
     watched: Arc<Mutex<Watched>>,
     faults: Arc<Mutex<Faults>>,
+    /// What came of each file that was read, so that it is missed when it goes.
+    taken: Arc<Mutex<BTreeMap<PathBuf, Vec<Change>>>>,
     cluster: Handle,
 }
 
@@ -56,6 +58,7 @@ impl Watcher {
         let watched = Self {
             watched: Arc::new(Mutex::new(watched)),
             faults: Arc::default(),
+            taken: Arc::default(),
             cluster,
         };
         tokio::spawn(follow(watched.clone(), changes, lost));
@@ -99,6 +102,7 @@ impl Watcher {
         let broken = self.faults.lock().list();
         for fault in broken {
             let Some((namespace, text)) = self.read(&fault.file) else {
+                self.forget_if_gone(&fault.file).await;
                 continue;
             };
             let name = fault.file.display().to_string();
@@ -110,6 +114,19 @@ impl Watcher {
             }
         }
         self.faults.lock().list()
+    }
+
+    /// A file that is gone, and all its objects too, is nobody's concern any more.
+    async fn forget_if_gone(&self, file: &Path) {
+        let objects = self.taken.lock().get(file).cloned();
+        let Some(objects) = objects.filter(|_| !file.exists()) else {
+            return;
+        };
+        let left = self.cluster.call(move |cluster| cluster.has_any(&objects));
+        if left.await == Some(false) {
+            self.taken.lock().remove(file);
+            self.note(file, Vec::new());
+        }
     }
 
     fn note(&self, file: &Path, diagnostics: Vec<Diagnostic>) {
@@ -141,9 +158,10 @@ impl Watcher {
         match fs::read_to_string(file) {
             Ok(text) => Some((namespace, text)),
             Err(error) => {
-                // What it said stays, as after `kubectl apply`; a file of a folder may go in silence.
+                // What it said stays, as after `kubectl apply`; a file that said nothing, such as an editor's, goes in silence.
                 let is_named = self.watched.lock().paths.contains_key(file);
-                if is_named || error.kind() != io::ErrorKind::NotFound {
+                let is_missed = self.taken.lock().contains_key(file);
+                if is_named || is_missed || error.kind() != io::ErrorKind::NotFound {
                     self.note(file, vec![faults::of_failure(file, &error)]);
                 } else {
                     self.note(file, Vec::new());
@@ -165,6 +183,9 @@ impl Watcher {
         if let Some(report) = apply.await {
             log(file, &report);
             self.note(file, faults::of_report(&report));
+            if !report.results.is_empty() {
+                self.taken.lock().insert(file.to_owned(), report.results);
+            }
         }
     }
 }
@@ -227,7 +248,7 @@ fn is_complete(kind: EventKind) -> bool {
     )
 }
 
-fn is_manifest(file: &Path) -> bool {
+pub(super) fn is_manifest(file: &Path) -> bool {
     let hidden = file
         .file_name()
         .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
