@@ -35,8 +35,8 @@ Examples:
     Version(VersionArgs),
     /// Adds the sidecar to workloads in a manifest
     #[command(after_help = "\
-The manifest goes to standard output as YAML, the report to standard error. What is not a workload stays as it is;
-injecting twice changes nothing.
+The manifest goes to standard output as YAML, the report to standard error. What is not a workload stays as it is; injecting \
+twice changes nothing.
 
 Examples:
   meltemi kube-inject -f deployment.yaml > injected.yaml
@@ -291,9 +291,21 @@ pub struct KubeInjectArgs {
     pub file: PathBuf,
     #[command(flatten)]
     pub namespace: Namespace,
+    /// Where the result goes; standard output otherwise
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// The revision to inject for
+    #[arg(long, value_name = "NAME")]
+    pub revision: Option<String>,
     /// A file with the mesh configuration
-    #[arg(long = "meshConfigFile")]
+    #[arg(long = "meshConfigFile", value_name = "FILE")]
     pub mesh_config: Option<PathBuf>,
+    /// A file with the injector's configuration (key config of ConfigMap istio-sidecar-injector); its templates are not used
+    #[arg(long = "injectConfigFile", value_name = "FILE")]
+    pub inject_config: Option<PathBuf>,
+    /// A file with Istio's Helm values (key values of ConfigMap istio-sidecar-injector)
+    #[arg(long = "valuesFile", value_name = "FILE")]
+    pub values: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -1,6 +1,8 @@
 //! `kube-inject`: the sidecar in a manifest. YAML on standard output, the report on standard error.
 
-use std::path::Path;
+mod files;
+
+use std::path::{Path, PathBuf};
 
 use meltemi_api::istio::MeshConfig;
 use meltemi_core::{Diagnostic, Severity};
@@ -46,17 +48,50 @@ pub(crate) async fn run(
         return Err(CliError::data(message, ""));
     }
     let written: Vec<String> = documents.iter().map(yaml).collect::<Result<_, _>>()?;
-    io.print(&written.join("---\n"))
+    let written = written.join("---\n");
+    match &args.output {
+        None => io.print(&written),
+        Some(file) => std::fs::write(file, written).map_err(|error| {
+            CliError::data(format!("{} cannot be written: {error}", file.display()), "")
+        }),
+    }
 }
 
+/// The mesh's own settings, or the mesh configuration of a file; then the other files, and last what the command line says.
 async fn settings(
     args: &KubeInjectArgs,
     access: &dyn Access,
     io: &mut Io<'_>,
 ) -> Result<InjectionSettings, CliError> {
-    let Some(file) = &args.mesh_config else {
-        return Ok(access.injection_settings().await.unwrap_or_default());
+    let mut settings = match &args.mesh_config {
+        None => access.injection_settings().await.unwrap_or_default(),
+        Some(file) => of_mesh_config(file, io)?,
     };
+    type Take = fn(&mut InjectionSettings, Value) -> Vec<String>;
+    let files: [(&Option<PathBuf>, Take); 2] = [
+        (&args.inject_config, files::take_inject_config),
+        (&args.values, files::take_values),
+    ];
+    for (file, take) in files {
+        let Some(file) = file else { continue };
+        let content = documents(&read(file, io)?, file)?;
+        for unused in content.into_iter().map(|one| take(&mut settings, one)) {
+            if !unused.is_empty() {
+                io.note(&format!(
+                    "{}: not used: {}",
+                    file.display(),
+                    unused.join(", ")
+                ))?;
+            }
+        }
+    }
+    if let Some(revision) = &args.revision {
+        settings.revision.clone_from(revision);
+    }
+    Ok(settings)
+}
+
+fn of_mesh_config(file: &Path, io: &mut Io<'_>) -> Result<InjectionSettings, CliError> {
     let text = read(file, io)?;
     let (mesh, diagnostics) =
         meltemi_api::parse_message::<MeshConfig>(&file.display().to_string(), &text);
@@ -113,7 +148,12 @@ fn judge(text: &str, file: &Path, namespace: &str, io: &mut Io<'_>) -> Result<()
 
 /// The documents of a YAML or JSON text; empty ones are left out.
 fn documents(text: &str, file: &Path) -> Result<Vec<Value>, CliError> {
-    let documents: Vec<Value> = serde_saphyr::from_multiple(text).map_err(|error| {
+    let options = serde_saphyr::options! {
+        // As Kubernetes reads: `defaultMode: 0644` is octal.
+        legacy_octal_numbers: true,
+    };
+    let read = serde_saphyr::from_multiple_with_options(text, options);
+    let documents: Vec<Value> = read.map_err(|error| {
         CliError::data(format!("{} cannot be read: {error}", file.display()), "")
     })?;
     Ok(documents

@@ -237,3 +237,57 @@ fn analyze_without_files_asks_the_running_mesh() {
     let quiet = mesh().run(&["analyze", "-n", "other"]);
     assert_eq!((quiet.status, quiet.stdout.as_str()), (0, ""));
 }
+
+/// As Kubernetes reads: `0644` is octal, in a manifest of Istio's samples too.
+#[test]
+fn modes_of_files_are_octal() {
+    let pod = "apiVersion: v1
+kind: Pod
+metadata: { name: p }
+spec:
+  containers: [{ name: c, image: i }]
+  volumes: [{ name: v, configMap: { name: m, defaultMode: 0644 } }]
+";
+    let output = Fake::default().run_with(pod, &["kube-inject", "-f", "-"]);
+    assert_eq!(output.status, 0, "{}", output.stderr);
+    assert!(
+        output.stdout.contains("defaultMode: 420"),
+        "{}",
+        output.stdout
+    );
+}
+
+#[test]
+fn kube_inject_reads_istios_files_and_writes_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let values = "global: { proxy: { image: mine/proxy:7, tracer: none } }\n";
+    std::fs::write(path("values.yaml"), values).unwrap();
+    let line = [
+        "kube-inject",
+        "-f",
+        "-",
+        "-o",
+        &path("out.yaml"),
+        "--valuesFile",
+    ];
+    let values = path("values.yaml");
+    let line = [&line[..], &[&values, "--revision", "canary"]].concat();
+    let output = Fake::default().run_with(DEPLOYMENT, &line);
+    assert_eq!(
+        (output.status, output.stdout.as_str()),
+        (0, ""),
+        "{}",
+        output.stderr
+    );
+    assert!(
+        output
+            .stderr
+            .contains("values.yaml: not used: global.proxy.tracer")
+    );
+    let written = std::fs::read_to_string(path("out.yaml")).unwrap();
+    assert!(
+        written.contains("mine/proxy:7") && written.contains("canary"),
+        "{written}"
+    );
+}
