@@ -25,6 +25,15 @@ pub trait Access: Send + Sync {
         path: &'a str,
     ) -> BoxFuture<'a, Result<Response, AccessError>>;
 
+    /// The labels by which a Service selects its pods; `None` where there is no such Service or it selects none.
+    fn service_selector<'a>(
+        &'a self,
+        _service: &'a str,
+        _namespace: &'a str,
+    ) -> BoxFuture<'a, Result<Option<BTreeMap<String, String>>, AccessError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
     /// What this mesh's injector is set to; `None` where it cannot be asked, and `kube-inject` uses the defaults.
     fn injection_settings(&self) -> BoxFuture<'_, Option<InjectionSettings>> {
         Box::pin(std::future::ready(None))

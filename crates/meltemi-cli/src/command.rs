@@ -67,9 +67,9 @@ Examples:
 pub enum AuthnCommand {
     /// Tells whether traffic between two workloads is encrypted, from live handshakes
     #[command(after_help = "\
-Prints one row per service port: what the policies say, in the columns of the old istioctl command. Then what is: for each
-endpoint the mode its proxy enforces and a handshake made now, with the identities of both ends. The verdict
-(MODE: mTLS (STRICT), mTLS (PERMISSIVE), PLAINTEXT (...), MIXED (...) or CONFLICT (...)) follows from the handshakes and the
+Prints one row per service port: what the policies say, in the columns of the old istioctl command. Then what is: for each \
+endpoint the mode its proxy enforces and a handshake made now, with the identities of both ends. The verdict \
+(MODE: mTLS (STRICT), mTLS (PERMISSIVE), PLAINTEXT (...), MIXED (...) or CONFLICT (...)) follows from the handshakes and the \
 proxies alone, never from the policies.
 
 Examples:
@@ -160,6 +160,9 @@ Examples:
         after_help = "Examples:\n  meltemi proxy-config secret productpage-v1"
     )]
     Secret(PodArgs),
+    /// Filters whose configuration comes by itself (ECDS)
+    #[command(after_help = "Examples:\n  meltemi proxy-config ecds productpage-v1")]
+    Ecds(PodArgs),
     /// What the proxy started with
     #[command(
         alias = "b",

@@ -15,6 +15,8 @@ pub(crate) struct Fake {
     /// `"<pod> GET /path"`; the control plane is the pod `istiod`.
     pub(crate) answers: BTreeMap<String, String>,
     pub(crate) unreachable: bool,
+    /// Selectors of Services in the default namespace.
+    pub(crate) services: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 pub(crate) struct Output {
@@ -38,6 +40,12 @@ impl Fake {
 
     pub(crate) fn answer(mut self, request: &str, json: &Value) -> Self {
         self.answers.insert(request.to_owned(), json.to_string());
+        self
+    }
+
+    pub(crate) fn service(mut self, name: &str, label: &str, value: &str) -> Self {
+        let selector = [(label.to_owned(), value.to_owned())].into();
+        self.services.insert(name.to_owned(), selector);
         self
     }
 
@@ -122,5 +130,13 @@ impl Access for Fake {
         path: &'a str,
     ) -> BoxFuture<'a, Result<Response, AccessError>> {
         Box::pin(ready(self.look_up("istiod", method, path)))
+    }
+
+    fn service_selector<'a>(
+        &'a self,
+        service: &'a str,
+        _namespace: &'a str,
+    ) -> BoxFuture<'a, Result<Option<BTreeMap<String, String>>, AccessError>> {
+        Box::pin(ready(Ok(self.services.get(service).cloned())))
     }
 }

@@ -12,6 +12,7 @@ mod analyze;
 mod command;
 mod error;
 mod io;
+mod istioctl_flags;
 mod kube_inject;
 mod output;
 mod proxy_config;
@@ -30,6 +31,7 @@ pub use access::{Access, AccessError, Method, Pod, Response};
 pub use command::{AuthnCommand, Command, LogArgs, PodArgs, ProxyConfigCommand, TlsCheckArgs};
 pub use error::{CliError, exit};
 pub use io::Io;
+pub use istioctl_flags::{behind_the_command, unused_istioctl_flags, with_istioctl_flags};
 pub use output::Format;
 pub use tls_check::verdict::{Client, Endpoint, Mode, Server, verdict};
 

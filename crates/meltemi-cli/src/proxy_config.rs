@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::command::PodArgs;
 use crate::output::structured;
+use crate::table::Table;
 use crate::target::resolve;
 use crate::{Access, CliError, Format, Io, Method, Pod, ProxyConfigCommand, Response};
 use dump::Dump;
@@ -41,15 +42,19 @@ pub(crate) async fn run(
             show(&rows, args.pod.output, io, routes::table)
         }
         ProxyConfigCommand::Endpoint(args) => {
-            let statuses = endpoints::load(&args.pod, access, io).await?;
-            endpoints::run(&statuses, &args, io)
+            let answer = endpoints::load(&args.pod, access, io).await?;
+            endpoints::run(&answer, &args, io)
         }
         ProxyConfigCommand::Secret(args) => {
             let dump = load(&args, access, io).await?;
-            let now = io.now;
-            show(&dump.secrets(), args.output, io, |secrets| {
-                certificates::table(secrets, now)
-            })
+            match structured(&dump.secrets_section(), args.output)? {
+                Some(text) => io.print(&text),
+                None => io.print(&certificates::table(&dump.secrets(), io.now)),
+            }
+        }
+        ProxyConfigCommand::Ecds(args) => {
+            let dump = load(&args, access, io).await?;
+            show(&dump.extension_configs(), args.output, io, ecds_table)
         }
         ProxyConfigCommand::Bootstrap(args) => {
             let dump = load(&args, access, io).await?;
@@ -73,6 +78,16 @@ async fn all(args: &PodArgs, access: &dyn Access, io: &mut Io<'_>) -> Result<(),
         endpoints::table(&endpoints::of_dump(&dump)),
     ];
     io.print(&tables.join("\n"))
+}
+
+fn ecds_table(filters: &[&Value]) -> String {
+    let mut table = Table::new(["ECDS NAME", "TYPE"]);
+    for filter in filters {
+        let kind = dump::text(filter, "/typedConfig/@type");
+        let kind = kind.rsplit('/').next().unwrap_or(kind);
+        table.row([dump::text(filter, "/name"), kind]);
+    }
+    table.render()
 }
 
 /// Resources as a table, or as a list of what the proxy holds.

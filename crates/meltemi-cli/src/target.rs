@@ -11,7 +11,42 @@ pub(crate) async fn resolve(
     access: &dyn Access,
 ) -> Result<Pod, CliError> {
     let pods = access.pods().await?;
-    find(&pods, target, namespace).cloned()
+    among(&pods, target, namespace, access).await.cloned()
+}
+
+/// As [`resolve`], of pods that are known already. `svc/NAME` is a pod that the Service selects.
+pub(crate) async fn among<'a>(
+    pods: &'a [Pod],
+    target: &str,
+    namespace: Option<&str>,
+    access: &dyn Access,
+) -> Result<&'a Pod, CliError> {
+    let Some(("svc" | "service" | "services", name)) = target.split_once('/') else {
+        return find(pods, target, namespace);
+    };
+    let (name, namespace) = match name.split_once('.') {
+        Some((name, rest)) => (name, rest.split('.').next().unwrap_or(rest)),
+        None => (name, namespace.unwrap_or("default")),
+    };
+    let Some(selector) = access.service_selector(name, namespace).await? else {
+        return Err(CliError::data(
+            format!("no service {name:?} with a selector in namespace {namespace}"),
+            "Name a pod or workload, or another namespace with -n.",
+        ));
+    };
+    let is_selected = |pod: &&Pod| {
+        pod.namespace == namespace
+            && selector
+                .iter()
+                .all(|(name, value)| pod.labels.get(name) == Some(value))
+    };
+    let selected: Vec<&Pod> = pods.iter().filter(is_selected).collect();
+    best(&selected).ok_or_else(|| {
+        CliError::data(
+            format!("service {name:?} in namespace {namespace} selects no pod"),
+            "",
+        )
+    })
 }
 
 pub(crate) fn find<'a>(
@@ -32,7 +67,7 @@ pub(crate) fn find<'a>(
         Some(other) => {
             return Err(CliError::usage(
                 format!("{other:?} is not a type that has pods"),
-                "Use pod/, deployment/, replicaset/, statefulset/, daemonset/ or job/, or a name alone.",
+                "Use pod/, service/, deployment/, replicaset/, statefulset/, daemonset/ or job/, or a name alone.",
             ));
         }
     };
@@ -233,9 +268,9 @@ mod tests {
                 "Did you mean \"ratings-v1\"?",
             ),
             (
-                "service/ratings",
-                "\"service\" is not a type that has pods",
-                "Use pod/",
+                "configmap/ratings",
+                "\"configmap\" is not a type that has pods",
+                "Use pod/, service/",
             ),
             (
                 "x.nowhere",
@@ -246,6 +281,28 @@ mod tests {
             let error = find(&pods, target, None).unwrap_err();
             assert!(error.to_string().starts_with(message), "{error}");
             assert!(error.hint().starts_with(hint), "{}", error.hint());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_service_stands_for_a_pod_that_it_selects() {
+        let mut pods = pods();
+        pods[2].labels = [("app".to_owned(), "reviews".to_owned())].into();
+        let fake = crate::fake::Fake::default().service("reviews", "app", "reviews");
+        for target in ["svc/reviews", "service/reviews.default.svc.cluster.local"] {
+            let found = among(&pods, target, None, &fake).await.unwrap();
+            assert_eq!(found.name, "reviews-v1-7d4c9f5b6c-x2b4k", "{target}");
+        }
+        let fake = fake.service("empty", "app", "none");
+        for (target, message) in [
+            ("svc/nobody", "no service \"nobody\" with a selector"),
+            (
+                "svc/empty",
+                "service \"empty\" in namespace default selects no pod",
+            ),
+        ] {
+            let error = among(&pods, target, None, &fake).await.unwrap_err();
+            assert!(error.to_string().starts_with(message), "{error}");
         }
     }
 

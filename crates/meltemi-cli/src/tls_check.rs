@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::command::TlsCheckArgs;
 use crate::output::structured;
-use crate::target::find;
+use crate::target::among;
 use crate::{Access, CliError, Io, Pod};
 use evidence::Evidence;
 use rows::Row;
@@ -43,7 +43,8 @@ pub(crate) async fn run(
         return Err(CliError::usage("tls-check requires pod name", hint));
     };
     let pods = access.pods().await?;
-    let source = find(&pods, target, args.namespace.namespace.as_deref())?;
+    let namespace = args.namespace.namespace.as_deref();
+    let source = among(&pods, target, namespace, access).await?;
     if !source.has_sidecar() {
         return without_sidecar(source, io);
     }

@@ -1,5 +1,7 @@
 //! The way from the commands to a mesh in a lab.
 
+use std::collections::BTreeMap;
+
 use futures_util::future::BoxFuture;
 use http::{Method as HttpMethod, StatusCode};
 use meltemi_api::istio::MeshConfig;
@@ -83,6 +85,20 @@ impl Access for Lab {
         })
     }
 
+    fn service_selector<'a>(
+        &'a self,
+        service: &'a str,
+        namespace: &'a str,
+    ) -> BoxFuture<'a, Result<Option<BTreeMap<String, String>>, AccessError>> {
+        Box::pin(async move {
+            let services = self.0.objects("Service", Some(namespace)).await;
+            let services = services.map_err(failure)?;
+            let mut services = services.iter();
+            let found = services.find(|found| found["metadata"]["name"] == *service);
+            Ok(found.and_then(|found| texts(&found["spec"]["selector"])))
+        })
+    }
+
     fn injection_settings(&self) -> BoxFuture<'_, Option<InjectionSettings>> {
         Box::pin(self.settings())
     }
@@ -126,6 +142,14 @@ fn failure(error: ClientError) -> AccessError {
             message: error.to_string(),
         },
     }
+}
+
+/// The entries of a map of texts; `None` for no map and an empty one.
+fn texts(map: &Value) -> Option<BTreeMap<String, String>> {
+    let fields = map.as_object()?.iter();
+    let text = |(name, value): (&String, &Value)| Some((name.clone(), value.as_str()?.to_owned()));
+    let texts: BTreeMap<_, _> = fields.filter_map(text).collect();
+    (!texts.is_empty()).then_some(texts)
 }
 
 /// What the commands need of a pod's JSON.

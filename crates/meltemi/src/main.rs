@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use meltemi_cli::{Io, exit};
+use meltemi_cli::{Io, behind_the_command, exit, unused_istioctl_flags, with_istioctl_flags};
 use meltemi_process::logging::{self, LogOptions};
 use meltemi_process::shutdown;
 
@@ -60,13 +60,19 @@ fn main() -> ExitCode {
         return code;
     }
     let called = called();
+    let words = behind_the_command(std::env::args_os());
     let parsed = program(&called)
-        .try_get_matches()
-        .and_then(|matches| Cli::from_arg_matches(&matches));
-    let cli = match parsed {
-        Ok(cli) => cli,
+        .try_get_matches_from(words)
+        .and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
+    let (cli, matches) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => return usage(&error),
     };
+    for flag in unused_istioctl_flags(&matches) {
+        anstream::eprintln!(
+            "note: --{flag} is not used: MELTEMI_LAB names the lab, and a lab needs nothing else"
+        );
+    }
     run(cli.command, called).unwrap_or_else(|error| {
         if is_closed_pipe(&error) {
             return ExitCode::SUCCESS;
@@ -95,7 +101,7 @@ fn called() -> String {
 }
 
 fn program(called: &str) -> clap::Command {
-    Cli::command()
+    with_istioctl_flags(Cli::command())
         .name(called.to_owned())
         .bin_name(called.to_owned())
 }

@@ -59,6 +59,20 @@ impl Dump {
         self.resources("SecretsConfigDump", &lists, &[""])
     }
 
+    /// The whole `SecretsConfigDump`, as istioctl prints it: without its type.
+    pub(crate) fn secrets_section(&self) -> Value {
+        let mut section = self.section("SecretsConfigDump").next().cloned();
+        if let Some(fields) = section.as_mut().and_then(Value::as_object_mut) {
+            fields.remove("@type");
+        }
+        section.unwrap_or_else(|| Value::Object(Map::new()))
+    }
+
+    /// Filters that came by themselves (ECDS).
+    pub(crate) fn extension_configs(&self) -> Vec<&Value> {
+        self.resources("EcdsConfigDump", &["ecdsFilters"], &["/ecdsFilter"])
+    }
+
     pub(crate) fn bootstrap(&self) -> Option<&Value> {
         self.section("BootstrapConfigDump").next()
     }

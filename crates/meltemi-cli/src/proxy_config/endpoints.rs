@@ -16,49 +16,73 @@ pub(super) struct Row {
     cluster: String,
 }
 
+/// What is known of endpoints.
+pub(super) enum Known {
+    /// The answer to `/clusters?format=json`.
+    Statuses(Value),
+    /// A config_dump.
+    Dump(Dump),
+}
+
 /// The answer to `/clusters?format=json`, or a file with that or with a config_dump.
 pub(super) async fn load(
     args: &PodArgs,
     access: &dyn Access,
     io: &mut Io<'_>,
-) -> Result<Vec<Row>, CliError> {
+) -> Result<Known, CliError> {
     let json = super::fetch(args, "/clusters?format=json", access, io).await?;
     if json.get("configs").is_some() {
-        return Ok(of_dump(&Dump::new(json)?));
+        return Ok(Known::Dump(Dump::new(json)?));
     }
     let json = camel(json);
     if json.get("clusterStatuses").is_none() && args.file.is_some() {
         let hint = "Give the answer to /clusters?format=json or to /config_dump?include_eds.";
         return Err(CliError::data("the file holds no endpoints", hint));
     }
-    Ok(of_statuses(&json))
+    Ok(Known::Statuses(json))
 }
 
-pub(super) fn run(rows: &[Row], args: &EndpointArgs, io: &mut Io<'_>) -> Result<(), CliError> {
-    let is_wanted = |row: &&Row| {
-        args.address
-            .as_ref()
-            .is_none_or(|address| row.address == *address)
-            && args.port.is_none_or(|port| row.port == u64::from(port))
-            && args
-                .cluster
-                .as_ref()
-                .is_none_or(|cluster| row.cluster == *cluster)
-            && args
-                .status
-                .as_ref()
-                .is_none_or(|status| row.status.eq_ignore_ascii_case(status))
+pub(super) fn run(known: &Known, args: &EndpointArgs, io: &mut Io<'_>) -> Result<(), CliError> {
+    let rows = match known {
+        Known::Statuses(statuses) => of_statuses(statuses),
+        Known::Dump(dump) => of_dump(dump),
     };
-    let rows: Vec<Row> = rows.iter().filter(is_wanted).cloned().collect();
-    let json = rows.iter().map(|row| {
-        json!({
-            "address": row.address, "port": row.port, "status": row.status,
-            "outlierCheck": row.outlier_check, "cluster": row.cluster,
-        })
-    });
-    match structured(&Value::Array(json.collect()), args.pod.output)? {
+    let rows: Vec<Row> = rows
+        .into_iter()
+        .filter(|row| is_wanted(row, args))
+        .collect();
+    let json = match known {
+        // As istioctl: the clusters, whole, of which an endpoint is wanted.
+        Known::Statuses(statuses) => list(statuses, "/clusterStatuses")
+            .filter(|cluster| of_cluster(cluster).any(|row| is_wanted(&row, args)))
+            .cloned()
+            .collect(),
+        Known::Dump(_) => rows.iter().map(Row::to_json).collect(),
+    };
+    match structured(&Value::Array(json), args.pod.output)? {
         Some(text) => io.print(&text),
         None => io.print(&table(&rows)),
+    }
+}
+
+fn is_wanted(row: &Row, args: &EndpointArgs) -> bool {
+    let is = |wanted: &Option<String>, value: &str| {
+        wanted
+            .as_ref()
+            .is_none_or(|wanted| value.eq_ignore_ascii_case(wanted))
+    };
+    is(&args.address, &row.address)
+        && args.port.is_none_or(|port| row.port == u64::from(port))
+        && is(&args.cluster, &row.cluster)
+        && is(&args.status, &row.status)
+}
+
+impl Row {
+    fn to_json(&self) -> Value {
+        json!({
+            "address": self.address, "port": self.port, "status": self.status,
+            "outlierCheck": self.outlier_check, "cluster": self.cluster,
+        })
     }
 }
 
@@ -84,11 +108,12 @@ pub(super) fn table(rows: &[Row]) -> String {
 
 fn of_statuses(json: &Value) -> Vec<Row> {
     let clusters = list(json, "/clusterStatuses");
-    let hosts = clusters.flat_map(|cluster| {
-        let name = text(cluster, "/name");
-        list(cluster, "/hostStatuses").map(move |host| (name, host))
-    });
-    let row = |(cluster, host): (&str, &Value)| {
+    clusters.flat_map(of_cluster).collect()
+}
+
+fn of_cluster(cluster: &Value) -> impl Iterator<Item = Row> {
+    let name = text(cluster, "/name");
+    list(cluster, "/hostStatuses").map(move |host| {
         let (address, port) = address(&host["address"]);
         let failed = host.pointer("/healthStatus/failedOutlierCheck") == Some(&Value::Bool(true));
         Row {
@@ -96,10 +121,9 @@ fn of_statuses(json: &Value) -> Vec<Row> {
             port,
             status: or(text(host, "/healthStatus/edsHealthStatus"), "HEALTHY"),
             outlier_check: if failed { "FAILED" } else { "OK" },
-            cluster: cluster.to_owned(),
+            cluster: name.to_owned(),
         }
-    };
-    hosts.map(row).collect()
+    })
 }
 
 pub(super) fn of_dump(dump: &Dump) -> Vec<Row> {

@@ -92,6 +92,39 @@ fn filters_take_away_what_is_not_asked_for() {
 }
 
 #[test]
+fn json_has_the_shapes_of_istioctl() {
+    let json = |line: &[&str]| -> Value {
+        let line = [line, &["-o", "json"]].concat();
+        serde_json::from_str(&table(&line)).unwrap()
+    };
+    let secrets = json(&["secret", POD]);
+    assert_eq!(secrets["dynamicActiveSecrets"][0]["name"], "default");
+    assert!(secrets.get("@type").is_none(), "{secrets}");
+    let clusters = json(&["endpoint", POD, "--status", "unhealthy"]);
+    let [cluster] = &clusters.as_array().unwrap()[..] else {
+        panic!("one cluster has such an endpoint: {clusters}")
+    };
+    assert!(cluster["hostStatuses"].is_array() && cluster["name"].is_string());
+}
+
+#[test]
+fn filters_that_come_by_themselves_have_a_table() {
+    let filter = json!({"name": "wasm", "typed_config": {"@type": "type.googleapis.com/a.Wasm"}});
+    let dump = json!({"configs": [{
+        "@type": "type.googleapis.com/envoy.admin.v3.EcdsConfigDump",
+        "ecds_filters": [{"ecds_filter": filter}],
+    }]});
+    let mesh = mesh().answer(&format!("{POD} GET /config_dump?include_eds"), &dump);
+    let output = mesh.run(&["proxy-config", "ecds", POD]);
+    let lines: Vec<&str> = output.stdout.lines().collect();
+    assert!(lines[0].starts_with("ECDS NAME"), "{lines:?}");
+    assert!(
+        lines[1].starts_with("wasm") && lines[1].ends_with("a.Wasm"),
+        "{lines:?}"
+    );
+}
+
+#[test]
 fn yaml_shows_the_tls_context_in_camel_case() {
     let yaml = table(&[
         "clusters",
