@@ -66,22 +66,33 @@ pub(super) async fn collect(
         Err(CliError::Answer { .. }) => Known::Stock(Stock::ask(source, access).await?),
         answer => Known::Ours(answer?),
     };
-    let statuses = admin_json(source, Method::Get, "/clusters?format=json", access).await?;
-    let statuses = camel(statuses);
-    let mut destinations = Destinations::new(pods, access);
-    let mut findings = Vec::new();
-    for row in rows {
-        let cluster = ClusterName::outbound(row.port, row.subset(), row.fqdn());
-        let seen = match &known {
-            Known::Stock(stock) => stock.rows(&cluster, &statuses),
+    let clusters = rows.iter();
+    let clusters: Vec<ClusterName> = clusters
+        .map(|row| ClusterName::outbound(row.port, row.subset(), row.fqdn()))
+        .collect();
+    let mut handshakes = Vec::new();
+    for cluster in &clusters {
+        handshakes.push(match &known {
+            Known::Stock(_) => Vec::new(),
             Known::Ours(known) => {
-                let history = of_traffic(known, &cluster);
+                let history = of_traffic(known, cluster);
                 if probe {
-                    fresh(&cluster, &history, source, access).await?
+                    fresh(cluster, &history, source, access).await?
                 } else {
                     history
                 }
             }
+        });
+    }
+    // After the probes: a proxy on demand holds a service that was never called only since it was probed.
+    let statuses = admin_json(source, Method::Get, "/clusters?format=json", access).await?;
+    let statuses = camel(statuses);
+    let mut destinations = Destinations::new(pods, access);
+    let mut findings = Vec::new();
+    for ((row, cluster), handshakes) in rows.into_iter().zip(clusters).zip(handshakes) {
+        let seen = match &known {
+            Known::Stock(stock) => stock.rows(&cluster, &statuses),
+            Known::Ours(_) => handshakes,
         };
         let mut evidence = Vec::new();
         for (endpoint, _) in hosts(&statuses, &cluster.to_string()) {
