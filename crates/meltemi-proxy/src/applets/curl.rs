@@ -63,7 +63,7 @@ pub(super) struct CurlArgs {
     /// Follow redirects
     #[arg(short = 'L', long)]
     location: bool,
-    /// Do not check the server's certificate of https URLs
+    /// Said of https URLs, which this curl refuses with or without it
     #[arg(short = 'k', long)]
     insecure: bool,
     #[arg(short, long, value_name = "SECONDS")]
@@ -88,6 +88,12 @@ enum CurlError {
     Url(String),
     #[error("(1) Protocol \"{0}\" not supported")]
     Protocol(String),
+    /// The connection that the proxy carries is encrypted by the mesh; TLS inside it would be the application's own.
+    #[error(
+        "(1) Protocol \"https\" not supported here: the proxy adds the mesh's TLS to an http:// URL; for TLS of the server's own run curl \
+         in the application's container"
+    )]
+    Https,
     #[error("(7) Failed to connect to the proxy on 127.0.0.1:{0}: {1}")]
     Proxy(u16, std::io::Error),
     #[error("(6) Could not resolve host: {0}")]
@@ -111,7 +117,7 @@ enum CurlError {
 impl CurlError {
     fn status(&self) -> u8 {
         match self {
-            Self::Protocol(_) => 1,
+            Self::Protocol(_) | Self::Https => 1,
             Self::Url(_) => 3,
             Self::Resolve(_) => 6,
             Self::Proxy(..) | Self::Connect(..) => 7,
@@ -196,10 +202,10 @@ fn resolve(base: &Uri, location: &str) -> String {
 
 async fn exchange(args: &CurlArgs, uri: &Uri) -> Result<Response<Incoming>, CurlError> {
     let host = uri.host().ok_or_else(|| CurlError::Url(uri.to_string()))?;
-    if uri.scheme_str() != Some("http") {
-        return Err(CurlError::Protocol(
-            uri.scheme_str().unwrap_or_default().to_owned(),
-        ));
+    match uri.scheme_str() {
+        Some("http") => {}
+        Some("https") => return Err(CurlError::Https),
+        other => return Err(CurlError::Protocol(other.unwrap_or_default().to_owned())),
     }
     let port = uri.port_u16().unwrap_or(80);
     let stream = connect(args, host, port);
@@ -519,6 +525,15 @@ mod tests {
             build_request(&args(&["x", "-I"]), &uri).unwrap().method(),
             Method::HEAD
         );
+    }
+
+    #[tokio::test]
+    async fn https_is_refused_with_or_without_a_check_of_certificates() {
+        for line in [&["https://a"][..], &["-k", "https://a"]] {
+            let refused = transfer(&args(line), "https://a").await.unwrap_err();
+            assert_eq!(refused.status(), 1);
+            assert!(refused.to_string().contains("application's container"));
+        }
     }
 
     #[test]
