@@ -22,7 +22,7 @@ use tokio::sync::watch;
 
 use demand::Demand;
 
-pub(crate) use apply::Configurator;
+pub(crate) use apply::{Configurator, Rejection, is_standing_listener};
 pub(crate) use known::KnownClusters;
 pub(crate) use on_demand::SWEEP_INTERVAL;
 

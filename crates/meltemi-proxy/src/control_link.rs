@@ -1,21 +1,22 @@
 //! The xDS client at work: subscribes to what the workload needs, judges what comes, and goes on for ever.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use meltemi_process::readiness::Gate;
 use meltemi_proto::type_url;
 use meltemi_xds::client::{Transport, TransportError};
-use meltemi_xds::{Rejection, Subscriptions, Update, Updates};
+use meltemi_xds::{Rejection, Resource, Subscriptions, Update, Updates};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::allocator;
 use crate::bootstrap::{Bootstrap, node};
 use crate::config::demand::{Allowance, Demand, Wish};
-use crate::config::guard::RemovalGuard;
+use crate::config::guard::{Loss, RemovalGuard, UNSAID_LIMIT};
 use crate::config::saved::Saved;
-use crate::config::{Configurator, SWEEP_INTERVAL};
+use crate::config::{self, Configurator, SWEEP_INTERVAL, is_standing_listener};
 use crate::control_channel::{self, Endpoint};
 use crate::worker::Shared;
 
@@ -39,21 +40,9 @@ pub(crate) async fn run(
         let endpoint = endpoint.clone();
         async move { connect(&endpoint).await }
     });
-    let shared = configurator.shared().clone();
+    let mut link = Link::new(configurator, subscriptions, gate, believe);
     let saved = bootstrap.cache_directory.as_deref();
-    let mut link = Link {
-        demand: shared.store.demand.clone(),
-        saved: saved.map(|directory| Saved::new(directory, &bootstrap.node_id())),
-        shared,
-        configurator,
-        subscriptions,
-        gate,
-        guard: RemovalGuard::default(),
-        connections: 0,
-        allowance: Allowance::default(),
-        believe,
-        give_back_at: None,
-    };
+    link.saved = saved.map(|directory| Saved::new(directory, &bootstrap.node_id()));
     link.restore().await;
     link.subscribe();
     tokio::spawn(worker);
@@ -69,7 +58,10 @@ struct Link {
     subscriptions: Subscriptions,
     gate: Gate,
     guard: RemovalGuard,
+    waiting: Waiting,
     connections: u64,
+    /// The configuration is that of an earlier run: already the first connection may take it away.
+    is_restored: bool,
     allowance: Allowance,
     /// An operator says that the control plane means its removals.
     believe: Arc<Notify>,
@@ -77,7 +69,39 @@ struct Link {
     give_back_at: Option<Instant>,
 }
 
+/// Changes of the listeners that own sockets, put off until what a control plane means that was away has been judged. They
+/// are acknowledged: until then it would not say the rest.
+#[derive(Default)]
+struct Waiting {
+    resources: BTreeMap<String, Resource>,
+    due: Option<Instant>,
+}
+
 impl Link {
+    fn new(
+        configurator: Configurator,
+        subscriptions: Subscriptions,
+        gate: Gate,
+        believe: Arc<Notify>,
+    ) -> Self {
+        let shared = configurator.shared().clone();
+        Self {
+            demand: shared.store.demand.clone(),
+            saved: None,
+            shared,
+            configurator,
+            subscriptions,
+            gate,
+            guard: RemovalGuard::default(),
+            waiting: Waiting::default(),
+            connections: 0,
+            is_restored: false,
+            allowance: Allowance::default(),
+            believe,
+            give_back_at: None,
+        }
+    }
+
     async fn run(&mut self, mut updates: Updates) {
         let mut state = updates.state();
         let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
@@ -85,6 +109,8 @@ impl Link {
         let believe = self.believe.clone();
         loop {
             let patience = self.guard.deadline();
+            // While something is refused they wait as long as it does.
+            let settled = self.waiting.due.filter(|_| patience.is_none());
             tokio::select! {
                 update = updates.next() => {
                     let Some(update) = update else { return };
@@ -99,6 +125,7 @@ impl Link {
                 }
                 Ok(()) = state.changed() => self.note_connection(&state.borrow_and_update().clone()),
                 () = until(patience) => self.give_in(),
+                () = until(settled) => self.apply_waiting(),
                 () = until(self.give_back_at) => {
                     self.give_back_at = None;
                     allocator::give_back();
@@ -130,58 +157,116 @@ impl Link {
 
     fn apply(&mut self, mut update: Update) {
         let added = std::mem::take(&mut update.added);
-        let size: usize = added.iter().map(|resource| resource.body.value.len()).sum();
-        if size >= LARGE_BYTES {
-            self.give_back_at = Some(Instant::now() + GIVE_BACK_DELAY);
-        }
-        let url = &update.type_url;
-        let (added_count, removed_count) = (added.len(), update.removed.len());
-        tracing::debug!(
-            type_url = url,
-            added = added_count,
-            removed = removed_count,
-            "xDS update"
-        );
-        let held = self.configurator.count(url);
-        let removed = self.configurator.count_held(url, &update.removed);
-        let refuses = self.guard.refuses(held, removed, Instant::now());
-        let taken: &[String] = if refuses { &[] } else { &update.removed };
-        let rejected = self.configurator.apply(url, added, taken);
-        let mut rejected: Vec<Rejection> = rejected
-            .into_iter()
-            .map(|r| Rejection {
-                name: r.name,
-                reason: r.reason,
-            })
-            .collect();
-        if refuses {
-            self.shared
-                .telemetry
-                .counters
-                .refused_removals
-                .add(removed_count as u64);
-            tracing::warn!(
-                type_url = url,
-                held,
-                removed,
-                "the control plane came back and removes most of the configuration: kept for now"
-            );
-            let reason = format!(
-                "not removed yet: {removed} of {held} at once, from a control plane that was away; taken after 60 s, or by POST /believe_removals on the admin port"
-            );
-            rejected.extend(update.removed.iter().map(|name| Rejection {
-                name: name.clone(),
-                reason: reason.clone(),
-            }));
-        }
+        let rejected = self.take(&update.type_url, added, &update.removed);
         update.reject(rejected);
         if self.configurator.is_complete() {
             self.gate.open();
         }
     }
 
-    /// Takes removals that were refused: the control plane is asked to say again what it means.
+    /// Takes of an update what may be taken. The answer is what is rejected.
+    fn take(&mut self, url: &str, added: Vec<Resource>, removed: &[String]) -> Vec<Rejection> {
+        let size: usize = added.iter().map(|resource| resource.body.value.len()).sum();
+        if size >= LARGE_BYTES {
+            self.give_back_at = Some(Instant::now() + GIVE_BACK_DELAY);
+        }
+        let (added_count, removed_count) = (added.len(), removed.len());
+        tracing::debug!(
+            type_url = url,
+            added = added_count,
+            removed = removed_count,
+            "xDS update"
+        );
+        let loss = self.configurator.loss(url, &added, removed);
+        if self.guard.refuses(loss, Instant::now()) {
+            return self.refuse(url, &added, removed, loss);
+        }
+        let added = self.put_off(url, added);
+        let rejected = self.configurator.apply(url, added, removed);
+        rejected.into_iter().map(rejection).collect()
+    }
+
+    /// Keeps what is held, whatever the update says of it.
+    fn refuse(
+        &self,
+        url: &str,
+        added: &[Resource],
+        removed: &[String],
+        loss: Loss,
+    ) -> Vec<Rejection> {
+        let counters = &self.shared.telemetry.counters;
+        counters.refused_removals.add(removed.len() as u64);
+        let Loss {
+            held,
+            removed: lost,
+            ..
+        } = loss;
+        tracing::warn!(
+            type_url = url,
+            held,
+            removed = lost,
+            changed = added.len(),
+            "the control plane came back and removes most of the configuration: kept for now"
+        );
+        let until = "taken after 60 s, or by POST /believe_removals on the admin port";
+        let gone = format!(
+            "not removed yet: {lost} of {held} at once, from a control plane that was away; {until}"
+        );
+        let changed = format!(
+            "not changed yet: the control plane was away and removes most of the configuration; {until}"
+        );
+        let added = added.iter().map(|resource| (&resource.name, &changed));
+        let removed = removed.iter().map(|name| (name, &gone));
+        let rejection = |(name, reason): (&String, &String)| Rejection {
+            name: name.clone(),
+            reason: reason.clone(),
+        };
+        added.chain(removed).map(rejection).collect()
+    }
+
+    /// Puts changes of standing listeners off, if the control plane has to be heard out first. The answer is the rest.
+    fn put_off(&mut self, url: &str, added: Vec<Resource>) -> Vec<Resource> {
+        if url != type_url::LISTENER {
+            return added;
+        }
+        let settles_at = self.guard.settles_at(Instant::now());
+        let mut rest = Vec::new();
+        for resource in added {
+            let is_change = is_standing_listener(url, &resource.name)
+                && self.configurator.is_held(url, &resource.name);
+            // What is rejected is rejected at once.
+            let waits = settles_at.is_some()
+                && is_change
+                && self.configurator.refusal_of(url, &resource).is_none();
+            self.waiting.resources.remove(&resource.name);
+            if waits {
+                let name = resource.name.clone();
+                self.waiting.resources.insert(name, resource);
+            } else {
+                rest.push(resource);
+            }
+        }
+        if self.waiting.resources.is_empty() {
+            self.waiting.due = None;
+        } else {
+            self.waiting.due = settles_at.or_else(|| Some(Instant::now()));
+        }
+        rest
+    }
+
+    fn apply_waiting(&mut self) {
+        let waiting = std::mem::take(&mut self.waiting);
+        if waiting.resources.is_empty() {
+            return;
+        }
+        let resources = waiting.resources.into_values().collect();
+        self.configurator.apply(type_url::LISTENER, resources, &[]);
+        self.subscribe();
+    }
+
+    /// Takes what was refused: the control plane is asked to say again what it means.
     fn give_in(&mut self) {
+        self.apply_waiting();
         if self.guard.give_in(Instant::now()) {
             self.subscriptions.restart();
         }
@@ -192,8 +277,13 @@ impl Link {
         let new = state.connections - self.connections;
         if new > 0 {
             counters.control_connections.add(new);
-            if self.connections > 0 {
-                self.guard.connected_again(Instant::now());
+            if self.connections > 0 || self.is_restored {
+                let now = Instant::now();
+                self.guard.connected_again(now);
+                if !self.waiting.resources.is_empty() {
+                    // It holds our acknowledgement, and may have nothing to add.
+                    self.waiting.due = Some(now + UNSAID_LIMIT);
+                }
             }
             self.connections = state.connections;
         } else if state.last_error.is_some() {
@@ -209,6 +299,7 @@ impl Link {
             Ok(types) if types.is_empty() => {}
             Ok(types) => {
                 self.configurator.restore(types);
+                self.is_restored = true;
                 tracing::info!("took up the configuration of the last run");
                 if self.configurator.is_complete() {
                     self.gate.open();
@@ -231,8 +322,15 @@ impl Link {
     }
 }
 
+fn rejection(rejected: config::Rejection) -> Rejection {
+    Rejection {
+        name: rejected.name,
+        reason: rejected.reason,
+    }
+}
+
 async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, crate::config::saved::SavedError> + Send + 'static,
+    work: impl FnOnce() -> Result<T, config::saved::SavedError> + Send + 'static,
 ) -> anyhow::Result<T> {
     Ok(tokio::task::spawn_blocking(work).await??)
 }
@@ -265,3 +363,6 @@ async fn connect(endpoint: &Endpoint) -> Result<Transport, TransportError> {
 fn words(error: control_channel::ChannelError) -> TransportError {
     format!("{:#}", anyhow::Error::new(error)).into()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! Whole proxies on loopback: real sockets, real handshakes, configuration as resources, scripted upstreams.
 
-mod configuration;
+pub(crate) mod configuration;
 mod hostile;
 mod http;
 pub(crate) mod mesh;

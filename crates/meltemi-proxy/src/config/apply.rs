@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use meltemi_core::names;
 use meltemi_proto::type_url;
 use meltemi_proxy_core::compile;
 use meltemi_proxy_core::listener_table::ListenerTable;
@@ -16,8 +17,9 @@ use smallvec::SmallVec;
 
 use super::Routes;
 use super::dump::{Retained, Retention};
+use super::guard::Loss;
 use super::known::{Known, KnownClusters};
-use super::on_demand::Asked;
+use super::on_demand::{Asked, STANDING};
 use crate::worker::Shared;
 
 /// A resource that is not taken, and why.
@@ -85,6 +87,24 @@ fn compile(
             "type_url: {other} is not a type this proxy asked for"
         )),
     }
+}
+
+/// The resources of a type that a control plane sends whatever the mesh holds.
+fn standing(type_url: &str) -> &'static [&'static str] {
+    match type_url {
+        type_url::LISTENER => &STANDING,
+        type_url::CLUSTER => &[
+            names::PASSTHROUGH_CLUSTER,
+            names::BLACKHOLE_CLUSTER,
+            names::INBOUND_PASSTHROUGH_CLUSTER,
+        ],
+        _ => &[],
+    }
+}
+
+/// Whether a resource is one of the listeners that own sockets.
+pub(crate) fn is_standing_listener(type_url: &str, name: &str) -> bool {
+    type_url == type_url::LISTENER && STANDING.contains(&name)
 }
 
 /// Two minutes and more, of 45 s that connections drain for by default.
@@ -188,21 +208,43 @@ impl Configurator {
         rejections
     }
 
-    /// How many of these names are held.
-    pub(crate) fn count_held(&self, type_url: &str, names: &[String]) -> usize {
-        let is_held = |name: &&String| match type_url {
-            type_url::LISTENER => self.listeners.contains_key(name.as_str()),
-            type_url::ROUTE => self.routes.contains_key(name.as_str()),
-            type_url::CLUSTER => self.clusters.contains_key(name.as_str()),
-            type_url::ENDPOINT => self.assignments.contains_key(name.as_str()),
-            type_url::VIRTUAL_HOST => self.hosts.contains_key(name.as_str()),
+    /// Why a resource would not be accepted.
+    pub(crate) fn refusal_of(&self, type_url: &str, resource: &Resource) -> Option<String> {
+        let body = Bytes::from(resource.body.value.clone());
+        let limit_bytes = self.direct_response_limit_bytes(&resource.name);
+        compile(type_url, &body, limit_bytes).err()
+    }
+
+    pub(crate) fn is_held(&self, type_url: &str, name: &str) -> bool {
+        match type_url {
+            type_url::LISTENER => self.listeners.contains_key(name),
+            type_url::ROUTE => self.routes.contains_key(name),
+            type_url::CLUSTER => self.clusters.contains_key(name),
+            type_url::ENDPOINT => self.assignments.contains_key(name),
+            type_url::VIRTUAL_HOST => self.hosts.contains_key(name),
             _ => false,
-        };
-        names.iter().filter(is_held).count()
+        }
+    }
+
+    /// What an update would take away.
+    pub(crate) fn loss(&self, type_url: &str, added: &[Resource], removed: &[String]) -> Loss {
+        let is_held = |name: &&str| self.is_held(type_url, name);
+        let standing = standing(type_url);
+        let held_standing = standing.iter().filter(|name| is_held(name)).count();
+        let removed: Vec<&str> = removed.iter().map(String::as_str).filter(is_held).collect();
+        let is_standing = |name: &&&str| standing.contains(*name);
+        let removed_standing = removed.iter().filter(is_standing).count();
+        let mut names = added.iter().map(|resource| resource.name.as_str());
+        Loss {
+            held: self.count(type_url) - held_standing,
+            removed: removed.len() - removed_standing,
+            removes_standing: removed_standing > 0,
+            touches_held: !removed.is_empty() || names.any(|name| is_held(&name)),
+        }
     }
 
     /// How many resources of a type are held.
-    pub(crate) fn count(&self, type_url: &str) -> usize {
+    fn count(&self, type_url: &str) -> usize {
         match type_url {
             type_url::LISTENER => self.listeners.len(),
             type_url::ROUTE => self.routes.len(),

@@ -35,7 +35,7 @@ pub(crate) const ENTRY_LIMIT: usize = 2048;
 /// How often to look for what is idle.
 pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 /// The listeners that own sockets. They stand: all others are found through them.
-const STANDING: [&str; 2] = ["virtualInbound", "virtualOutbound"];
+pub(super) const STANDING: [&str; 2] = ["virtualInbound", "virtualOutbound"];
 /// The types that are asked for by name, in the order of a push.
 const TYPES: [&str; 5] = [
     type_url::CLUSTER,
@@ -122,8 +122,7 @@ impl Configurator {
                 };
                 (name, state)
             };
-            let is_held = |name: &String| self.count_held(url, std::slice::from_ref(name)) > 0;
-            let others = names.into_iter().filter(|name| !is_held(name));
+            let others = names.into_iter().filter(|name| !self.is_held(url, name));
             (url, others.map(state).collect())
         });
         self.retention.set_others(others.collect());
