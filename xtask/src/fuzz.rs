@@ -16,13 +16,14 @@ const INSTRUMENTATION: &str = "-Cpasses=sancov-module \
 const TRIPLE: &str = "aarch64-unknown-linux-gnu";
 #[cfg(not(target_arch = "aarch64"))]
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
-const TARGETS: [&str; 6] = [
+const TARGETS: [&str; 7] = [
     "request_head",
     "path",
     "xds",
     "route_match",
     "sniff",
     "chunked_body",
+    "wire_head",
 ];
 const INPUT_LIMIT_SECONDS: u32 = 10;
 const MEMORY_LIMIT_MIB: u32 = 2048;

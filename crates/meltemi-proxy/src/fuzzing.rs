@@ -5,6 +5,7 @@
 
 mod chunked_body;
 mod sniff;
+mod wire_head;
 
 use std::path::Path;
 
@@ -31,4 +32,9 @@ fn kept_inputs_of_sniff() {
 #[test]
 fn kept_inputs_of_chunked_body() {
     replay("chunked_body", chunked_body::chunked_body);
+}
+
+#[test]
+fn kept_inputs_of_wire_head() {
+    replay("wire_head", wire_head::wire_head);
 }

@@ -27,7 +27,7 @@ mod serve;
 pub(crate) mod timeouts;
 mod upgrade;
 mod watch;
-mod wire;
+pub(crate) mod wire;
 
 pub(crate) use serve::serve;
 

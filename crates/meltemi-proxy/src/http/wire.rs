@@ -4,8 +4,9 @@
 //! the wire ([`http1`]), HTTP/2 frames are counted ([`http2`]). On the way out the connection lingers for a while after its
 //! last byte, so that an answer is not lost to a reset (Envoy `delayed_close_timeout`).
 
-mod http1;
+pub(crate) mod http1;
 mod http2;
+mod patience;
 mod state;
 
 use std::io;
@@ -15,9 +16,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use meltemi_proxy_core::runtime::HttpConnectionManager;
+use meltemi_proxy_core::strict::HeadRules;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Sleep, sleep};
 
+use patience::{Unfinished, poll_discard};
 pub(crate) use state::{Answer, Refusal, WireState};
 
 use crate::io::Transport;
@@ -55,7 +58,13 @@ impl Wire {
         let guard = if is_http2 {
             Guard::Http2(Box::new(http2::Guard::new(manager, state)))
         } else {
-            Guard::Http1(Box::new(http1::Guard::new(manager, state)))
+            let rules = HeadRules {
+                max_bytes: manager.max_request_headers_bytes,
+                max_fields: manager.max_request_headers_count,
+                allow_chunked_length: manager.http1.allow_chunked_length,
+            };
+            let head_limit = manager.request_headers_timeout;
+            Guard::Http1(Box::new(http1::Guard::new(rules, head_limit, state)))
         };
         let linger = Linger {
             limit: manager.delayed_close_timeout,
@@ -180,62 +189,12 @@ impl AsyncWrite for Wire {
     }
 }
 
-/// Reads and forgets, until the peer has ended its side.
-fn poll_discard(transport: &mut Transport, cx: &mut Context<'_>) -> Poll<()> {
-    let mut scratch = [0; 4096];
-    loop {
-        let mut buf = ReadBuf::new(&mut scratch);
-        match ready!(Pin::new(&mut *transport).poll_read(cx, &mut buf)) {
-            Ok(()) if !buf.filled().is_empty() => {}
-            _ => return Poll::Ready(()),
-        }
-    }
-}
-
-/// Bounds the time for something that was begun. Costs a look at the clock when it begins, and a timer once a limit.
-struct Unfinished {
-    limit: Option<Duration>,
-    since: Option<Instant>,
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl Unfinished {
-    fn new(limit: Option<Duration>) -> Self {
-        Self {
-            limit,
-            since: None,
-            timer: None,
-        }
-    }
-
-    fn done(&mut self) {
-        self.since = None;
-    }
-
-    /// Whether it has been unfinished for too long; else wakes the task when it would have been.
-    fn poll_expired(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(limit) = self.limit else {
-            return false;
-        };
-        let due = *self.since.get_or_insert_with(Instant::now) + limit;
-        let timer = self
-            .timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
-        while timer.as_mut().poll(cx).is_ready() {
-            if due <= Instant::now() {
-                return true;
-            }
-            timer.as_mut().reset(due);
-        }
-        false
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::io::{Duplex, Replay, Socket};
     use tokio::io::AsyncWriteExt as _;
+    use tokio::time::Instant;
 
     fn wire(limit: Option<Duration>, linger: Option<Duration>) -> (tokio::io::DuplexStream, Wire) {
         let (far, near) = tokio::io::duplex(16);

@@ -10,10 +10,13 @@ use http::{Request, StatusCode};
 use http_body_util::Full;
 use meltemi_proto::type_url;
 use parking_lot::Mutex;
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::configuration::{cluster, forward, inbound_http, mesh_cluster, outbound_http};
+use super::configuration::{
+    cluster, forward, inbound_http, mesh_cluster, outbound_http, outbound_tcp,
+};
 use super::mesh::{App, Authority, Client, Sidecar, get};
 
 /// Longer than any ClientHello of ours.
@@ -48,6 +51,92 @@ async fn names_that_clients_invent_make_no_series() {
         counts.push(sidecar.metrics().lines().count());
     }
     assert_eq!(counts[0], counts[1], "{}", sidecar.metrics());
+}
+
+/// A PROXY header of version 2 whose TLVs are longer than what it says, with bytes that are no UTF-8.
+const PROXY_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x14\x01\x02\x03\x04\x05\x06\x07\x08\0\x50\0\x50\x02\xff\xff\xc3\x28\xff\xfe\x80";
+
+/// C14 of the security catalogue (CVE-2026-47692, CVE-2024-23324). No source is configured from which a PROXY header would
+/// be taken: it is what any other bytes are.
+#[tokio::test]
+async fn a_proxy_header_is_taken_from_nobody() {
+    let app = App::echo().await;
+    let sidecar = Sidecar::start(&Authority::new(), "client");
+    sidecar.apply(type_url::CLUSTER, &[cluster("c", &[app.address])]);
+    let mut configured = outbound_http(forward("c"));
+    configured["listenerFilters"] = json!([{"name": "envoy.filters.listener.proxy_protocol",
+        "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol"}}]);
+    let rejected = sidecar.try_apply(type_url::LISTENER, &[configured]);
+    assert!(
+        rejected.len() == 1 && rejected[0].contains("listener_filters[0].typed_config"),
+        "{rejected:?}"
+    );
+
+    sidecar.apply(type_url::LISTENER, &[outbound_http(forward("c"))]);
+    let mut http = TcpStream::connect(sidecar.address("outbound").await)
+        .await
+        .unwrap();
+    http.write_all(PROXY_V2).await.unwrap();
+    http.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = Vec::new();
+    http.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 400 "), "{answer:?}");
+    assert_eq!(app.connections(), 0);
+}
+
+/// C14, on a TCP chain: the application gets the bytes, and the peer stays who the socket says.
+#[tokio::test]
+async fn a_proxy_header_on_a_tcp_chain_is_the_applications() {
+    let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let sidecar = Sidecar::start(&Authority::new(), "client");
+    let target = cluster("c", &[app.local_addr().unwrap()]);
+    sidecar.apply(type_url::CLUSTER, &[target]);
+    sidecar.apply(type_url::LISTENER, &[outbound_tcp("c")]);
+    let mut stream = TcpStream::connect(sidecar.address("outbound").await)
+        .await
+        .unwrap();
+    stream.write_all(PROXY_V2).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let (mut far, _) = app.accept().await.unwrap();
+    let mut received = Vec::new();
+    far.read_to_end(&mut received).await.unwrap();
+    assert_eq!(received, PROXY_V2);
+}
+
+/// C31 of the security catalogue (CVE-2019-14993, CVE-2019-15225): whatever an admission let through, the proxy compiles no
+/// expression beyond its limits, and matches in linear time.
+#[tokio::test]
+async fn regular_expressions_are_bounded_in_size_and_in_time() {
+    let app = App::echo().await;
+    let sidecar = Sidecar::start(&Authority::new(), "client");
+    sidecar.apply(type_url::CLUSTER, &[cluster("c", &[app.address])]);
+    let route = |regex: &str| {
+        let mut route = forward("c");
+        route["match"] = json!({"safeRegex": {"regex": regex}});
+        outbound_http(route)
+    };
+    let megabyte = "a".repeat(1 << 20);
+    for (regex, reason) in [
+        (&*megabyte, "is longer than 1024 characters"),
+        ("(a{1000}){1000}", "does not compile"),
+        ("((a{100}){100}){100}", "does not compile"),
+        (r"(a)\1", "does not compile"),
+    ] {
+        let rejected = sidecar.try_apply(type_url::LISTENER, &[route(regex)]);
+        let is_refused = rejected.len() == 1 && rejected[0].contains(reason);
+        assert!(is_refused, "{reason}: {rejected:.200?}");
+    }
+    // Exponential for an engine that goes back.
+    sidecar.apply(type_url::LISTENER, &[route("/(a+)+b")]);
+    let mut client = Client::connect(sidecar.address("outbound").await).await;
+    let path = format!("/{}", "a".repeat(8000));
+    let started = std::time::SystemTime::now();
+    assert_eq!(client.get(&path).await.status(), StatusCode::NOT_FOUND);
+    assert!(started.elapsed().unwrap() < Duration::from_secs(5));
+    let found = client.get(&format!("{path}b")).await;
+    assert_eq!(found.status(), StatusCode::OK);
 }
 
 /// C59, C61 of the security catalogue (RUSTSEC-2024-0336, RUSTSEC-2024-0399).

@@ -8,28 +8,28 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use meltemi_proxy_core::error::ErrorKind;
-use meltemi_proxy_core::runtime::HttpConnectionManager;
 use meltemi_proxy_core::strict::{ChunkScanner, Framing, HeadRules, HeadScanner};
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::{Answer, Refusal, Unfinished, WireState, poll_discard};
-use crate::io::Transport;
+use super::patience::{Unfinished, poll_discard};
+use super::{Answer, Refusal, WireState};
 
 /// Stands for a request that was refused; its [`Refusal`] is found by its number.
 const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n";
 /// Bytes kept while it is open whether they are a tunnel's.
 const HELD_LIMIT_BYTES: usize = 64 * 1024;
 
-pub(super) struct Guard {
+pub(crate) struct Guard {
     rules: HeadRules,
     stage: Stage,
     /// The request being read may become a tunnel.
     asks_tunnel: bool,
     /// Heads passed on.
-    requests: u64,
+    pub(crate) requests: u64,
     /// Read and not passed on.
     held: BytesMut,
     /// How much of it may pass.
@@ -53,48 +53,41 @@ enum Stage {
 }
 
 impl Guard {
-    pub(super) fn new(manager: &HttpConnectionManager, state: Arc<WireState>) -> Self {
+    /// `head_limit` is the time for a head that was begun.
+    pub(crate) fn new(
+        rules: HeadRules,
+        head_limit: Option<Duration>,
+        state: Arc<WireState>,
+    ) -> Self {
         Self {
-            rules: HeadRules {
-                max_bytes: manager.max_request_headers_bytes,
-                max_fields: manager.max_request_headers_count,
-                allow_chunked_length: manager.http1.allow_chunked_length,
-            },
+            rules,
             stage: Stage::Head(HeadScanner::default()),
             asks_tunnel: false,
             requests: 0,
             held: BytesMut::new(),
             ready: 0,
-            head_timer: Unfinished::new(manager.request_headers_timeout),
+            head_timer: Unfinished::new(head_limit),
             state,
         }
     }
 
     #[cfg(test)]
     pub(super) fn for_tests() -> Self {
-        Self {
-            rules: HeadRules {
-                max_bytes: 1024,
-                max_fields: 10,
-                allow_chunked_length: false,
-            },
-            stage: Stage::Head(HeadScanner::default()),
-            asks_tunnel: false,
-            requests: 0,
-            held: BytesMut::new(),
-            ready: 0,
-            head_timer: Unfinished::new(Some(std::time::Duration::from_secs(15))),
-            state: Arc::default(),
-        }
+        let rules = HeadRules {
+            max_bytes: 1024,
+            max_fields: 10,
+            allow_chunked_length: false,
+        };
+        Self::new(rules, Some(Duration::from_secs(15)), Arc::default())
     }
 
-    pub(super) fn is_tunnel(&self) -> bool {
+    pub(crate) fn is_tunnel(&self) -> bool {
         matches!(self.stage, Stage::Tunnel)
     }
 
-    pub(super) fn poll_read(
+    pub(crate) fn poll_read(
         &mut self,
-        transport: &mut Transport,
+        transport: &mut (impl AsyncRead + Unpin),
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
@@ -155,7 +148,7 @@ impl Guard {
 
     fn poll_more(
         &mut self,
-        transport: &mut Transport,
+        transport: &mut (impl AsyncRead + Unpin),
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         let mut scratch = [0; 4096];
@@ -168,7 +161,7 @@ impl Guard {
     /// Waits for the answer to a request that asked for a tunnel. `true` is the end of the connection.
     fn poll_undecided(
         &mut self,
-        transport: &mut Transport,
+        transport: &mut (impl AsyncRead + Unpin),
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<bool>> {
         match self.state.answer(cx) {

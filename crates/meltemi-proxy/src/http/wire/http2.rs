@@ -10,7 +10,8 @@ use meltemi_proxy_core::runtime::HttpConnectionManager;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Instant;
 
-use super::{Unfinished, WireState};
+use super::WireState;
+use super::patience::Unfinished;
 use crate::io::Transport;
 
 /// A header block that never ends, in frames without a byte. The library knows this attack: it answers with GOAWAY

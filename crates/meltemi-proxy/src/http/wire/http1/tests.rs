@@ -4,7 +4,7 @@ use meltemi_proxy_core::strict::Malformed;
 use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
 
 use super::*;
-use crate::io::{Replay, Socket};
+use crate::io::{Replay, Socket, Transport};
 
 struct Far(DuplexStream);
 
@@ -167,8 +167,7 @@ async fn what_waits_for_a_tunnel_is_bounded() {
     assert_eq!(guard.requests, 0);
     all(&mut guard, &mut transport, 8192).await;
     for _ in 0..40 {
-        let _written =
-            tokio::time::timeout(std::time::Duration::ZERO, far.0.write_all(&[7; 4096])).await;
+        let _written = tokio::time::timeout(Duration::ZERO, far.0.write_all(&[7; 4096])).await;
         all(&mut guard, &mut transport, 8192).await;
     }
     assert!(
@@ -185,9 +184,9 @@ async fn an_unfinished_head_is_given_up_after_its_time() {
     for byte in b"GET / HTTP/1.1\r" {
         far.0.write_all(&[*byte]).await.unwrap();
         assert!(read(&mut guard, &mut transport, 64).await.is_none());
-        tokio::time::advance(std::time::Duration::from_millis(990)).await;
+        tokio::time::advance(Duration::from_millis(990)).await;
     }
-    tokio::time::advance(std::time::Duration::from_millis(200)).await;
+    tokio::time::advance(Duration::from_millis(200)).await;
     assert_eq!(
         read(&mut guard, &mut transport, 64).await.unwrap().unwrap(),
         STAND_IN
