@@ -149,6 +149,7 @@ pub async fn sidecar(
         believe,
     });
     serve_ports(&admin).await?;
+    tokio::spawn(note_startup(admin.clone()));
 
     tokio::select! {
         () = shutdown.cancelled() => drain(&shared, &bootstrap, &quit).await,
@@ -172,6 +173,19 @@ pub async fn sidecar(
     }
     tracing::info!("ended");
     Ok(())
+}
+
+/// Notes how long it took until the readiness probe was answered with yes.
+async fn note_startup(admin: Arc<Admin>) {
+    let mut changes = admin.shared.store.watch();
+    admin.readiness.ready().await;
+    while !admin.shared.store.is_open() {
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+    let startup = admin.started.elapsed();
+    admin.shared.telemetry.started_within(startup);
 }
 
 fn shared(bootstrap: &Bootstrap, log: LogSink) -> Shared {

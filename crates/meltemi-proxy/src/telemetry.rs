@@ -7,7 +7,8 @@ pub(crate) mod series;
 pub(crate) mod tls;
 
 use std::fmt::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use access_log::LogSink;
 use labels::Service;
@@ -23,6 +24,8 @@ pub(crate) struct Telemetry {
     pub(crate) counters: Counters,
     pub(crate) tls: Arc<tls::Evidence>,
     pub(crate) log: LogSink,
+    /// From the start of the process until it was first ready.
+    startup: OnceLock<Duration>,
 }
 
 macro_rules! counters {
@@ -72,7 +75,18 @@ impl Telemetry {
             counters: Counters::default(),
             tls: Arc::default(),
             log,
+            startup: OnceLock::new(),
         }
+    }
+
+    /// Notes that the process is ready, for the first time or again.
+    pub(crate) fn started_within(&self, startup: Duration) {
+        self.startup.get_or_init(|| startup);
+    }
+
+    /// 0 until the process was ready.
+    pub(crate) fn startup_seconds(&self) -> f64 {
+        self.startup.get().map_or(0.0, Duration::as_secs_f64)
     }
 
     /// Appends every series of the proxy's own in the text exposition format.

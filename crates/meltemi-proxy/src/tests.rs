@@ -3,6 +3,7 @@
 pub(crate) mod configuration;
 mod hostile;
 mod http;
+mod limits;
 pub(crate) mod mesh;
 mod on_demand;
 mod policies;

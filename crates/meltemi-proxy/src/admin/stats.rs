@@ -1,6 +1,6 @@
 //! Statistics in Prometheus' and in Envoy's plain format.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
 use super::Admin;
@@ -44,7 +44,7 @@ pub(crate) fn prometheus(admin: &Admin) -> String {
         "istio_agent_startup_duration_seconds",
         "gauge",
         "",
-        0,
+        shared.telemetry.startup_seconds(),
     );
     put(
         &mut out,
@@ -135,24 +135,24 @@ fn clusters(admin: &Admin, out: &mut String) {
         put(out, &name, "gauge", "", count);
     }
     let upstreams = admin.shared.store.upstreams_in_use();
-    let mut rows: Vec<(String, [u64; 8])> = upstreams
+    let mut rows: Vec<(String, [u64; 10])> = upstreams
         .iter()
         .filter_map(|upstream| {
             let mut labels = String::new();
             label(&mut labels, "cluster_name", &upstream.config.stat_name);
-            let hosts = upstream.hosts();
-            let sum = |get: &dyn Fn(&crate::upstream::Host) -> u64| {
-                hosts.iter().map(|host| get(host)).sum::<u64>()
-            };
+            let stats = &upstream.stats;
+            let now = |gauge: &AtomicU32| u64::from(gauge.load(Ordering::Relaxed));
             let values = [
-                sum(&|host| u64::from(host.state.active_connections.load(Ordering::Relaxed))),
-                sum(&|host| host.state.connections.get()),
-                sum(&|host| host.state.connect_failures.get()),
-                sum(&|host| u64::from(host.state.active_requests.load(Ordering::Relaxed))),
-                sum(&|host| host.state.requests.get()),
-                upstream.stats.retries.get(),
-                upstream.stats.overflows.get(),
-                upstream.stats.ejections.get(),
+                now(&stats.active_connections),
+                stats.connections.get(),
+                stats.connect_failures.get(),
+                stats.connection_overflows.get(),
+                now(&stats.active_requests),
+                now(&stats.pending_requests),
+                stats.requests.get(),
+                stats.retries.get(),
+                stats.overflows.get(),
+                stats.ejections.get(),
             ];
             values
                 .iter()
@@ -165,7 +165,9 @@ fn clusters(admin: &Admin, out: &mut String) {
         ("envoy_cluster_upstream_cx_active", "gauge"),
         ("envoy_cluster_upstream_cx_total", "counter"),
         ("envoy_cluster_upstream_cx_connect_fail", "counter"),
+        ("envoy_cluster_upstream_cx_overflow", "counter"),
         ("envoy_cluster_upstream_rq_active", "gauge"),
+        ("envoy_cluster_upstream_rq_pending_active", "gauge"),
         ("envoy_cluster_upstream_rq_total", "counter"),
         ("envoy_cluster_upstream_rq_retry", "counter"),
         ("envoy_cluster_upstream_rq_pending_overflow", "counter"),

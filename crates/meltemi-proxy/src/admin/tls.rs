@@ -109,8 +109,7 @@ pub(super) async fn probe(admin: &Admin, asked: &Asked) -> Answer {
     };
     let hosts = upstream.hosts();
     let probes = hosts.iter().take(PROBE_LIMIT).map(|host| async {
-        if let Err(error) = connect::connect(shared, &upstream, host, &Wish::default(), None).await
-        {
+        if let Err(error) = connect::connect(shared, &upstream, host, &Wish::default()).await {
             tracing::debug!(cluster = name, host = %host.address, ?error, "probe failed");
         }
     });

@@ -248,6 +248,7 @@ impl<'a> Call<'a> {
         let host = self.pick(exchange)?;
         exchange.host = Some(host.clone());
         exchange.guards.host = Some(host.begin_request());
+        self.upstream.stats.requests.add(1);
         let mut fresh = false;
         loop {
             let target = attempt::Target {

@@ -124,6 +124,7 @@ impl Copy {
                 request::set_body(&mut self.request, RequestBody::Kept(body));
             }
             let _active = self.host.begin_request();
+            self.upstream.stats.requests.add(1);
             let leasing = connect::lease(
                 &self.worker,
                 &self.upstream,

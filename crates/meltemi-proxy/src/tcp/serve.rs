@@ -250,7 +250,8 @@ async fn open(session: &mut Session) -> Result<Connected, ProxyError> {
         session.host = Some(host.clone());
         session.upstream_peer = host.workload.clone();
         host.state.requests.add(1);
-        match connect::connect(&shared, &upstream, &host, &Wish::default(), None).await {
+        upstream.stats.requests.add(1);
+        match connect::connect(&shared, &upstream, &host, &Wish::default()).await {
             Ok(connected) => {
                 host.state.successes.add(1);
                 upstream.observe(&host, Outcome::Status(200));

@@ -235,15 +235,10 @@ async fn certificates_turn_over_without_a_failed_request() {
     assert_eq!(kept.get("/").await.status(), StatusCode::OK);
     let upstream = client.shared.store.upstream("outbound|80||echo").unwrap();
     let host = &upstream.hosts()[0];
-    let fresh = crate::upstream::connect::connect(
-        &client.shared,
-        &upstream,
-        host,
-        &Default::default(),
-        None,
-    )
-    .await
-    .unwrap();
+    let fresh =
+        crate::upstream::connect::connect(&client.shared, &upstream, host, &Default::default())
+            .await
+            .unwrap();
     assert!(
         fresh
             .facts

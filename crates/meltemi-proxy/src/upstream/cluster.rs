@@ -43,9 +43,18 @@ pub(crate) struct Upstream {
 pub(crate) struct ClusterStats {
     pub(crate) active_requests: AtomicU32,
     pub(crate) active_connections: AtomicU32,
+    /// Requests that wait for a connection.
+    pub(crate) pending_requests: AtomicU32,
     pub(crate) active_retries: AtomicU32,
     pub(crate) retries: Counter,
+    /// What a circuit breaker turned away.
     pub(crate) overflows: Counter,
+    /// Of hosts that are gone, too.
+    pub(crate) connections: Counter,
+    pub(crate) connect_failures: Counter,
+    pub(crate) requests: Counter,
+    /// Times that a connection was wanted and `max_connections` stood against it.
+    pub(crate) connection_overflows: Counter,
     pub(crate) ejections: Counter,
 }
 
@@ -385,9 +394,38 @@ impl Slot {
         which: fn(&ClusterStats) -> &AtomicU32,
         limit: u32,
     ) -> Option<Self> {
+        let taken = Self::within(stats, which, limit);
+        if taken.is_none() {
+            stats.overflows.add(1);
+        }
+        taken
+    }
+
+    /// Takes a slot for a connection, if fewer than `limit` are taken or, by `is_first`, there must be one whatever the
+    /// limit says.
+    pub(crate) fn for_connection(
+        stats: &Arc<ClusterStats>,
+        limit: u32,
+        is_first: bool,
+    ) -> Option<Self> {
+        if let Some(slot) = Self::within(stats, |stats| &stats.active_connections, limit) {
+            return Some(slot);
+        }
+        stats.connection_overflows.add(1);
+        if !is_first {
+            return None;
+        }
+        stats.active_connections.fetch_add(1, Ordering::Relaxed);
+        Some(Self(stats.clone(), |stats| &stats.active_connections))
+    }
+
+    fn within(
+        stats: &Arc<ClusterStats>,
+        which: fn(&ClusterStats) -> &AtomicU32,
+        limit: u32,
+    ) -> Option<Self> {
         if which(stats).fetch_add(1, Ordering::Relaxed) >= limit {
             which(stats).fetch_sub(1, Ordering::Relaxed);
-            stats.overflows.add(1);
             return None;
         }
         Some(Self(stats.clone(), which))

@@ -8,12 +8,13 @@ use meltemi_pki::HandshakeInfo;
 use meltemi_proxy_core::alpn;
 use meltemi_proxy_core::error::ResetReason;
 use meltemi_proxy_core::runtime::{AlpnOverrides, AlpnProtocol, CertificateSource};
+use tokio::sync::Notify;
 use tokio_rustls::TlsConnector;
 
 use super::cluster::{Slot, Upstream};
 use super::connection::{self, ConnectionFacts};
 use super::host::{ActiveConnection, Host, HostTls};
-use super::pool::{Lease, Pool, PoolKey, PoolProtocol};
+use super::pool::{Admission, Lease, Place, Pool, PoolKey, PoolProtocol, Turn};
 use crate::io::{ReadAhead, Replay, Socket, Transport};
 use crate::listener::socket::{self, UpstreamSocketOptions};
 use crate::telemetry::tls::Row;
@@ -32,6 +33,14 @@ impl ConnectError {
         Self {
             reason,
             failure: Some(failure.to_string()),
+        }
+    }
+
+    /// A circuit breaker is open.
+    fn overflow() -> Self {
+        Self {
+            reason: ResetReason::Overflow,
+            failure: None,
         }
     }
 }
@@ -68,21 +77,28 @@ pub(crate) struct ConnectedGuard {
     _row: Row,
 }
 
-/// Opens a connection to `host`, within the cluster's connect timeout, TLS included.
+/// Opens a connection to `host`, within the cluster's connect timeout, TLS included. At `max_connections` there is none:
+/// nothing comes back for which it could wait.
 pub(crate) async fn connect(
     shared: &Shared,
     upstream: &Upstream,
     host: &Host,
     wish: &Wish,
-    protocol: Option<PoolProtocol>,
 ) -> Result<Connected, ConnectError> {
     let limit = upstream.thresholds(false).max_connections;
-    let slot = Slot::take(&upstream.stats, |stats| &stats.active_connections, limit).ok_or(
-        ConnectError {
-            reason: ResetReason::Overflow,
-            failure: None,
-        },
-    )?;
+    let slot =
+        Slot::for_connection(&upstream.stats, limit, false).ok_or_else(ConnectError::overflow)?;
+    connect_in(shared, upstream, host, wish, None, slot).await
+}
+
+async fn connect_in(
+    shared: &Shared,
+    upstream: &Upstream,
+    host: &Host,
+    wish: &Wish,
+    protocol: Option<PoolProtocol>,
+    slot: Slot,
+) -> Result<Connected, ConnectError> {
     let timeout = upstream.config.connect_timeout;
     let result = match tokio::time::timeout(
         timeout,
@@ -101,6 +117,7 @@ pub(crate) async fn connect(
             facts.is_http2 = protocol == Some(PoolProtocol::Http2);
             facts.principals = host.state.principals(facts.handshake.as_ref());
             let row = evidence(shared, upstream, host, facts.handshake.as_ref());
+            upstream.stats.connections.add(1);
             let guard = ConnectedGuard {
                 _connection: ActiveConnection::new(&host.state),
                 _slot: slot,
@@ -114,6 +131,7 @@ pub(crate) async fn connect(
         }
         Err(error) => {
             host.state.connect_failures.add(1);
+            upstream.stats.connect_failures.add(1);
             let text = error
                 .failure
                 .clone()
@@ -284,41 +302,111 @@ pub(crate) async fn lease(
         server_name: wish.server_name.clone(),
     };
     let pool = worker.pools.get(&key, upstream.limits);
-    if protocol != PoolProtocol::Http2 {
-        if !fresh && let Some(lease) = pool.take_idle() {
-            return Ok(lease);
-        }
-        // Boxed, here and below: a handshake's state is large, and most requests need none.
-        let connecting = connect(&worker.shared, upstream, host, wish, Some(protocol));
-        let connected = Box::pin(connecting).await?;
-        let keep_case = upstream.config.http.http1.preserve_header_case;
-        let speaking = connection::http1(connected.transport, keep_case, connected.guard);
-        let sender = Box::pin(speaking)
-            .await
-            .map_err(|error| ConnectError::new(ResetReason::ConnectionTermination, error))?;
-        return Ok(pool.lease_new_own(sender, connected.facts));
-    }
-    if let Some(lease) = pool.take_stream() {
+    let at_hand = match protocol {
+        PoolProtocol::Http11 if fresh => None,
+        PoolProtocol::Http11 => pool.take_idle(),
+        PoolProtocol::Http2 => pool.take_stream(),
+    };
+    if let Some(lease) = at_hand {
         return Ok(lease);
     }
     let limit = upstream.thresholds(false).max_pending_requests;
-    let waiting = pool.dial.join(limit).ok_or(ConnectError {
-        reason: ResetReason::Overflow,
-        failure: None,
-    })?;
+    let _pending = Slot::take(&upstream.stats, |stats| &stats.pending_requests, limit)
+        .ok_or_else(ConnectError::overflow)?;
+    // Boxed, here and below: a handshake's state is large, and most requests need none.
+    match protocol {
+        PoolProtocol::Http11 => {
+            Box::pin(lease_own(worker, upstream, host, wish, &pool, fresh)).await
+        }
+        PoolProtocol::Http2 => Box::pin(lease_stream(worker, upstream, host, wish, &pool)).await,
+    }
+}
+
+/// Waits for an HTTP/1 connection, one that comes back or a new one.
+async fn lease_own(
+    worker: &Worker,
+    upstream: &Upstream,
+    host: &Host,
+    wish: &Wish,
+    pool: &Arc<Pool>,
+    fresh: bool,
+) -> Result<Lease, ConnectError> {
+    let limit = upstream.thresholds(false).max_connections;
+    loop {
+        let waiting = match pool.admit(&upstream.stats, limit, fresh) {
+            Admission::Lease(lease) => return Ok(lease),
+            Admission::Connect(slot, place) => {
+                return make_own(worker, upstream, host, wish, pool, (slot, place)).await;
+            }
+            Admission::Wait(waiting) => waiting,
+        };
+        match waiting.turn().await {
+            Turn::Connection(connection) => return Ok(pool.lease(connection)),
+            Turn::Failed(error) => return Err(error),
+            Turn::Ask => {}
+        }
+    }
+}
+
+async fn make_own(
+    worker: &Worker,
+    upstream: &Upstream,
+    host: &Host,
+    wish: &Wish,
+    pool: &Arc<Pool>,
+    (slot, mut place): (Slot, Place),
+) -> Result<Lease, ConnectError> {
+    let protocol = Some(PoolProtocol::Http11);
+    let connected = connect_in(&worker.shared, upstream, host, wish, protocol, slot).await;
+    let connected = connected.inspect_err(|error| place.failure = Some(error.clone()))?;
+    let keep_case = upstream.config.http.http1.preserve_header_case;
+    // In this order they end: who is told of the place finds the slot free.
+    let guard = (connected.guard, place);
+    let sender = connection::http1(connected.transport, keep_case, guard)
+        .await
+        .map_err(|error| ConnectError::new(ResetReason::ConnectionTermination, error))?;
+    Ok(pool.lease_new_own(sender, connected.facts))
+}
+
+/// Waits for a stream of an HTTP/2 connection, one that is there or a new one.
+async fn lease_stream(
+    worker: &Worker,
+    upstream: &Upstream,
+    host: &Host,
+    wish: &Wish,
+    pool: &Arc<Pool>,
+) -> Result<Lease, ConnectError> {
+    let waiting = pool.dial.join();
     let _turn = match waiting.turn().await {
         Ok(turn) => turn,
         // It may have failed before a connection was there for all.
         Err(error) => return pool.take_stream().ok_or(error),
     };
-    if let Some(lease) = pool.take_stream() {
-        return Ok(lease);
+    let limit = upstream.thresholds(false).max_connections;
+    loop {
+        if let Some(lease) = pool.take_stream() {
+            return Ok(lease);
+        }
+        match Slot::for_connection(&upstream.stats, limit, pool.has_no_shared()) {
+            Some(slot) => {
+                let dialled = dial(worker, upstream, host, wish, pool, slot).await;
+                if let Err(error) = &dialled {
+                    pool.dial.failed(error);
+                }
+                return dialled;
+            }
+            None => pool.freed.notified().await,
+        }
     }
-    let dialled = Box::pin(dial(worker, upstream, host, wish, &pool)).await;
-    if let Err(error) = &dialled {
-        pool.dial.failed(error);
+}
+
+/// Tells a pool that a connection has ended.
+struct Freed(Arc<Notify>);
+
+impl Drop for Freed {
+    fn drop(&mut self) {
+        self.0.notify_one();
     }
-    dialled
 }
 
 /// Makes an HTTP/2 connection and takes its first stream.
@@ -328,12 +416,14 @@ async fn dial(
     host: &Host,
     wish: &Wish,
     pool: &Pool,
+    slot: Slot,
 ) -> Result<Lease, ConnectError> {
-    let protocol = PoolProtocol::Http2;
-    let connected = connect(&worker.shared, upstream, host, wish, Some(protocol)).await?;
+    let protocol = Some(PoolProtocol::Http2);
+    let connected = connect_in(&worker.shared, upstream, host, wish, protocol, slot).await?;
+    let guard = (connected.guard, Freed(pool.freed.clone()));
     let (sender, streams) = tokio::time::timeout(
         HTTP2_HANDSHAKE_LIMIT,
-        connection::http2(connected.transport, connected.guard),
+        connection::http2(connected.transport, guard),
     )
     .await
     .map_err(|_| ConnectError {

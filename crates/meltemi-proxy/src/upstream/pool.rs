@@ -3,12 +3,18 @@
 //! A lease is one request's right to a connection. HTTP/1 leases own theirs and bring it back when the response has been
 //! read to its end; HTTP/2 leases share one until its streams are used up. A pool whose endpoint or TLS mode left the
 //! configuration is retired: requests in flight finish, nothing new starts on it.
+//!
+//! | a request at `max_connections`, with no idle connection | gets |
+//! |---|---|
+//! | the pool has no connection | one, whatever the limit says: another host's idle connections are of no use to it |
+//! | the pool has some | the next that comes back, in turn; a new one when one of them has ended |
+//! | `max_pending_requests` wait already | an overflow (`UO`) |
 
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -16,8 +22,11 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use meltemi_proxy_core::quick::QuickMap;
 use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
+use super::cluster::{ClusterStats, Slot};
+use super::connect::ConnectError;
 use super::connection::ConnectionFacts;
 use super::dial::Dial;
 use crate::http::body::RequestBody;
@@ -121,10 +130,92 @@ impl Pools {
 /// The connections to one endpoint.
 pub(crate) struct Pool {
     limits: PoolLimits,
-    idle: Mutex<VecDeque<Idle>>,
+    own: Mutex<Own>,
     shared: Mutex<Vec<Arc<SharedConnection>>>,
+    /// Told of every HTTP/2 stream and connection that ends.
+    pub(crate) freed: Arc<Notify>,
     pub(crate) dial: Dial,
     retired: AtomicBool,
+}
+
+/// The HTTP/1 connections, and who waits for one.
+#[derive(Default)]
+struct Own {
+    idle: VecDeque<Idle>,
+    /// Nothing is idle while there are any.
+    waiting: VecDeque<oneshot::Sender<Turn>>,
+    /// Those that are open or being made.
+    connections: usize,
+}
+
+impl Own {
+    /// Gives the first that still waits its turn; gives it back if there is none.
+    fn wake(&mut self, mut turn: Turn) -> Option<Turn> {
+        while let Some(waiting) = self.waiting.pop_front() {
+            match waiting.send(turn) {
+                Ok(()) => return None,
+                Err(gone) => turn = gone,
+            }
+        }
+        Some(turn)
+    }
+}
+
+/// What a request that waited gets.
+pub(crate) enum Turn {
+    Connection(OwnConnection),
+    /// Something has changed: it may ask again.
+    Ask,
+    /// The attempt that all waited for failed.
+    Failed(ConnectError),
+}
+
+/// What a request gets that found no idle connection.
+pub(crate) enum Admission {
+    Lease(Lease),
+    /// It may make a connection.
+    Connect(Slot, Place),
+    Wait(Waiting),
+}
+
+/// A connection's place in its pool, from before it is made until it has ended.
+pub(crate) struct Place {
+    pool: Weak<Pool>,
+    /// Why it was not made.
+    pub(crate) failure: Option<ConnectError>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.left(self.failure.take());
+        }
+    }
+}
+
+/// A request in line.
+pub(crate) struct Waiting {
+    pool: Arc<Pool>,
+    turn: oneshot::Receiver<Turn>,
+}
+
+impl Waiting {
+    pub(crate) async fn turn(mut self) -> Turn {
+        // A pool that is retired forgets who waits.
+        (&mut self.turn).await.unwrap_or(Turn::Ask)
+    }
+}
+
+impl Drop for Waiting {
+    /// Passes on what came when nobody waited any longer.
+    fn drop(&mut self) {
+        self.turn.close();
+        match self.turn.try_recv() {
+            Ok(Turn::Connection(connection)) => self.pool.park(connection),
+            Ok(Turn::Ask) => drop(self.pool.own.lock().wake(Turn::Ask)),
+            Ok(Turn::Failed(_)) | Err(_) => {}
+        }
+    }
 }
 
 struct Idle {
@@ -133,7 +224,7 @@ struct Idle {
 }
 
 /// An HTTP/1 connection.
-struct OwnConnection {
+pub(crate) struct OwnConnection {
     sender: http1::SendRequest<RequestBody>,
     facts: Arc<ConnectionFacts>,
     requests: u32,
@@ -150,14 +241,16 @@ pub(crate) struct SharedConnection {
     requests: AtomicUsize,
     /// The peer's SETTINGS_MAX_CONCURRENT_STREAMS, kept up to date by the connection's task.
     peer_max_streams: Arc<AtomicUsize>,
+    freed: Arc<Notify>,
 }
 
 impl Pool {
     fn new(limits: PoolLimits) -> Self {
         Self {
             limits,
-            idle: Mutex::default(),
+            own: Mutex::default(),
             shared: Mutex::default(),
+            freed: Arc::default(),
             dial: Dial::default(),
             retired: AtomicBool::new(false),
         }
@@ -165,26 +258,84 @@ impl Pool {
 
     /// Takes the most recently used idle connection that is still open.
     pub(crate) fn take_idle(self: &Arc<Self>) -> Option<Lease> {
-        let mut idle = self.idle.lock();
+        let connection = self.pop_idle(&mut self.own.lock())?;
+        Some(self.lease(connection))
+    }
+
+    fn pop_idle(&self, own: &mut Own) -> Option<OwnConnection> {
         let oldest = Instant::now().checked_sub(self.limits.idle_timeout);
-        while let Some(Idle { connection, since }) = idle.pop_back() {
+        while let Some(Idle { connection, since }) = own.idle.pop_back() {
             let expired = oldest.is_some_and(|oldest| since < oldest);
             if !expired && !self.limits.is_too_old(connection.made) && connection.sender.is_ready()
             {
-                return Some(Lease::Own(OwnLease {
-                    connection,
-                    pool: self.clone(),
-                    reused: true,
-                }));
+                return Some(connection);
             }
         }
         None
     }
 
+    /// Leases a connection that was used before.
+    pub(crate) fn lease(self: &Arc<Self>, connection: OwnConnection) -> Lease {
+        Lease::Own(OwnLease {
+            connection,
+            pool: self.clone(),
+            reused: true,
+        })
+    }
+
+    /// Lets a request make a connection, or puts it in line (Envoy `ConnPoolImplBase::tryCreateNewConnection`). One that
+    /// wants a `fresh` connection gets an idle one only if it can have no other.
+    pub(crate) fn admit(
+        self: &Arc<Self>,
+        stats: &Arc<ClusterStats>,
+        max_connections: u32,
+        fresh: bool,
+    ) -> Admission {
+        let mut own = self.own.lock();
+        if !fresh && let Some(connection) = self.pop_idle(&mut own) {
+            return Admission::Lease(self.lease(connection));
+        }
+        // To a retired pool nothing comes back.
+        let is_first = own.connections == 0 || self.retired.load(Ordering::Acquire);
+        if let Some(slot) = Slot::for_connection(stats, max_connections, is_first) {
+            own.connections += 1;
+            let place = Place {
+                pool: Arc::downgrade(self),
+                failure: None,
+            };
+            return Admission::Connect(slot, place);
+        }
+        if let Some(connection) = self.pop_idle(&mut own) {
+            return Admission::Lease(self.lease(connection));
+        }
+        let (sender, turn) = oneshot::channel();
+        own.waiting.push_back(sender);
+        Admission::Wait(Waiting {
+            pool: self.clone(),
+            turn,
+        })
+    }
+
+    /// A connection has ended, or was not made. If it was the only one, that is the answer to all who waited for it.
+    fn left(&self, failure: Option<ConnectError>) {
+        let mut own = self.own.lock();
+        own.connections -= 1;
+        match failure {
+            Some(error) if own.connections == 0 => {
+                while own.wake(Turn::Failed(error.clone())).is_none() {}
+            }
+            _ => drop(own.wake(Turn::Ask)),
+        }
+    }
+
     /// Takes a stream of an open HTTP/2 connection, if one has any left.
     pub(crate) fn take_stream(&self) -> Option<Lease> {
         let mut shared = self.shared.lock();
-        shared.retain(|connection| !connection.sender.is_closed());
+        shared.retain(|connection| {
+            let is_done =
+                connection.is_spent(self.limits) && connection.streams.load(Ordering::Relaxed) == 0;
+            !is_done && !connection.sender.is_closed()
+        });
         let connection = shared
             .iter()
             .find(|connection| connection.has_room(self.limits))?;
@@ -194,6 +345,10 @@ impl Pool {
             connection: connection.clone(),
             reused: true,
         }))
+    }
+
+    pub(crate) fn has_no_shared(&self) -> bool {
+        self.shared.lock().is_empty()
     }
 
     /// Leases a connection just made.
@@ -230,6 +385,7 @@ impl Pool {
             idle_since: Mutex::new(Instant::now()),
             requests: AtomicUsize::new(1),
             peer_max_streams,
+            freed: self.freed.clone(),
         });
         if !self.retired.load(Ordering::Acquire) {
             self.shared.lock().push(connection.clone());
@@ -244,7 +400,7 @@ impl Pool {
         connection.requests += 1;
         let used_up = self.limits.max_requests_per_connection != 0
             && connection.requests >= self.limits.max_requests_per_connection;
-        if used_up || connection.sender.is_closed() {
+        if used_up || self.limits.is_too_old(connection.made) || connection.sender.is_closed() {
             return;
         }
         if connection.sender.is_ready() {
@@ -261,10 +417,14 @@ impl Pool {
         });
     }
 
+    /// Hands a connection to the first that waits, or keeps it.
     fn park(&self, connection: OwnConnection) {
-        let mut idle = self.idle.lock();
-        if !self.retired.load(Ordering::Acquire) {
-            idle.push_back(Idle {
+        let mut own = self.own.lock();
+        if self.retired.load(Ordering::Acquire) {
+            return;
+        }
+        if let Some(Turn::Connection(connection)) = own.wake(Turn::Connection(connection)) {
+            own.idle.push_back(Idle {
                 connection,
                 since: Instant::now(),
             });
@@ -275,8 +435,9 @@ impl Pool {
         let Some(oldest) = Instant::now().checked_sub(self.limits.idle_timeout) else {
             return;
         };
-        self.idle
+        self.own
             .lock()
+            .idle
             .retain(|idle| idle.since >= oldest && !idle.connection.sender.is_closed());
         self.shared.lock().retain(|connection| {
             let is_idle = connection.streams.load(Ordering::Relaxed) == 0;
@@ -286,13 +447,18 @@ impl Pool {
     }
 
     fn retire(&self) {
+        let mut own = self.own.lock();
         self.retired.store(true, Ordering::Release);
-        self.idle.lock().clear();
+        own.idle.clear();
+        // Whoever waits asks again, and makes a connection.
+        own.waiting.clear();
+        drop(own);
         self.shared.lock().clear();
+        self.freed.notify_one();
     }
 
     fn is_empty(&self) -> bool {
-        self.idle.lock().is_empty() && self.shared.lock().is_empty()
+        self.own.lock().idle.is_empty() && self.shared.lock().is_empty()
     }
 }
 
@@ -301,11 +467,14 @@ impl SharedConnection {
         let max = limits
             .max_streams
             .min(self.peer_max_streams.load(Ordering::Relaxed));
+        !self.is_spent(limits) && self.streams.load(Ordering::Relaxed) < max.max(1)
+    }
+
+    /// Whether it takes no further request.
+    fn is_spent(&self, limits: PoolLimits) -> bool {
         let used_up = limits.max_requests_per_connection != 0
             && self.requests.load(Ordering::Relaxed) >= limits.max_requests_per_connection as usize;
-        !used_up
-            && !limits.is_too_old(self.made)
-            && self.streams.load(Ordering::Relaxed) < max.max(1)
+        used_up || limits.is_too_old(self.made)
     }
 }
 
@@ -331,6 +500,7 @@ impl Drop for StreamLease {
         if self.connection.streams.fetch_sub(1, Ordering::Relaxed) == 1 {
             *self.connection.idle_since.lock() = Instant::now();
         }
+        self.connection.freed.notify_one();
     }
 }
 
@@ -419,5 +589,41 @@ mod tests {
         assert!(!Arc::ptr_eq(&old, &new));
         assert!(old.retired.load(Ordering::Relaxed));
         assert!(Arc::ptr_eq(&new, &pools.get(&key, limits)));
+    }
+
+    fn refused() -> ConnectError {
+        ConnectError {
+            reason: meltemi_proxy_core::error::ResetReason::RemoteConnectionFailure,
+            failure: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_learns_how_the_only_connection_ended() {
+        let stats = Arc::<ClusterStats>::default();
+        let pool = Arc::new(Pool::new(PoolLimits::default()));
+        let place = || match pool.admit(&stats, 1, false) {
+            Admission::Connect(slot, place) => (slot, place),
+            _ => panic!("there is room"),
+        };
+        let waiting = || match pool.admit(&stats, 1, false) {
+            Admission::Wait(waiting) => waiting,
+            _ => panic!("there is no room"),
+        };
+        let connected = place();
+        let (first, second) = (waiting(), waiting());
+        drop(connected);
+        assert!(matches!(first.turn().await, Turn::Ask));
+        let mut failed = place();
+        failed.1.failure = Some(refused());
+        drop(failed);
+        assert!(matches!(second.turn().await, Turn::Failed(_)));
+
+        // One that left in the meantime passes its turn on.
+        let connected = place();
+        let (gone, third) = (waiting(), waiting());
+        drop(connected);
+        drop(gone);
+        assert!(matches!(third.turn().await, Turn::Ask));
     }
 }
