@@ -6,14 +6,16 @@ pub(crate) mod peer;
 pub(crate) mod series;
 pub(crate) mod tls;
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use access_log::LogSink;
 use labels::Service;
+use meltemi_core::names;
 use meltemi_pki::HandshakeInfo;
-use meltemi_proxy_core::runtime::Cluster;
+use parking_lot::Mutex;
 use series::{Counter, Family, HttpSeries, TcpSeries};
 
 /// All telemetry of the process, shared by its workers.
@@ -21,6 +23,7 @@ pub(crate) struct Telemetry {
     pub(crate) own: peer::Own,
     pub(crate) http: Family<HttpSeries>,
     pub(crate) tcp: Family<TcpSeries>,
+    pub(crate) hosts: Hosts,
     pub(crate) counters: Counters,
     pub(crate) tls: Arc<tls::Evidence>,
     pub(crate) log: LogSink,
@@ -72,6 +75,7 @@ impl Telemetry {
             own,
             http: Family::default(),
             tcp: Family::default(),
+            hosts: Hosts::default(),
             counters: Counters::default(),
             tls: Arc::default(),
             log,
@@ -106,32 +110,65 @@ impl Telemetry {
     }
 }
 
-/// The service that a cluster stands for; inbound clusters that name none stand for the workload itself.
-fn destination_service<'a>(
-    cluster: Option<&'a Cluster>,
-    name: Option<&'a str>,
-    own: Option<&'a peer::Workload>,
-) -> Service<'a> {
-    if let Some(service) = cluster.and_then(|cluster| cluster.services.first()) {
-        return Service {
+/// Destinations that are no service: named after the cluster that takes or refuses what nobody knows.
+const NO_SERVICE: [&str; 5] = [
+    names::BLACKHOLE_CLUSTER,
+    names::PASSTHROUGH_CLUSTER,
+    names::INBOUND_PASSTHROUGH_CLUSTER,
+    "InboundPassthroughClusterIpv4",
+    "InboundPassthroughClusterIpv6",
+];
+
+/// What a route of Istio's for unknown destinations is called in metrics.
+pub(crate) fn unknown_destination(route: &str) -> Option<&'static str> {
+    match route {
+        "block_all" => Some(names::BLACKHOLE_CLUSTER),
+        "allow_any" => Some(names::PASSTHROUGH_CLUSTER),
+        _ => None,
+    }
+}
+
+/// The service that was called, as Istio's stats filter has it: the cluster's; where no service is known what the client
+/// called it, and the workload itself at its own side.
+fn destination_service<'a>(sides: &labels::Sides<'a>) -> Service<'a> {
+    let by_route = sides.route.and_then(unknown_destination);
+    let cluster = sides.cluster_name;
+    let nobody = by_route.or_else(|| cluster.filter(|name| NO_SERVICE.contains(name)));
+    let services = sides.cluster.map_or(&[][..], |cluster| &cluster.services);
+    let host = sides.host.unwrap_or_default();
+    let mut service = match (nobody, services.first()) {
+        (None, Some(service)) => Service {
             host: &service.host,
             name: &service.name,
             namespace: &service.namespace,
-        };
-    }
-    let name = name.unwrap_or_default();
-    match own {
-        Some(own) => Service {
-            host: "",
-            name: &own.canonical_name,
-            namespace: &own.namespace,
         },
-        // Istio: passthrough and black hole are their own services.
-        None => Service {
-            host: name,
-            name,
+        (nobody, _) => Service {
+            host,
+            name: nobody.unwrap_or(host),
             namespace: "",
         },
+    };
+    if sides.inbound {
+        let or = |value: &'a str, own: &'a str| if value.is_empty() { own } else { value };
+        service.host = or(service.host, &sides.own.canonical_name);
+        service.name = or(service.name, &sides.own.canonical_name);
+        service.namespace = or(service.namespace, &sides.own.namespace);
+    }
+    service
+}
+
+/// Host names of requests that become labels; names beyond it do not, so that no client can use up the room of all series.
+pub(crate) const HOST_LIMIT: usize = 200;
+
+/// The names that stand in `destination_service` because a request bore them.
+#[derive(Debug, Default)]
+pub(crate) struct Hosts(Mutex<HashSet<Box<str>>>);
+
+impl Hosts {
+    /// Whether the name may be a label.
+    pub(crate) fn admits(&self, host: &str) -> bool {
+        let mut hosts = self.0.lock();
+        hosts.contains(host) || (hosts.len() < HOST_LIMIT && hosts.insert(host.into()))
     }
 }
 

@@ -10,3 +10,4 @@ mod policies;
 mod protocol;
 mod strict;
 mod tcp;
+mod telemetry;

@@ -374,6 +374,8 @@ pub(crate) struct SeriesKey {
     pub(crate) source: usize,
     pub(crate) destination: usize,
     pub(crate) principals: usize,
+    /// Of what a destination is called that is no service; 0 for services.
+    pub(crate) called: u64,
     pub(crate) status: u16,
     pub(crate) grpc: Option<u32>,
     pub(crate) is_grpc: bool,
@@ -391,6 +393,7 @@ impl std::hash::Hash for SeriesKey {
             self.source,
             self.destination,
             self.principals,
+            self.called,
             self.status,
         )
             .hash(state);

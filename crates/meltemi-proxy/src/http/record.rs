@@ -12,6 +12,7 @@ use super::exchange::{Exchange, SeriesKey, State};
 use crate::downstream::tls_record;
 use crate::telemetry::labels::{Attributes, Response, Sides};
 use crate::telemetry::series::HttpSeries;
+use crate::telemetry::unknown_destination;
 
 /// Tells metrics and logs of a completed exchange.
 pub(crate) fn tell(exchange: &Exchange) {
@@ -45,6 +46,7 @@ fn count(exchange: &Exchange) {
             .as_ref()
             .map_or(0, |peer| Arc::as_ptr(peer) as usize),
         principals: principals.as_ref().map_or(0, |p| Arc::as_ptr(p) as usize),
+        called: called(exchange),
         status: exchange.status.map_or(0, |status| status.as_u16()),
         grpc: exchange.grpc_status,
         is_grpc: exchange.head.is_grpc,
@@ -81,6 +83,31 @@ fn count(exchange: &Exchange) {
     }
 }
 
+/// What the client calls a destination, where Istio's stats filter takes that for the service.
+fn fallback_host(exchange: &Exchange) -> Option<&str> {
+    let stats = exchange.connection.plan.stats.as_ref()?;
+    let host = exchange.head.authority.as_str();
+    (!stats.disable_host_header_fallback && !host.is_empty()).then_some(host)
+}
+
+fn route_name(exchange: &Exchange) -> Option<&str> {
+    exchange.route.as_ref().map(|route| &*route.name)
+}
+
+/// Identifies a destination by what it is called, if no service tells what it is.
+fn called(exchange: &Exchange) -> u64 {
+    use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+    let upstream = exchange.upstream.as_ref();
+    if upstream.is_some_and(|upstream| !upstream.config.services.is_empty()) {
+        return 0;
+    }
+    let nobody = route_name(exchange).and_then(unknown_destination);
+    match (fallback_host(exchange), nobody) {
+        (None, None) => 0,
+        called => BuildHasherDefault::<DefaultHasher>::default().hash_one(called),
+    }
+}
+
 fn received_bytes(exchange: &State) -> u64 {
     exchange
         .request_body
@@ -93,6 +120,11 @@ fn find_series(exchange: &Exchange) -> Arc<HttpSeries> {
     let telemetry = &exchange.connection.worker.shared.telemetry;
     let downstream = &exchange.connection.downstream;
     let facts = exchange.facts.as_ref();
+    let upstream = exchange.upstream.as_ref();
+    let is_service = upstream.is_some_and(|upstream| !upstream.config.services.is_empty());
+    let host = fallback_host(exchange)
+        .filter(|_| !is_service)
+        .filter(|host| telemetry.hosts.admits(host));
     let sides = Sides {
         inbound: downstream.is_inbound(),
         own: &telemetry.own.workload,
@@ -102,6 +134,8 @@ fn find_series(exchange: &Exchange) -> Arc<HttpSeries> {
         upstream: facts.and_then(|facts| facts.handshake.as_ref()),
         cluster: exchange.upstream.as_ref().map(|upstream| &*upstream.config),
         cluster_name: exchange.cluster_name.as_deref(),
+        route: route_name(exchange),
+        host,
     };
     let is_grpc = exchange.head.is_grpc;
     let grpc_status = match exchange.grpc_status {

@@ -32,11 +32,20 @@ pub(crate) fn series(session: &Session) -> Arc<TcpSeries> {
         upstream: facts.and_then(|facts| facts.handshake.as_ref()),
         cluster: session.upstream.as_ref().map(|upstream| &*upstream.config),
         cluster_name: session.cluster_name.as_deref(),
+        route: None,
+        host: None,
     };
     let flags = session.flags.to_string();
     telemetry
         .tcp
         .get(&Attributes::new(&sides, "tcp", None, &flags).render())
+}
+
+/// Counts a connection that ended before it was one with an upstream, once its flags are known.
+pub(crate) fn count_failed(session: &Session) {
+    let series = series(session);
+    series.opened.add(1);
+    series.closed.add(1);
 }
 
 /// Writes the access log of a connection that has ended.

@@ -38,6 +38,8 @@ pub(crate) struct Session {
     pub(crate) details: String,
     pub(crate) transport_failure: Option<Arc<str>>,
     pub(crate) copied: Copied,
+    /// Its series has it.
+    is_counted: bool,
 }
 
 impl Session {
@@ -74,6 +76,7 @@ pub(crate) async fn serve(
         details: String::new(),
         transport_failure: None,
         copied: Copied::default(),
+        is_counted: false,
     };
     if let Err(error) = session.downstream.authorise() {
         session.failed(&error);
@@ -87,6 +90,9 @@ pub(crate) async fn serve(
                 session.failed(&ErrorKind::DownstreamDisconnect.into());
             }
         }
+    }
+    if !session.is_counted {
+        record::count_failed(&session);
     }
     record::tell(&session);
 }
@@ -143,6 +149,7 @@ async fn proxy_bytes(session: &mut Session, mut transport: Transport, first: &[u
     }
     let series = record::series(session);
     series.opened.add(1);
+    session.is_counted = true;
     if let Err(error) = connected.transport.write_all(first).await {
         session.failed(&terminated(&error));
     } else if transport.write_all(&early).await.is_err() {

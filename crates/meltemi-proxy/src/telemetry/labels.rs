@@ -38,6 +38,11 @@ pub(crate) struct Sides<'a> {
     pub(crate) upstream: Option<&'a HandshakeInfo>,
     pub(crate) cluster: Option<&'a Cluster>,
     pub(crate) cluster_name: Option<&'a str>,
+    /// The name of the route.
+    pub(crate) route: Option<&'a str>,
+    /// What the client called the destination, where that may stand for a service that is not known
+    /// (`disable_host_header_fallback` unset).
+    pub(crate) host: Option<&'a str>,
 }
 
 impl<'a> Attributes<'a> {
@@ -77,11 +82,7 @@ impl<'a> Attributes<'a> {
             source_principal,
             destination,
             destination_principal,
-            service: destination_service(
-                sides.cluster,
-                sides.cluster_name,
-                inbound.then_some(sides.own),
-            ),
+            service: destination_service(sides),
             protocol,
             response,
             response_flags,
