@@ -94,6 +94,8 @@ impl ClientTls {
 pub struct DnsClientTls {
     roots: Option<Roots>,
     names: Vec<ServerName<'static>>,
+    uris: Vec<String>,
+    has_name: bool,
     certified: Option<Arc<CertifiedKey>>,
     alpn: Vec<Vec<u8>>,
     terms: Terms,
@@ -117,6 +119,8 @@ impl DnsClientTls {
         Self {
             roots: None,
             names: Vec::new(),
+            uris: Vec::new(),
+            has_name: true,
             certified: None,
             alpn: Vec::new(),
             terms: Terms::default(),
@@ -137,6 +141,21 @@ impl DnsClientTls {
             .map(|name| server_name(name.as_ref()))
             .collect::<Result<_, _>>()?;
         Ok(self)
+    }
+
+    /// The same for names that are URIs: an identity of the mesh, for example. One of either kind is enough.
+    #[must_use]
+    pub fn uris<U: Into<String>>(mut self, uris: impl IntoIterator<Item = U>) -> Self {
+        self.uris = uris.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sends no server name and asks for none: whatever name a connection is made with is a placeholder. Without names of
+    /// its own the configuration then takes every certificate that chains to the roots, as Envoy does without SNI.
+    #[must_use]
+    pub fn without_name(mut self) -> Self {
+        self.has_name = false;
+        self
     }
 
     /// Presents a certificate when the server asks for one.
@@ -172,11 +191,14 @@ impl DnsClientTls {
             Some(roots) => Arc::new(DnsVerifier {
                 roots,
                 names: self.names,
+                uris: self.uris,
+                checks_requested: self.has_name,
             }),
             None => Arc::new(NoVerifier),
         };
         let mut config = config(verifier, self.certified, &self.terms, self.resumes)?;
         config.alpn_protocols = self.alpn;
+        config.enable_sni = self.has_name;
         Ok(Arc::new(config))
     }
 }

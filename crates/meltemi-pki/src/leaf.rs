@@ -75,8 +75,16 @@ pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, LeafError> {
     }
 }
 
-/// The value of the only URI SAN. Names of other types never count as URIs (CVE-2022-21656 and its kin).
+/// The value of the only URI SAN.
 fn only_uri<'a>(certificate: &'a X509Certificate<'_>) -> Result<&'a str, LeafError> {
+    match uris(certificate)?[..] {
+        [uri] => Ok(uri),
+        ref uris => Err(LeafError::UriCount(uris.len())),
+    }
+}
+
+/// The values of the URI SANs. Names of other types never count as URIs (CVE-2022-21656 and its kin).
+pub(crate) fn uris<'a>(certificate: &'a X509Certificate<'_>) -> Result<Vec<&'a str>, LeafError> {
     let san = certificate
         .subject_alternative_name()
         .map_err(|_| LeafError::Malformed)?;
@@ -89,10 +97,7 @@ fn only_uri<'a>(certificate: &'a X509Certificate<'_>) -> Result<&'a str, LeafErr
             _ => {}
         }
     }
-    match uris[..] {
-        [uri] => Ok(uri),
-        _ => Err(LeafError::UriCount(uris.len())),
-    }
+    Ok(uris)
 }
 
 fn check_usage(certificate: &X509Certificate<'_>, usage: Usage) -> Result<(), LeafError> {

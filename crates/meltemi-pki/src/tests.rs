@@ -705,3 +705,48 @@ fn every_generated_sni_is_a_server_name() {
         assert_eq!(accepted, !name.contains('*'), "{name}");
     }
 }
+
+/// Envoy's `match_typed_subject_alt_names` of every type that a server's certificate may have, and none at all.
+#[test]
+fn a_server_may_be_known_by_a_uri_by_an_address_or_by_its_chain_alone() {
+    let ca = Authority::new(now() + HOUR);
+    let is_accepted = |client: DnsClientTls, san: SanType| {
+        let key = PrivateKey::generate().unwrap();
+        let mut params = leaf(&id("a"));
+        params.subject_alt_names = vec![san];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let pem = ca.sign(&key, &params) + &ca.pem;
+        let certificate = ServingCertificate::with_key(pem.as_bytes(), &key, now()).unwrap();
+        let slot = Arc::new(CertificateSlot::new(&certificate));
+        let server = ServingTls::new(slot).build().unwrap();
+        handshake(&client.build().unwrap(), &server, "placeholder").is_ok()
+    };
+    let trusting = || DnsClientTls::new(ca.pem.as_bytes()).unwrap();
+    let uri = |uri: &str| SanType::URI(uri.try_into().unwrap());
+    let dns = |name: &str| SanType::DnsName(name.try_into().unwrap());
+    let spiffe = "spiffe://cluster.local/ns/a/sa/b";
+
+    assert!(is_accepted(trusting().uris([spiffe]), uri(spiffe)));
+    assert!(!is_accepted(
+        trusting().uris([spiffe]),
+        uri("spiffe://cluster.local/ns/a/sa/c")
+    ));
+    assert!(!is_accepted(trusting().uris([spiffe]), dns("placeholder")));
+    let either = || trusting().names(["x.example"]).unwrap().uris([spiffe]);
+    assert!(is_accepted(either(), dns("x.example")));
+    assert!(is_accepted(either(), uri(spiffe)));
+    let by_address = || trusting().names(["10.0.0.1"]).unwrap();
+    assert!(is_accepted(
+        by_address(),
+        SanType::IpAddress([10, 0, 0, 1].into())
+    ));
+    assert!(!is_accepted(by_address(), dns("placeholder")));
+
+    assert!(!is_accepted(trusting(), dns("other")));
+    assert!(is_accepted(trusting().without_name(), dns("other")));
+    let stranger = Authority::new(now() + HOUR);
+    let untrusting = DnsClientTls::new(stranger.pem.as_bytes()).unwrap();
+    assert!(!is_accepted(untrusting.without_name(), dns("other")));
+    let named = trusting().without_name().uris([spiffe]);
+    assert!(!is_accepted(named, dns("other")));
+}

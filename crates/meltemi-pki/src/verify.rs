@@ -241,12 +241,47 @@ fn check_allowed(peer: Identity, allowed: &BTreeSet<Identity>) -> Result<(), Ver
     })
 }
 
-/// Verifies a server outside the mesh against given roots, by DNS name.
+/// Verifies a server outside the mesh against given roots, by name.
 #[derive(Debug)]
 pub(crate) struct DnsVerifier {
     pub(crate) roots: Roots,
-    /// Names of which the certificate must have one; the requested server name when empty.
+    /// Names of which the certificate must have one, of these or of `uris`.
     pub(crate) names: Vec<ServerName<'static>>,
+    pub(crate) uris: Vec<String>,
+    /// Where none are given it must have the requested server name.
+    pub(crate) checks_requested: bool,
+}
+
+impl DnsVerifier {
+    fn check_names(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        requested: &ServerName<'_>,
+    ) -> Result<(), rustls::Error> {
+        let malformed = || rustls::Error::InvalidCertificate(CertificateError::BadEncoding);
+        let leaf = EndEntityCert::try_from(end_entity).map_err(|_| malformed())?;
+        let has = |name: &ServerName<'_>| leaf.verify_is_valid_for_subject_name(name).is_ok();
+        let text = |name: &ServerName<'_>| name.to_str().into_owned();
+        if self.names.is_empty() && self.uris.is_empty() {
+            if self.checks_requested && !has(requested) {
+                return Err(VerifyError::Name(vec![text(requested)]).into());
+            }
+            return Ok(());
+        }
+        let has_uri = || {
+            let parsed = leaf::parse(end_entity)?;
+            let uris = leaf::uris(&parsed)?;
+            Ok::<_, LeafError>(uris.iter().any(|uri| self.uris.iter().any(|u| u == uri)))
+        };
+        let is_named = self.names.iter().any(has)
+            || (!self.uris.is_empty() && has_uri().map_err(|_| malformed())?);
+        if is_named {
+            return Ok(());
+        }
+        let names = self.names.iter().map(text);
+        let wanted = names.chain(self.uris.iter().cloned()).collect();
+        Err(VerifyError::Name(wanted).into())
+    }
 }
 
 impl ServerCertVerifier for DnsVerifier {
@@ -267,23 +302,7 @@ impl ServerCertVerifier for DnsVerifier {
             Usage::ServerAuth,
             &peer,
         )?;
-        let leaf = EndEntityCert::try_from(end_entity)
-            .map_err(|_| rustls::Error::InvalidCertificate(CertificateError::BadEncoding))?;
-        let has = |name: &ServerName<'_>| leaf.verify_is_valid_for_subject_name(name).is_ok();
-        let named = if self.names.is_empty() {
-            has(server_name)
-        } else {
-            self.names.iter().any(has)
-        };
-        if !named {
-            let wanted = if self.names.is_empty() {
-                vec![server_name.to_str().into_owned()]
-            } else {
-                let text = |name: &ServerName<'_>| name.to_str().into_owned();
-                self.names.iter().map(text).collect()
-            };
-            return Err(VerifyError::Name(wanted).into());
-        }
+        self.check_names(end_entity, server_name)?;
         Ok(ServerCertVerified::assertion())
     }
 

@@ -6,6 +6,7 @@ mod http;
 mod limits;
 pub(crate) mod mesh;
 mod on_demand;
+mod origination;
 mod policies;
 mod protocol;
 mod strict;

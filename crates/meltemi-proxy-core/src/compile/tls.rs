@@ -87,6 +87,11 @@ fn downstream(
     let common = context.common_tls_context.take().unwrap_or_default();
     scope.rest(&context);
     let common = common_context(&scope.at("common_tls_context"), common)?;
+    if common.is_unverified {
+        return scope
+            .at("common_tls_context.validation_context.trusted_ca")
+            .refuse("is required");
+    }
     let Some(certificate) = common.certificate else {
         return scope.at("common_tls_context").refuse("has no certificate");
     };
@@ -132,6 +137,8 @@ fn upstream(scope: &Scope<'_>, mut context: proto::UpstreamTlsContext) -> Option
 struct Common {
     certificate: Option<CertificateSource>,
     validation: Option<Validation>,
+    /// There is a validation context that trusts nobody in particular.
+    is_unverified: bool,
     alpn: Arc<[Arc<str>]>,
     versions: TlsVersions,
     cipher_suites: Arc<[Arc<str>]>,
@@ -150,14 +157,19 @@ fn common_context(scope: &Scope<'_>, mut context: proto::CommonTlsContext) -> Op
         .collect();
     scope.at("tls_params").rest(&parameters);
     let certificate = certificate(scope, &mut context)?;
-    let validation = match context.validation_context_type.take() {
-        None => None,
-        Some(validation) => Some(validation_context(scope, validation)?),
+    let (validation, is_unverified) = match context.validation_context_type.take() {
+        None => (None, false),
+        Some(validation) => {
+            let validation = validation_context(scope, validation)?;
+            let is_unverified = validation.is_none();
+            (validation, is_unverified)
+        }
     };
     scope.rest(&context);
     Some(Common {
         certificate,
         validation,
+        is_unverified,
         alpn,
         versions,
         cipher_suites,
@@ -225,24 +237,29 @@ fn filename(scope: &Scope<'_>, source: Option<core::DataSource>) -> Option<Arc<s
     }
 }
 
+/// `Some(None)` verifies nothing: as in Envoy a context without authorities, Istio's `insecureSkipVerify`. Names alone prove
+/// nothing, and are refused there as here.
 fn validation_context(
     scope: &Scope<'_>,
     context: proto::common_tls_context::ValidationContextType,
-) -> Option<Validation> {
+) -> Option<Option<Validation>> {
     use proto::common_tls_context::ValidationContextType as V;
     match context {
         V::ValidationContext(context) => {
             let scope = scope.at("validation_context");
             let (trust, sans) = certificate_validation(&scope, context)?;
             match trust {
-                Some(trust) => Some(Validation { trust, sans }),
-                None => scope.at("trusted_ca").refuse("is required"),
+                Some(trust) => Some(Some(Validation { trust, sans })),
+                None if sans.is_empty() => Some(None),
+                None => scope
+                    .at("trusted_ca")
+                    .refuse("is required where names are to be verified"),
             }
         }
-        V::ValidationContextSdsSecretConfig(secret) => Some(Validation {
+        V::ValidationContextSdsSecretConfig(secret) => Some(Some(Validation {
             trust: trust_secret(&secret.name),
             sans: Arc::new([]),
-        }),
+        })),
         V::CombinedValidationContext(combined) => {
             let scope = scope.at("combined_validation_context");
             let default = combined.default_validation_context.unwrap_or_default();
@@ -250,7 +267,7 @@ fn validation_context(
                 certificate_validation(&scope.at("default_validation_context"), default)?;
             let secret = combined.validation_context_sds_secret_config;
             match secret.map(|secret| trust_secret(&secret.name)).or(trust) {
-                Some(trust) => Some(Validation { trust, sans }),
+                Some(trust) => Some(Some(Validation { trust, sans })),
                 None => scope
                     .at("validation_context_sds_secret_config")
                     .refuse("is required"),

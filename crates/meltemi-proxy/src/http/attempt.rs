@@ -1,12 +1,15 @@
 //! Sends a request once.
 
-use http::Response;
+use std::sync::Arc;
+
+use http::{Request, Response};
 use hyper::body::Incoming;
 use meltemi_proxy_core::error::ResetReason;
 use meltemi_proxy_core::runtime::{
     AlpnProtocol, ForwardAction, UpstreamHttpVersion, WeightedCluster,
 };
 
+use super::body::RequestBody;
 use super::exchange::Exchange;
 use super::forward::Matched;
 use super::request::{self, BodySource};
@@ -52,7 +55,6 @@ pub(crate) async fn send(
     fresh: bool,
 ) -> Result<(Response<Incoming>, Lease), AttemptError> {
     let protocol = protocol(exchange, target.upstream);
-    let wish = wish(exchange, target.upstream, protocol);
     let worker = &exchange.connection.worker;
     let request =
         request::build(exchange, target, protocol, body.body()).map_err(|error| AttemptError {
@@ -61,6 +63,7 @@ pub(crate) async fn send(
             request_started: false,
             stale: false,
         })?;
+    let wish = wish(exchange, target.upstream, protocol, &request);
     let mut lease =
         connect::lease(worker, target.upstream, target.host, protocol, &wish, fresh).await?;
     let is_idempotent = exchange.head.method.is_idempotent();
@@ -86,11 +89,17 @@ pub(crate) fn protocol(exchange: &Exchange, upstream: &Upstream) -> PoolProtocol
     }
 }
 
-pub(crate) fn wish(exchange: &Exchange, upstream: &Upstream, protocol: PoolProtocol) -> Wish {
+/// What the connection for a request is to be.
+pub(crate) fn wish(
+    exchange: &Exchange,
+    upstream: &Upstream,
+    protocol: PoolProtocol,
+    request: &Request<RequestBody>,
+) -> Wish {
     let alpn = match (&exchange.connection.plan.alpn, protocol) {
         // Only one protocol is offered, so that the answer is known before the connection is made.
         (None, _) if upstream.config.http.version == UpstreamHttpVersion::Alpn => {
-            Alpn::These([std::sync::Arc::from("http/1.1")].into())
+            Alpn::These([Arc::from("http/1.1")].into())
         }
         (None, _) => Alpn::OfTheCluster,
         (Some(overrides), PoolProtocol::Http11) => {
@@ -100,12 +109,17 @@ pub(crate) fn wish(exchange: &Exchange, upstream: &Upstream, protocol: PoolProto
             Alpn::Overridden(overrides.clone(), AlpnProtocol::Http2)
         }
     };
-    let server_name = upstream
-        .config
-        .http
-        .auto_sni
-        .then(|| meltemi_proxy_core::request::without_port(&exchange.head.authority).into());
+    let server_name = upstream.config.http.auto_sni.then(|| server_name(request));
     Wish { alpn, server_name }
+}
+
+/// The authority that the request is sent with, rewritten where the route says so (Envoy's router sets the server name
+/// after the request's headers are final). Differs from Envoy: `auto_host_rewrite` counts, too.
+fn server_name(request: &Request<RequestBody>) -> Arc<str> {
+    let authority = request.uri().authority().map(http::uri::Authority::as_str);
+    let host = || request.headers().get(http::header::HOST)?.to_str().ok();
+    let authority = authority.or_else(host).unwrap_or_default();
+    meltemi_proxy_core::request::without_port(authority).into()
 }
 
 fn classify(failed: &SendError, reused: bool, is_idempotent: bool) -> AttemptError {

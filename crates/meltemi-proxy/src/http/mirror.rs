@@ -88,7 +88,6 @@ fn prepare(
         return None;
     };
     let protocol = attempt::protocol(exchange, &upstream);
-    let wish = attempt::wish(exchange, &upstream, protocol);
     let target = attempt::Target {
         matched,
         action,
@@ -97,6 +96,8 @@ fn prepare(
         host: &host,
     };
     let mut request = request::build(exchange, &target, protocol, RequestBody::Empty).ok()?;
+    // Before the suffix, which no certificate knows.
+    let wish = attempt::wish(exchange, &upstream, protocol, &request);
     if !policy.disable_shadow_host_suffix {
         request::add_host_suffix(&mut request, "-shadow");
     }

@@ -12,7 +12,7 @@ use hyper::body::{Body, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use meltemi_core::{Identity, TrustDomain};
-use meltemi_pki::{PrivateKey, TrustBundle, WorkloadCertificate};
+use meltemi_pki::{PrivateKey, ServingCertificate, TrustBundle, WorkloadCertificate};
 use meltemi_proto::json::json_to_any;
 use meltemi_xds::Resource;
 use parking_lot::Mutex;
@@ -59,6 +59,23 @@ impl Authority {
 
     pub(crate) fn bundle(&self) -> Arc<TrustBundle> {
         Arc::new(TrustBundle::new(TrustDomain::default(), self.pem.as_bytes()).unwrap())
+    }
+
+    pub(crate) fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// The certificate of a server that is called `name`, outside the mesh.
+    pub(crate) fn serve(&self, name: &str) -> ServingCertificate {
+        let key = PrivateKey::generate().unwrap();
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.not_before = (SystemTime::now() - HOUR).into();
+        params.not_after = (SystemTime::now() + HOUR).into();
+        let issuer = Issuer::from_params(&self.params, &self.key);
+        let pem = params.signed_by(&key, &issuer).unwrap().pem();
+        ServingCertificate::with_key(pem.as_bytes(), &key, SystemTime::now()).unwrap()
     }
 
     pub(crate) fn issue(&self, service_account: &str) -> WorkloadCertificate {

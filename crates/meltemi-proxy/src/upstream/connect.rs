@@ -8,6 +8,7 @@ use meltemi_pki::HandshakeInfo;
 use meltemi_proxy_core::alpn;
 use meltemi_proxy_core::error::ResetReason;
 use meltemi_proxy_core::runtime::{AlpnOverrides, AlpnProtocol, CertificateSource};
+use rustls_pki_types::ServerName;
 use tokio::sync::Notify;
 use tokio_rustls::TlsConnector;
 
@@ -231,22 +232,18 @@ async fn secure(
             Some(alpn::for_upstream(Some(overrides), *protocol, &tls.context))
         }
     };
+    let name = server_name(host, tls, wish);
     let setup = shared
         .tls
-        .client(&tls.context, tls.fingerprint, alpn)
+        .client(&tls.context, tls.fingerprint, alpn, name.is_some())
         .map_err(|error| {
             let error = anyhow::Error::new(error);
             failed(&format!("{error:#}"))
         })?;
-    let name = match (&tls.context.sni, &wish.server_name) {
-        (Some(sni), _) => sni.to_string(),
-        (None, Some(name)) => name.to_string(),
-        (None, None) if tls.context.auto_host_sni && !host.endpoint.hostname.is_empty() => {
-            host.endpoint.hostname.to_string()
-        }
-        (None, None) => host.address.ip().to_string(),
+    let name = match name {
+        Some(name) => meltemi_pki::server_name(name).map_err(|error| failed(&error))?,
+        None => ServerName::from(host.address.ip()),
     };
-    let name = meltemi_pki::server_name(&name).map_err(|error| failed(&error))?;
     let stream = TlsConnector::from(setup.config)
         .connect(name, ReadAhead::new(replay))
         .await
@@ -268,6 +265,19 @@ async fn secure(
     };
     let handshake = handshake.map_err(|error| failed(&error))?;
     Ok((Transport::tls(stream), handshake))
+}
+
+/// The server name to ask for and to verify, if there is one: the configured one, the request's, or the endpoint's.
+///
+/// Differs from Envoy: an endpoint outside the mesh that is configured by its host name is asked for by it without
+/// `auto_host_sni`, too. With neither, Envoy sends no name and verifies the chain alone, and so do we.
+fn server_name<'a>(host: &'a Host, tls: &'a HostTls, wish: &'a Wish) -> Option<&'a str> {
+    let context = &tls.context;
+    if let Some(name) = context.sni.as_deref().or(wish.server_name.as_deref()) {
+        return Some(name);
+    }
+    let uses_host = context.auto_host_sni || !super::tls::is_mesh(context);
+    Some(&*host.endpoint.hostname).filter(|hostname| uses_host && !hostname.is_empty())
 }
 
 /// Inbound passthrough comes from 127.0.0.6, which the capture rules let through. Elsewhere the kernel chooses.

@@ -34,7 +34,7 @@ pub(crate) enum TlsSetupError {
     #[error("the secret \"{0}\" is not known")]
     UnknownSecret(Arc<str>),
     #[error(
-        "a subject alternative name that is not an exact SPIFFE ID or DNS name cannot be checked"
+        "a subject alternative name that is not an exact URI, DNS name or address cannot be checked"
     )]
     UnsupportedSan,
     #[error("reading {0}")]
@@ -70,8 +70,8 @@ pub(crate) struct TlsConfigs {
 type Made = (u64, u64);
 /// Fingerprint, and whether protocols are offered.
 type ServerKey = (u64, bool);
-/// Fingerprint, and the protocols offered instead of the context's.
-type ClientKey = (u64, Option<Arc<[Arc<str>]>>);
+/// Fingerprint, the protocols offered instead of the context's, and whether the server is asked for by name.
+type ClientKey = (u64, Option<Arc<[Arc<str>]>>, bool);
 
 impl TlsConfigs {
     pub(crate) fn new(credentials: Arc<CredentialStore>) -> Self {
@@ -83,12 +83,14 @@ impl TlsConfigs {
         }
     }
 
-    /// The client side for a TLS context, offering `alpn` instead of the context's own if given.
+    /// The client side for a TLS context, offering `alpn` instead of the context's own if given. Unless `is_named`, the name
+    /// that a connection is made with is a placeholder, neither sent nor verified.
     pub(crate) fn client(
         &self,
         tls: &UpstreamTls,
         fingerprint: u64,
         alpn: Option<&Arc<[Arc<str>]>>,
+        is_named: bool,
     ) -> Result<ClientSetup, TlsSetupError> {
         let credentials = self.credentials.get();
         let generation = credentials
@@ -98,7 +100,7 @@ impl TlsConfigs {
             generation,
             files_state(tls.certificate.as_ref(), tls.validation.as_ref()),
         );
-        let key = (fingerprint, alpn.cloned());
+        let key = (fingerprint, alpn.cloned(), is_named);
         let mesh = is_mesh(tls);
         let local = match &tls.certificate {
             Some(_) => credentials
@@ -116,7 +118,7 @@ impl TlsConfigs {
             });
         }
         let offered = alpn.unwrap_or(&tls.alpn);
-        let config = build_client(tls, offered, credentials.as_deref())?;
+        let config = build_client(tls, offered, credentials.as_deref(), is_named)?;
         remember(&mut self.clients.lock(), key, (made, config.clone()));
         Ok(ClientSetup {
             config,
@@ -198,7 +200,7 @@ fn files_state(certificate: Option<&CertificateSource>, validation: Option<&Vali
 }
 
 /// Whether both sides use mesh certificates: Istio's `ISTIO_MUTUAL`.
-fn is_mesh(tls: &UpstreamTls) -> bool {
+pub(super) fn is_mesh(tls: &UpstreamTls) -> bool {
     let own = matches!(&tls.certificate, Some(CertificateSource::Sds(_)));
     let theirs = matches!(&tls.validation, Some(validation) if matches!(validation.trust, TrustSource::Sds(_)));
     own && theirs
@@ -208,6 +210,7 @@ fn build_client(
     tls: &UpstreamTls,
     alpn: &[Arc<str>],
     credentials: Option<&Credentials>,
+    is_named: bool,
 ) -> Result<Arc<ClientConfig>, TlsSetupError> {
     let alpn = alpn.iter().map(|protocol| protocol.as_bytes());
     let terms = terms(tls.versions, &tls.cipher_suites);
@@ -225,7 +228,7 @@ fn build_client(
         if tls.max_session_keys == 0 {
             client = client.without_resumption();
         }
-        if tls.sni.is_none() && !tls.auto_host_sni {
+        if !is_named {
             client = client.without_sni();
         }
         return Ok(client.build()?);
@@ -238,7 +241,8 @@ fn build_client(
                 // The requested name takes the place of the configured ones.
                 client
             } else {
-                client.names(dns_names(&validation.sans)?)?
+                let (names, uris) = names(&validation.sans)?;
+                client.names(names)?.uris(uris)
             }
         }
     };
@@ -257,6 +261,9 @@ fn build_client(
     }
     if tls.max_session_keys == 0 {
         client = client.without_resumption();
+    }
+    if !is_named {
+        client = client.without_name();
     }
     Ok(client.alpn(alpn).terms(terms).build()?)
 }
@@ -372,12 +379,20 @@ fn identities(sans: &[SanMatcher]) -> Result<Vec<Identity>, TlsSetupError> {
     sans.iter().map(identity).collect()
 }
 
-fn dns_names(sans: &[SanMatcher]) -> Result<Vec<String>, TlsSetupError> {
-    let name = |matcher: &SanMatcher| match matcher.san_type {
-        SanType::Any | SanType::Dns | SanType::IpAddress => exact(matcher).map(str::to_owned),
-        SanType::Uri | SanType::Email => Err(TlsSetupError::UnsupportedSan),
-    };
-    sans.iter().map(name).collect()
+/// The names that a server outside the mesh may have: those of hosts, and URIs. A text of no type (the deprecated
+/// `match_subject_alt_names`) is what it looks like.
+fn names(sans: &[SanMatcher]) -> Result<(Vec<String>, Vec<String>), TlsSetupError> {
+    let (mut hosts, mut uris) = (Vec::new(), Vec::new());
+    for san in sans {
+        let text = exact(san)?.to_owned();
+        match san.san_type {
+            SanType::Uri => uris.push(text),
+            SanType::Any if text.contains("://") => uris.push(text),
+            SanType::Any | SanType::Dns | SanType::IpAddress => hosts.push(text),
+            SanType::Email => return Err(TlsSetupError::UnsupportedSan),
+        }
+    }
+    Ok((hosts, uris))
 }
 
 fn terms(versions: TlsVersions, cipher_suites: &[Arc<str>]) -> Terms {
