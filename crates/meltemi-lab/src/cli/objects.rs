@@ -60,6 +60,7 @@ pub(super) async fn apply(client: &LabClient, options: &Apply) -> anyhow::Result
 /// What became of the documents of all inputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Applied {
+    /// Whatever the lab can run; of the rest was told that it is ignored.
     All,
     /// There was no document.
     Nothing,
@@ -83,12 +84,13 @@ pub(super) async fn apply_inputs(
     inputs: Vec<Input>,
     dry_run: Option<&str>,
 ) -> anyhow::Result<Applied> {
-    let (mut accepted, mut rejected) = (0, 0);
+    let (mut accepted, mut rejected, mut told) = (0, 0, 0);
     for input in inputs {
         let mut report = match dry_run {
             None => client.apply(namespace, &input.name, input.text).await?,
             Some(_) => client.judge(namespace, &input.name, input.text).await?,
         };
+        told += report.diagnostics.len();
         if let Some(remark) = dry_run {
             for change in &mut report.results {
                 change.action += &format!(" ({remark})");
@@ -99,7 +101,7 @@ pub(super) async fn apply_inputs(
         print(&report)?;
     }
     Ok(match (accepted, rejected) {
-        (0, 0) => Applied::Nothing,
+        (0, 0) if told == 0 => Applied::Nothing,
         (_, 0) => Applied::All,
         _ => Applied::NotAll,
     })

@@ -12,6 +12,9 @@ use crate::store::{Applied, display};
 use crate::unsupported;
 use crate::wire::Report;
 
+/// The code of objects that a mesh has no use for.
+const UNUSED_KIND: &str = "MEL0009";
+
 /// Why an object that reads well is not taken.
 struct Refused {
     field: FieldPath,
@@ -45,6 +48,7 @@ impl Cluster {
             diagnostics: parsed.diagnostics,
             ..Report::default()
         };
+        report.diagnostics.iter_mut().for_each(does_not_run);
         let mut ignored = Vec::new();
         for object in &parsed.objects {
             let key = object.key();
@@ -193,6 +197,24 @@ fn relabel(pod: &mut Value, written: &Value) {
     }
 }
 
+/// What a cluster would run and the lab does not is missed by someone: a warning, where to a mesh it is nothing.
+fn does_not_run(diagnostic: &mut Diagnostic) {
+    let kind = diagnostic
+        .object
+        .as_ref()
+        .map(|object| object.kind.as_str());
+    let consequence = match kind {
+        Some("DaemonSet" | "CronJob" | "ReplicationController") => "it makes no pods",
+        Some("PersistentVolumeClaim") => "a pod's volume of it is an emptyDir, gone with the pod",
+        _ => return,
+    };
+    if diagnostic.code == UNUSED_KIND {
+        let kind = kind.unwrap_or_default();
+        diagnostic.message = format!("the lab does not run {kind}: {consequence}");
+        diagnostic.severity = Severity::Warning;
+    }
+}
+
 /// How many documents did not become objects; one without a name or kind is known by its errors alone.
 fn refused(parsed: &Parsed) -> usize {
     let is_object = |diagnostic: &Diagnostic| {
@@ -204,4 +226,33 @@ fn refused(parsed: &Parsed) -> usize {
         .filter(|diagnostic| diagnostic.severity == Severity::Error && !is_object(diagnostic))
         .count();
     without_object.max(parsed.rejected.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_cluster_would_run_is_warned_of() {
+        let told = |kind: &str, api: &str| {
+            let text = format!("{{apiVersion: {api}, kind: {kind}, metadata: {{name: x}}}}");
+            let mut parsed = meltemi_api::parse("x.yaml", &text, "default");
+            parsed.diagnostics.iter_mut().for_each(does_not_run);
+            let found = parsed.diagnostics.remove(0);
+            (found.severity, found.message)
+        };
+        for (kind, api) in [
+            ("DaemonSet", "apps/v1"),
+            ("CronJob", "batch/v1"),
+            ("PersistentVolumeClaim", "v1"),
+        ] {
+            let (severity, message) = told(kind, api);
+            assert_eq!(severity, Severity::Warning, "{message}");
+            assert!(message.starts_with("the lab does not run"), "{message}");
+        }
+        assert_eq!(
+            told("Role", "rbac.authorization.k8s.io/v1").0,
+            Severity::Info
+        );
+    }
 }
