@@ -1,6 +1,7 @@
 //! `meltemi lab ...`: kubectl's spelling for a mesh on one machine.
 
 mod describe;
+mod endpoints;
 mod files;
 mod get;
 mod inside;

@@ -8,6 +8,7 @@ use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::endpoints;
 use super::jsonpath::Template;
 use super::kinds::{self, Kind};
 use super::selector::Selector;
@@ -31,7 +32,7 @@ pub(super) struct Options {
     #[arg(short = 'A', long)]
     all_namespaces: bool,
     /// Only objects with these labels: K=V,K2!=V2,K3 in (A,B).
-    #[arg(short = 'l', long, default_value = "")]
+    #[arg(short = 'l', long, default_value = "", hide_default_value = true)]
     selector: Selector,
     /// wide, json, yaml, name or jsonpath=TEMPLATE; a table otherwise.
     #[arg(short, long, default_value = "table", hide_default_value = true)]
@@ -48,6 +49,9 @@ pub(super) struct Options {
     /// Leave out the header line.
     #[arg(long)]
     no_headers: bool,
+    /// Do not fail when an object is not there.
+    #[arg(long)]
+    ignore_not_found: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,11 +86,24 @@ impl FromStr for Output {
 struct Found {
     kind: &'static Kind,
     objects: Vec<Value>,
+    /// Names that were asked for and are not there.
+    missing: Vec<String>,
 }
 
 pub(super) async fn get(client: &LabClient, options: &Options) -> anyhow::Result<ExitCode> {
-    let (found, mut revision) = find_all(client, options).await?;
-    show(options, found, true)?;
+    let (mut found, mut revision) = find_all(client, options).await?;
+    let errors = not_found(&found, &options.namespace);
+    // What is there is shown all the same; where nothing is, the errors alone speak.
+    if errors.is_empty() || found.iter().any(|found| !found.objects.is_empty()) {
+        found.retain(|found| found.missing.is_empty() || !found.objects.is_empty());
+        show(options, found, true)?;
+    }
+    if !errors.is_empty() && !options.ignore_not_found {
+        for error in errors {
+            anstream::eprintln!("Error: {error}");
+        }
+        return Ok(ExitCode::FAILURE);
+    }
     if !options.watch {
         return Ok(ExitCode::SUCCESS);
     }
@@ -103,6 +120,17 @@ pub(super) async fn get(client: &LabClient, options: &Options) -> anyhow::Result
             show(options, found, false)?;
         }
     }
+}
+
+fn not_found(found: &[Found], namespace: &str) -> Vec<String> {
+    let of_kind = |found: &Found| {
+        let resource = found.kind.resource;
+        let missing = found.missing.iter();
+        missing
+            .map(|name| format!("{resource} \"{name}\" not found in namespace \"{namespace}\""))
+            .collect::<Vec<_>>()
+    };
+    found.iter().flat_map(of_kind).collect()
 }
 
 fn version(object: &Value) -> u64 {
@@ -127,7 +155,7 @@ fn show(options: &Options, found: Vec<Found>, first: bool) -> anyhow::Result<()>
     match &options.output {
         Output::Table | Output::Wide => tables(&mut out, options, &found, first)?,
         Output::Name => {
-            for Found { kind, objects } in &found {
+            for Found { kind, objects, .. } in &found {
                 for object in objects {
                     writeln!(out, "{}/{}", kind.resource, text(object, "/metadata/name"))?;
                 }
@@ -152,7 +180,7 @@ fn show(options: &Options, found: Vec<Found>, first: bool) -> anyhow::Result<()>
 }
 
 /// Kinds, each with the names asked for; none stands for all.
-fn wanted(words: &[String]) -> anyhow::Result<Vec<(&'static Kind, Vec<String>)>> {
+pub(super) fn wanted(words: &[String]) -> anyhow::Result<Vec<(&'static Kind, Vec<String>)>> {
     let Some((first, names)) = words.split_first() else {
         return Ok(Vec::new());
     };
@@ -185,19 +213,19 @@ async fn find(
 ) -> anyhow::Result<(Found, u64)> {
     let namespace =
         (kind.namespaced && !options.all_namespaces).then_some(options.namespace.as_str());
-    let (mut objects, revision) = client.objects_at(kind.kind, namespace).await?;
+    let (mut objects, revision) = if kind.kind == endpoints::KIND {
+        let (slices, revision) = client.objects_at("EndpointSlice", namespace).await?;
+        (endpoints::of_slices(&slices), revision)
+    } else {
+        client.objects_at(kind.kind, namespace).await?
+    };
     objects.retain(|object| options.selector.matches(object));
-    for name in names {
-        let there = objects
-            .iter()
-            .any(|object| object["metadata"]["name"] == *name);
-        anyhow::ensure!(
-            there,
-            "{} \"{name}\" not found in namespace \"{}\"",
-            kind.resource,
-            options.namespace
-        );
-    }
+    let is_there = |name: &String| {
+        let mut objects = objects.iter();
+        objects.any(|object| object["metadata"]["name"] == **name)
+    };
+    let missing = names.iter().filter(|name| !is_there(name)).cloned();
+    let missing = missing.collect();
     if !names.is_empty() {
         objects.retain(|object| names.iter().any(|name| object["metadata"]["name"] == *name));
     }
@@ -207,7 +235,12 @@ async fn find(
             text(object, "/metadata/name"),
         )
     });
-    Ok((Found { kind, objects }, revision))
+    let found = Found {
+        kind,
+        objects,
+        missing,
+    };
+    Ok((found, revision))
 }
 
 /// One object by itself when one was named, else a List as kubectl writes it.
@@ -245,7 +278,7 @@ fn tables(
     with_header: bool,
 ) -> anyhow::Result<()> {
     let mut is_first = true;
-    for Found { kind, objects } in found {
+    for Found { kind, objects, .. } in found {
         if objects.is_empty() {
             continue;
         }
@@ -346,6 +379,11 @@ const fn wide(title: &'static str, cell: fn(&Value) -> String) -> Column {
 }
 
 const AGE: Column = column("AGE", object_age);
+const CONTAINERS: Column = wide("CONTAINERS", |workload| containers(workload, "name"));
+const IMAGES: Column = wide("IMAGES", |workload| containers(workload, "image"));
+const SELECTOR: Column = wide("SELECTOR", |workload| {
+    labels(&workload["spec"]["selector"]["matchLabels"])
+});
 
 fn columns(kind: &str) -> &'static [Column] {
     match kind {
@@ -394,11 +432,9 @@ fn columns(kind: &str) -> &'static [Column] {
                         number(deployment, "/status/availableReplicas").to_string()
                     }),
                     AGE,
-                    wide("CONTAINERS", |deployment| containers(deployment, "name")),
-                    wide("IMAGES", |deployment| containers(deployment, "image")),
-                    wide("SELECTOR", |deployment| {
-                        labels(&deployment["spec"]["selector"]["matchLabels"])
-                    }),
+                    CONTAINERS,
+                    IMAGES,
+                    SELECTOR,
                 ]
             }
         }
@@ -411,6 +447,9 @@ fn columns(kind: &str) -> &'static [Column] {
                         number(set, "/status/readyReplicas").to_string()
                     }),
                     AGE,
+                    CONTAINERS,
+                    IMAGES,
+                    SELECTOR,
                 ]
             }
         }
@@ -421,6 +460,8 @@ fn columns(kind: &str) -> &'static [Column] {
                         ratio(set, "/status/readyReplicas", "/spec/replicas")
                     }),
                     AGE,
+                    CONTAINERS,
+                    IMAGES,
                 ]
             }
         }
@@ -431,7 +472,11 @@ fn columns(kind: &str) -> &'static [Column] {
                     column("COMPLETIONS", |job| {
                         ratio(job, "/status/succeeded", "/spec/completions")
                     }),
+                    column("DURATION", job_duration),
                     AGE,
+                    CONTAINERS,
+                    IMAGES,
+                    SELECTOR,
                 ]
             }
         }
@@ -464,6 +509,14 @@ fn columns(kind: &str) -> &'static [Column] {
                 &[
                     column("TYPE", |secret| or(text(secret, "/type"), "Opaque")),
                     column("DATA", |secret| entries(&secret["data"])),
+                    AGE,
+                ]
+            }
+        }
+        endpoints::KIND => {
+            const {
+                &[
+                    column("ENDPOINTS", |object| or_none(endpoints::shown(object))),
                     AGE,
                 ]
             }
@@ -690,6 +743,16 @@ fn job_status(job: &Value) -> String {
     ended.unwrap_or("Running").to_owned()
 }
 
+/// From the start to the end, or until now.
+fn job_duration(job: &Value) -> String {
+    let time = |path: &str| text(job, path).parse::<Timestamp>().ok();
+    let Some(start) = time("/status/startTime") else {
+        return String::new();
+    };
+    let end = time("/status/completionTime").unwrap_or_else(Timestamp::now);
+    age(end.as_second() - start.as_second())
+}
+
 fn reason(status: &Value) -> Option<String> {
     let state = &status["state"];
     let named = |value: &Value| {
@@ -745,6 +808,15 @@ mod tests {
     }
 
     #[test]
+    fn a_job_took_from_its_start_to_its_end() {
+        let job = |status: Value| job_duration(&json!({"status": status}));
+        let times =
+            json!({"startTime": "2026-01-01T10:00:00Z", "completionTime": "2026-01-01T10:02:30Z"});
+        assert_eq!(job(times), "2m30s");
+        assert_eq!(job(json!({})), "");
+    }
+
+    #[test]
     fn names_and_lists_of_kinds() {
         let kinds = |text: &str| {
             let words: Vec<String> = text.split(' ').map(str::to_owned).collect();
@@ -757,5 +829,7 @@ mod tests {
         assert_eq!(kinds("po,svc"), ["Pod:", "Service:"]);
         assert_eq!(kinds("pod a b"), ["Pod:a,b"]);
         assert_eq!(kinds("deploy/a"), ["Deployment:a"]);
+        assert_eq!(kinds("endpoints a"), ["Endpoints:a"]);
+        assert!(kinds("all").contains(&"ReplicaSet:".to_owned()));
     }
 }

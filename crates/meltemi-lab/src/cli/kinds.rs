@@ -64,7 +64,14 @@ pub(super) const KINDS: &[Kind] = &[
         "EndpointSlice",
         "endpointslice.discovery.k8s.io",
         "endpointslices",
-        &["endpoints", "ep"],
+        &[],
+        true,
+    ),
+    kind(
+        super::endpoints::KIND,
+        "endpoints",
+        "endpoints",
+        &["ep"],
         true,
     ),
     kind(
@@ -105,7 +112,14 @@ pub(super) const KINDS: &[Kind] = &[
 ];
 
 /// What `get all` shows.
-pub(super) const ALL: [&str; 5] = ["Pod", "Service", "Deployment", "StatefulSet", "Job"];
+pub(super) const ALL: [&str; 6] = [
+    "Pod",
+    "Service",
+    "Deployment",
+    "ReplicaSet",
+    "StatefulSet",
+    "Job",
+];
 
 /// Finds a kind by plural, singular, short name or `resource.group`, in any case.
 pub(super) fn find(name: &str) -> anyhow::Result<&'static Kind> {
