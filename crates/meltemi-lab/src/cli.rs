@@ -1,5 +1,7 @@
 //! `meltemi lab ...`: kubectl's spelling for a mesh on one machine.
 
+mod create;
+mod delete;
 mod describe;
 mod endpoints;
 mod files;
@@ -18,7 +20,7 @@ mod up;
 
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand};
+use clap::{Arg, ArgAction, Args, Subcommand};
 
 use crate::client::LabClient;
 use crate::paths;
@@ -28,7 +30,8 @@ use crate::paths;
 #[command(
     after_help = "Examples:\n  meltemi lab label namespace default istio-injection=enabled\n  \
                         meltemi lab up -f samples/bookinfo/platform/kube/bookinfo.yaml --wait\n  meltemi lab get pods\n  \
-                        meltemi lab exec deploy/productpage-v1 -c productpage -- curl -s http://reviews:9080/reviews/0\n  meltemi lab down"
+                        meltemi lab exec deploy/productpage-v1 -- curl -s reviews:9080/reviews/0\n  meltemi lab down",
+    mut_subcommands(kubectl_booleans)
 )]
 pub struct Lab {
     /// Which lab, when several run.
@@ -53,8 +56,10 @@ enum Command {
     Up(up::Options),
     /// Create or change objects from files, folders or standard input.
     Apply(objects::Apply),
-    /// Delete objects by file or by kind and name.
-    Delete(objects::Delete),
+    /// Create objects that are not there yet.
+    Create(create::Create),
+    /// Delete objects by file, by kind and name, or by label.
+    Delete(delete::Delete),
     /// Show objects.
     Get(get::Options),
     /// Show all about pods: their containers, why they are not ready, and what happened to them.
@@ -67,7 +72,7 @@ enum Command {
     Logs(inside::Logs),
     /// Restart the pods of workloads, or wait until they are as their manifest says.
     Rollout(rollout::Options),
-    /// Forward ports of this machine to a Service or pod: LOCAL:TARGET:PORT.
+    /// Forward ports of this machine to a Service or pod.
     #[command(visible_alias = "port-forward")]
     Forward(inside::Forward),
     /// Write the packets on a pod's link to standard output as a pcap.
@@ -106,7 +111,8 @@ pub async fn run(lab: &Lab) -> anyhow::Result<ExitCode> {
     match &lab.command {
         Command::Up(options) => up::up(&client, options).await,
         Command::Apply(options) => objects::apply(&client, options).await,
-        Command::Delete(options) => objects::delete(&client, options).await,
+        Command::Create(options) => create::create(&client, options).await,
+        Command::Delete(options) => delete::delete(&client, options).await,
         Command::Get(options) => get::get(&client, options).await,
         Command::Describe(options) => describe::describe(&client, options).await,
         Command::Label(options) => objects::label(&client, options).await,
@@ -121,6 +127,26 @@ pub async fn run(lab: &Lab) -> anyhow::Result<ExitCode> {
         Command::List => status::list().await,
         Command::Down => up::down(&client).await,
     }
+}
+
+/// As kubectl's flags: each that is said or not may have its value behind a `=`, as in `--watch=true`.
+fn kubectl_booleans(command: clap::Command) -> clap::Command {
+    let with_value = |flag: Arg| match flag.get_action() {
+        ArgAction::SetTrue => flag
+            .action(ArgAction::Set)
+            .num_args(0..=1)
+            .require_equals(true)
+            .value_parser(clap::value_parser!(bool))
+            .value_name("BOOL")
+            .default_value("false")
+            .default_missing_value("true")
+            .hide_default_value(true)
+            .hide_possible_values(true),
+        _ => flag,
+    };
+    command
+        .mut_args(with_value)
+        .mut_subcommands(kubectl_booleans)
 }
 
 /// The exact namespace flag of kubectl.
@@ -162,6 +188,30 @@ mod tests {
             .unwrap();
         let (_, get) = matches.subcommand().unwrap();
         assert_eq!(get.get_one::<String>("namespace").unwrap(), "default");
+    }
+
+    #[test]
+    fn flags_may_have_a_value_as_kubectls_do() {
+        for (words, flag, expected) in [
+            ("lab get pods -w=true", "watch", true),
+            ("lab get pods --watch=false", "watch", false),
+            ("lab get -w pods", "watch", true),
+            ("lab get pods", "watch", false),
+            (
+                "lab delete pod a --ignore-not-found=true",
+                "ignore_not_found",
+                true,
+            ),
+            ("lab delete pod a --wait=false", "wait", false),
+            ("lab logs -f=true a", "follow", true),
+            ("lab exec -it a -- sh", "tty", true),
+        ] {
+            let matches = program().try_get_matches_from(words.split(' ')).unwrap();
+            let (_, command) = matches.subcommand().unwrap();
+            assert_eq!(command.get_one::<bool>(flag), Some(&expected), "{words}");
+        }
+        let wrong = program().try_get_matches_from(["lab", "get", "pods", "-w=maybe"]);
+        assert!(wrong.is_err());
     }
 
     #[test]

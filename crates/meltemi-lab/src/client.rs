@@ -107,14 +107,30 @@ impl LabClient {
             .await
     }
 
-    /// Deletes the objects that the documents of one file name.
-    pub async fn delete(
+    /// As [`Self::apply`], but what is there already is refused.
+    pub async fn create(
         &self,
         namespace: &str,
         file: &str,
         text: String,
     ) -> Result<Report, ClientError> {
-        let query = query(&[("namespace", namespace), ("file", file)]);
+        let query = query(&[("namespace", namespace), ("file", file), ("create", "true")]);
+        self.send(Method::POST, &format!("/apply?{query}"), text.into())
+            .await
+    }
+
+    /// Deletes the objects that the documents of one file name; a grace period in seconds counts for pods.
+    pub async fn delete(
+        &self,
+        namespace: &str,
+        file: &str,
+        text: String,
+        grace: Option<u64>,
+    ) -> Result<Report, ClientError> {
+        let grace = grace.map(|seconds| seconds.to_string());
+        let mut pairs = vec![("namespace", namespace), ("file", file)];
+        pairs.extend(grace.as_deref().map(|seconds| ("grace", seconds)));
+        let query = query(&pairs);
         self.send(Method::POST, &format!("/delete?{query}"), text.into())
             .await
     }
@@ -124,8 +140,12 @@ impl LabClient {
         kind: &str,
         namespace: &str,
         name: &str,
+        grace: Option<u64>,
     ) -> Result<Report, ClientError> {
-        let query = query(&[("namespace", namespace)]);
+        let grace = grace.map(|seconds| seconds.to_string());
+        let mut pairs = vec![("namespace", namespace)];
+        pairs.extend(grace.as_deref().map(|seconds| ("grace", seconds)));
+        let query = query(&pairs);
         self.send(
             Method::DELETE,
             &format!("/objects/{kind}/{name}?{query}"),
@@ -165,6 +185,16 @@ impl LabClient {
     pub async fn events(&self, namespace: &str, pod: &str) -> Result<Vec<Event>, ClientError> {
         let query = query(&[("namespace", namespace), ("pod", pod)]);
         self.get(&format!("/events?{query}")).await
+    }
+
+    /// The containers of the pod that a target stands for.
+    pub async fn containers(
+        &self,
+        namespace: &str,
+        target: &str,
+    ) -> Result<Vec<String>, ClientError> {
+        let query = query(&[("namespace", namespace), ("pod", target)]);
+        self.get(&format!("/containers?{query}")).await
     }
 
     /// Waits until the lab's objects are newer than `after`; may return early without a change.

@@ -431,6 +431,11 @@ impl Cluster {
     }
 
     pub(crate) fn mark_deleted(&mut self, key: &ObjectKey) -> bool {
+        self.mark_deleted_within(key, None)
+    }
+
+    /// Lets a pod end; a given grace period replaces its own.
+    pub(crate) fn mark_deleted_within(&mut self, key: &ObjectKey, grace: Option<u64>) -> bool {
         self.store.edit(key, |object| {
             if let Some(metadata) = object
                 .get_mut("metadata")
@@ -439,6 +444,9 @@ impl Cluster {
                 metadata
                     .entry("deletionTimestamp")
                     .or_insert_with(|| now().into());
+                if let Some(seconds) = grace {
+                    metadata.insert("deletionGracePeriodSeconds".to_owned(), seconds.into());
+                }
             }
         })
     }

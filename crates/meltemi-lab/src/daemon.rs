@@ -68,6 +68,7 @@ pub(crate) fn serve(daemon: Arc<Daemon>, run_dir: &std::path::Path) -> anyhow::R
         .route("/progress", get(progress))
         .route("/changes", get(changes))
         .route("/events", get(events))
+        .route("/containers", get(containers))
         .route("/forward", get(forwardable))
         .route("/apply", post(apply))
         .route("/delete", post(delete_file))
@@ -158,6 +159,10 @@ struct File {
     file: String,
     #[serde(default)]
     dry_run: bool,
+    #[serde(default)]
+    create: bool,
+    /// Seconds that deleted pods have to end in, instead of their own.
+    grace: Option<u64>,
 }
 
 fn default_namespace() -> String {
@@ -228,10 +233,14 @@ async fn apply(
         namespace,
         file,
         dry_run,
+        create,
+        grace: _,
     } = query;
     let report = daemon.call(move |cluster| {
         if dry_run {
             cluster.judge(&namespace, &file, &text)
+        } else if create {
+            cluster.create(&namespace, &file, &text)
         } else {
             cluster.apply(&namespace, &file, &text)
         }
@@ -246,7 +255,7 @@ async fn delete_file(
 ) -> Answer<Json<Report>> {
     Ok(Json(
         daemon
-            .call(move |cluster| cluster.delete(&query.namespace, &query.file, &text))
+            .call(move |cluster| cluster.delete(&query.namespace, &query.file, &text, query.grace))
             .await?,
     ))
 }
@@ -258,7 +267,7 @@ async fn delete_object(
 ) -> Answer<Json<Report>> {
     let key = key_of(&kind, &query.namespace, &name)?;
     let change = daemon
-        .call(move |cluster| cluster.delete_one(&key))
+        .call(move |cluster| cluster.delete_one(&key, query.grace))
         .await??;
     Ok(Json(Report {
         results: vec![change],
@@ -313,6 +322,14 @@ async fn events(
 ) -> Answer<Json<Vec<Event>>> {
     let events = daemon.call(move |cluster| cluster.events(&namespace, &pod));
     Ok(Json(events.await??))
+}
+
+async fn containers(
+    State(daemon): Shared,
+    Query(OfPod { namespace, pod }): Query<OfPod>,
+) -> Answer<Json<Vec<String>>> {
+    let names = daemon.call(move |cluster| cluster.containers(&namespace, &pod));
+    Ok(Json(names.await??))
 }
 
 #[derive(Debug, Deserialize)]

@@ -7,17 +7,18 @@
 //! | `GET /status` | [`Status`] |
 //! | `GET /progress` | [`Progress`] |
 //! | `GET /changes?after=N` | [`Revision`], as soon as the objects are newer than revision N |
-//! | `POST /apply?namespace=NS&file=NAME[&dry_run=true]`, YAML body | [`Report`] |
-//! | `POST /delete?namespace=NS&file=NAME`, YAML body | [`Report`] |
-//! | `DELETE /objects/{kind}/{name}?namespace=NS` | [`Report`] |
+//! | `POST /apply?namespace=NS&file=NAME[&dry_run=true][&create=true]`, YAML body | [`Report`] |
+//! | `POST /delete?namespace=NS&file=NAME[&grace=SECONDS]`, YAML body | [`Report`] |
+//! | `DELETE /objects/{kind}/{name}?namespace=NS[&grace=SECONDS]` | [`Report`] |
 //! | `GET /objects/{kind}[?namespace=NS]` | `{"items": [...]}`, Kubernetes objects as JSON with their status |
 //! | `GET /events?namespace=NS&pod=POD` | a list of [`Event`], the oldest first |
+//! | `GET /containers?namespace=NS&pod=POD` | the names of a target's containers |
 //! | `GET /forward?namespace=NS&target=T&port=P` | `{}` where connections could be forwarded to |
 //! | `POST /label` | [`Label`] in, [`Report`] out |
 //! | `POST /restart` | [`Restart`] in, [`Report`] out |
 //! | `POST /scale` | [`Scale`] in, [`Report`] out |
 //! | `POST /kill` | [`Kill`] in, `{}` out |
-//! | `GET /logs?namespace=NS&pod=POD&container=C[&tail=N][&previous=true][&follow=true]` | the log, streamed |
+//! | `GET /logs?namespace=NS&pod=POD&container=C[&tail=N][&since_millis=N][&previous=true][&follow=true]` | the log, streamed |
 //! | `GET /capture?namespace=NS&pod=POD&millis=N` | a pcap, streamed; the response head leaves when the capture is bound |
 //! | any method `/pods/{namespace}/{pod}/proxy/{port}/{path}` | the answer of that port on the pod's loopback |
 //! | any method `/istiod/{path}` | the answer of the control plane's monitoring port |

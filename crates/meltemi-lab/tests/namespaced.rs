@@ -356,6 +356,24 @@ async fn story(client: LabClient) {
         assert!(Instant::now() < deadline, "{before:?} -> {now:?}");
     }
 
+    // A StatefulSet that is deleted and applied again has its pods again, new ones of the old names.
+    let uids = set_uids(&client).await;
+    assert_eq!(uids.len(), 2);
+    let deleted = client.delete_object("StatefulSet", "default", "set", None);
+    assert_eq!(deleted.await.unwrap().results[0].action, "deleted");
+    let applied = client.apply("default", "test.yaml", MANIFEST.to_owned());
+    assert_eq!(applied.await.unwrap().rejected, 0);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let now = set_uids(&client).await;
+        if now.len() == 2 && now.is_disjoint(&uids) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{uids:?} -> {now:?}");
+        sleep(Duration::from_millis(50)).await;
+    }
+    ready(&client, 5).await;
+
     // Labels, and the port of a pod's own loopback.
     let labels = [("istio-injection".to_owned(), Some("enabled".to_owned()))].into();
     let label = Label {
@@ -448,6 +466,19 @@ async fn pod_names(client: &LabClient) -> std::collections::BTreeSet<String> {
         .iter()
         .filter(|pod| pod["metadata"]["labels"]["app"] == "web");
     web.map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// The pods of the StatefulSet that are not ending.
+async fn set_uids(client: &LabClient) -> std::collections::BTreeSet<String> {
+    let pods = client.objects("Pod", Some("default")).await.unwrap();
+    let stays = |pod: &&serde_json::Value| {
+        let metadata = &pod["metadata"];
+        metadata["labels"]["app"] == "set" && metadata["deletionTimestamp"].is_null()
+    };
+    pods.iter()
+        .filter(stays)
+        .map(|pod| pod["metadata"]["uid"].as_str().unwrap().to_owned())
         .collect()
 }
 

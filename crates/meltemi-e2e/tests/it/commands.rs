@@ -94,7 +94,18 @@ fn every_kind_of_workload_lives_as_in_a_cluster() {
     assert_eq!(call("http://web-1.web:8080/"), "200", "a pod by its name");
     assert_eq!(call("http://parrot:8080/"), "200", "mTLS by an alias");
 
-    assert!(forwarded(&lab, "0:echo.default:8080").starts_with("HTTP/1.1 200"));
+    for forward in [
+        &["forward", "0:echo.default:8080"][..],
+        &[
+            "port-forward",
+            "svc/echo",
+            "0:8080",
+            "--address",
+            "localhost",
+        ],
+    ] {
+        assert!(forwarded(&lab, forward).starts_with("HTTP/1.1 200"));
+    }
     let nowhere = lab.meltemi(&["lab", "forward", "0:echo:81"]);
     assert!(
         nowhere.status != 0 && nowhere.stderr.contains("does not have a service port 81"),
@@ -109,6 +120,24 @@ fn every_kind_of_workload_lives_as_in_a_cluster() {
     assert!(pod.contains("Completed") && pod.contains("0/2"), "{pod}");
     let logs = lab.meltemi(&["lab", "logs", "job/once", "-c", "once"]).ok();
     assert_eq!(logs, "200");
+
+    let port = "jsonpath={.spec.ports[?(@.name==\"http\")].port}";
+    assert_eq!(get(&["svc", "web", "-o", port]), "8080");
+    assert!(get(&["endpoints", "web"]).contains(":8080"));
+    let some = lab.meltemi(&["lab", "get", "svc", "nothing", "web"]);
+    assert!(some.status == 1 && some.stdout.contains("web"), "{some:?}");
+    assert!(some.stderr.contains("\"nothing\" not found"), "{some:?}");
+
+    // Its pods have their names again although those of before have not ended yet.
+    let deleted = lab.meltemi(&["lab", "delete", "sts", "web"]).ok();
+    assert_eq!(deleted, "statefulset.apps \"web\" deleted\n");
+    lab.feed(&["lab", "apply", "-f", "-"], KINDS).ok();
+    lab.wait_ready();
+    let deleted = lab.meltemi(&["lab", "delete", "pod", "-l", "app=reader", "--now"]);
+    assert_eq!(deleted.ok(), "pod \"reader\" deleted\n");
+    assert_eq!(get(&["pod", "--ignore-not-found=true", "reader"]), "");
+    lab.feed(&["lab", "apply", "-f", "-"], KINDS).ok();
+    lab.wait_ready();
 
     let token = lab.exec("reader", "reader", &["cat", "/token/t"]).ok();
     let claims = token.split('.').nth(1).expect("a token has three parts");
@@ -130,10 +159,59 @@ fn every_kind_of_workload_lives_as_in_a_cluster() {
     }
 }
 
+const DATABASE: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: mongodb}
+spec: {selector: {app: mongodb}, ports: [{name: mongo, port: 27017}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: mongodb-v1}
+spec:
+  selector: {matchLabels: {app: mongodb}}
+  template:
+    metadata: {labels: {app: mongodb, version: v1}}
+    spec:
+      containers:
+      - {name: mongodb, image: 'istio/examples-bookinfo-mongodb:1.20.3', args: [--ipv6, --bind_ip_all], ports: [{containerPort: 27017}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: ratings-v2}
+spec:
+  selector: {matchLabels: {app: ratings}}
+  template:
+    metadata: {labels: {app: ratings, version: v2}}
+    spec:
+      containers:
+      - {name: ratings, image: 'istio/examples-bookinfo-ratings-v2:1.20.3', env: [{name: MONGO_DB_URL, value: 'mongodb://mongodb:27017/test'}]}
+";
+
+#[test]
+fn ratings_asks_its_database_over_the_mesh() {
+    let lab = lab("database");
+    lab.apply(DATABASE);
+    lab.wait_ready();
+    let stars = || {
+        let url = "http://localhost:9080/ratings/0";
+        lab.exec("deploy/ratings-v2", "ratings", &["curl", "-s", url])
+            .stdout
+    };
+    assert!(stars().contains("\"Reviewer2\":4"), "{}", stars());
+    lab.meltemi(&["lab", "scale", "deploy/mongodb-v1", "--replicas", "0"])
+        .ok();
+    eventually("ratings misses its database", || {
+        stars()
+            .contains("could not connect to ratings database")
+            .then_some(())
+    });
+}
+
 /// The answer of a forwarded port: it leads past the sidecar, so that STRICT does not refuse it.
-fn forwarded(lab: &Lab, forward: &str) -> String {
+fn forwarded(lab: &Lab, forward: &[&str]) -> String {
     let mut child = lab
-        .command("meltemi", &["lab", "forward", forward])
+        .command("meltemi", &[&["lab"], forward].concat())
         .stdout(Stdio::piped())
         .spawn()
         .expect("the program is built");

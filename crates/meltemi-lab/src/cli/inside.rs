@@ -1,6 +1,7 @@
 //! Commands that reach into pods.
 
 use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use tokio::net::TcpListener;
 use super::selector::Selector;
 use super::terminal::Terminal;
 use super::{Namespace, duration};
-use crate::client::{LabClient, query};
+use crate::client::{ClientError, LabClient, query};
 use crate::wire::{self, Handover, Outcome};
 
 #[derive(Debug, Args)]
@@ -114,39 +115,80 @@ pub(super) struct Logs {
     /// A pod's name, or TYPE/NAME of what owns it.
     #[arg(required_unless_present = "selector")]
     target: Option<String>,
+    /// The container, as -c.
+    #[arg(value_name = "CONTAINER", conflicts_with_all = ["container", "all_containers"])]
+    named: Option<String>,
     /// The pods with these labels, instead of one by name.
     #[arg(short = 'l', long, conflicts_with = "target")]
     selector: Option<Selector>,
     /// The container; the pod's default one otherwise.
     #[arg(short, long)]
     container: Option<String>,
+    /// Every container of the pod, one after the other.
+    #[arg(long, conflicts_with = "container")]
+    all_containers: bool,
     #[command(flatten)]
     namespace: Namespace,
     /// Go on as the log grows.
     #[arg(short, long)]
     follow: bool,
-    /// Only the last lines.
+    /// Only the last lines; -1 is all of them.
+    #[arg(long, value_name = "LINES", allow_negative_numbers = true)]
+    tail: Option<i64>,
+    /// Only what was written in this time up to now, such as 30s or 5m.
+    #[arg(long, value_parser = duration)]
+    since: Option<Duration>,
+    /// Refused: the lab keeps lines as they were written, without their times.
     #[arg(long)]
-    tail: Option<u32>,
+    timestamps: bool,
     /// The log of the run before the last restart.
     #[arg(short, long)]
     previous: bool,
 }
 
 pub(super) async fn logs(client: &LabClient, options: &Logs) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(
+        !options.timestamps,
+        "--timestamps: the lab keeps lines as they were written, without their times; --since works"
+    );
     let mut copies = tokio::task::JoinSet::new();
     for pod in log_targets(client, options).await? {
-        let body = client.stream(&log_path(options, &pod)).await?;
-        if options.follow {
-            copies.spawn(copy_out(body));
-        } else {
-            copy_out(body).await?;
+        for container in log_containers(client, options, &pod).await? {
+            let path = log_path(options, &pod, container.as_deref());
+            let body = match client.stream(&path).await {
+                // Of several, one that has said nothing keeps nobody from reading the others.
+                Err(ClientError::Refused(error)) if options.all_containers => {
+                    eprintln!("{error}");
+                    continue;
+                }
+                body => body?,
+            };
+            if options.follow {
+                copies.spawn(copy_out(body));
+            } else {
+                copy_out(body).await?;
+            }
         }
     }
     while let Some(copy) = copies.join_next().await {
         copy??;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The containers to read; `None` stands for the pod's default one.
+async fn log_containers(
+    client: &LabClient,
+    options: &Logs,
+    pod: &str,
+) -> anyhow::Result<Vec<Option<String>>> {
+    if !options.all_containers {
+        let named = options.container.clone().or_else(|| options.named.clone());
+        return Ok(vec![named]);
+    }
+    let namespace = &options.namespace.namespace;
+    let all = client.containers(namespace, pod).await?;
+    Ok(all.into_iter().map(Some).collect())
 }
 
 async fn log_targets(client: &LabClient, options: &Logs) -> anyhow::Result<Vec<String>> {
@@ -163,23 +205,20 @@ async fn log_targets(client: &LabClient, options: &Logs) -> anyhow::Result<Vec<S
     Ok(pods.iter().filter_map(name).collect())
 }
 
-fn log_path(options: &Logs, pod: &str) -> String {
+fn log_path(options: &Logs, pod: &str, container: Option<&str>) -> String {
     // Of several pods kubectl shows the last ten lines each.
     let tail = options
         .tail
         .or_else(|| options.selector.as_ref().map(|_| 10));
-    let tail = tail.map(|tail| tail.to_string());
+    let tail = tail.filter(|tail| *tail >= 0).map(|tail| tail.to_string());
+    let since = options.since.map(|since| since.as_millis().to_string());
     let mut pairs = vec![
         ("namespace", options.namespace.namespace.as_str()),
         ("pod", pod),
     ];
-    pairs.extend(
-        options
-            .container
-            .as_deref()
-            .map(|container| ("container", container)),
-    );
+    pairs.extend(container.map(|container| ("container", container)));
     pairs.extend(tail.as_deref().map(|tail| ("tail", tail)));
+    pairs.extend(since.as_deref().map(|since| ("since_millis", since)));
     pairs.extend(options.follow.then_some(("follow", "true")));
     pairs.extend(options.previous.then_some(("previous", "true")));
     format!("/logs?{}", query(&pairs))
@@ -201,48 +240,50 @@ async fn copy_out(mut body: Incoming) -> anyhow::Result<ExitCode> {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  meltemi lab forward 9080:productpage:9080\n  meltemi lab forward 0:svc/productpage:9080   # any free port"
+    after_help = "Examples:\n  meltemi lab port-forward svc/productpage 9080\n  meltemi lab port-forward pod/echo 8000:8080 15000\n  \
+                        meltemi lab forward 9080:productpage:9080\n  meltemi lab forward 0:svc/productpage:9080   # any free port"
 )]
 pub(super) struct Forward {
-    /// LOCAL:TARGET:PORT, where TARGET is a Service, `pod/NAME` or `deploy/NAME`, possibly NAME.NAMESPACE.
-    #[arg(required = true)]
+    /// TARGET [LOCAL:]PORT... as kubectl has it, or LOCAL:TARGET:PORT...; TARGET is a Service, `pod/NAME` or `deploy/NAME`, possibly NAME.NAMESPACE.
+    #[arg(required = true, value_name = "WORDS")]
     forwards: Vec<String>,
     #[command(flatten)]
     namespace: Namespace,
-    /// The address of this machine to listen on.
-    #[arg(long, default_value = "127.0.0.1")]
-    address: std::net::IpAddr,
+    /// The addresses of this machine to listen on, separated by commas; `localhost` is one.
+    #[arg(long, default_value = "localhost", value_delimiter = ',', value_parser = listen_address)]
+    address: Vec<IpAddr>,
+}
+
+fn listen_address(text: &str) -> Result<IpAddr, String> {
+    if text == "localhost" {
+        return Ok(Ipv4Addr::LOCALHOST.into());
+    }
+    text.parse()
+        .map_err(|_| format!("\"{text}\" is neither an IP address nor localhost"))
 }
 
 pub(super) async fn forward(client: &LabClient, options: &Forward) -> anyhow::Result<ExitCode> {
     client.status().await?;
     let mut tasks = tokio::task::JoinSet::new();
-    for spec in &options.forwards {
-        let (local, target, port) = parse_forward(spec)?;
+    for (local, target, port) in parse_forwards(&options.forwards)? {
         client
             .can_forward(&options.namespace.namespace, target, port)
             .await?;
-        let listener = TcpListener::bind((options.address, local)).await;
-        let listener =
-            listener.with_context(|| format!("cannot listen on {}:{local}", options.address))?;
-        println!(
-            "Forwarding from {} -> {target}:{port}",
-            listener.local_addr()?
-        );
-        let (client, namespace, target) = (
-            client.clone(),
-            options.namespace.namespace.clone(),
-            target.to_owned(),
-        );
-        tasks.spawn(accept(
-            client,
-            listener,
-            Handover::Forward {
-                namespace,
-                target,
+        for address in &options.address {
+            let listener = TcpListener::bind((*address, local)).await;
+            let listener =
+                listener.with_context(|| format!("cannot listen on {address}:{local}"))?;
+            println!(
+                "Forwarding from {} -> {target}:{port}",
+                listener.local_addr()?
+            );
+            let handover = Handover::Forward {
+                namespace: options.namespace.namespace.clone(),
+                target: target.to_owned(),
                 port,
-            },
-        ));
+            };
+            tasks.spawn(accept(client.clone(), listener, handover));
+        }
     }
     std::io::stdout().flush()?;
     tasks.spawn(end_of(client.clone()));
@@ -261,15 +302,38 @@ async fn end_of(client: LabClient) -> anyhow::Result<()> {
     }
 }
 
-fn parse_forward(spec: &str) -> anyhow::Result<(u16, &str, u16)> {
-    let parts: Vec<&str> = spec.split(':').collect();
+/// Local port, target and its port: kubectl's `TARGET [LOCAL:]PORT...`, or `LOCAL:TARGET:PORT...`.
+fn parse_forwards(words: &[String]) -> anyhow::Result<Vec<(u16, &str, u16)>> {
     let number = |text: &str| {
         text.parse::<u16>()
             .with_context(|| format!("\"{text}\" is no port"))
     };
-    match parts[..] {
-        [local, target, port] if !target.is_empty() => Ok((number(local)?, target, number(port)?)),
-        _ => bail!("\"{spec}\" is not LOCAL:TARGET:PORT"),
+    match words {
+        [target, ports @ ..] if !target.contains(':') => {
+            anyhow::ensure!(
+                !ports.is_empty(),
+                "which port of {target}? Write `{target} PORT` or `{target} LOCAL:PORT`"
+            );
+            let pair = |word: &String| match word.split_once(':') {
+                None => number(word).map(|port| (port, target.as_str(), port)),
+                // Any free port.
+                Some(("", port)) => Ok((0, target.as_str(), number(port)?)),
+                Some((local, port)) => Ok((number(local)?, target.as_str(), number(port)?)),
+            };
+            ports.iter().map(pair).collect()
+        }
+        _ => {
+            let mut forwards = Vec::new();
+            for word in words {
+                match word.split(':').collect::<Vec<_>>()[..] {
+                    [local, target, port] if !target.is_empty() => {
+                        forwards.push((number(local)?, target, number(port)?));
+                    }
+                    _ => bail!("\"{word}\" is neither TARGET [LOCAL:]PORT nor LOCAL:TARGET:PORT"),
+                }
+            }
+            Ok(forwards)
+        }
     }
 }
 
@@ -357,12 +421,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn forwards_have_three_parts() {
-        assert_eq!(
-            parse_forward("0:svc/productpage:9080").unwrap(),
-            (0, "svc/productpage", 9080)
-        );
-        assert!(parse_forward("9080:9080").is_err());
-        assert!(parse_forward("x:a:1").is_err());
+    fn forwards_are_written_both_ways() {
+        let parsed = |text: &str| {
+            let words: Vec<String> = text.split(' ').map(str::to_owned).collect();
+            let forwards = parse_forwards(&words);
+            forwards.map(|all| {
+                let shown = |(local, target, port)| format!("{local}->{target}:{port}");
+                all.into_iter().map(shown).collect::<Vec<_>>().join(" ")
+            })
+        };
+        for (words, expected) in [
+            ("0:svc/productpage:9080", "0->svc/productpage:9080"),
+            ("1:a:2 3:b:4", "1->a:2 3->b:4"),
+            ("svc/productpage 9080:80", "9080->svc/productpage:80"),
+            ("pod/a 8080", "8080->pod/a:8080"),
+            ("a :80 81", "0->a:80 81->a:81"),
+        ] {
+            assert_eq!(parsed(words).unwrap(), expected, "{words}");
+        }
+        for bad in ["9080:9080", "x:a:1", "svc/productpage", "a http", "a 1:2:3"] {
+            assert!(parsed(bad).is_err(), "{bad}");
+        }
+        assert_eq!(listen_address("localhost").unwrap(), Ipv4Addr::LOCALHOST);
+        assert!(listen_address("elsewhere").is_err());
     }
 }

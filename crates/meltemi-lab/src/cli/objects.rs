@@ -31,7 +31,7 @@ pub(super) struct Apply {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum DryRun {
+pub(super) enum DryRun {
     None,
     Client,
     Server,
@@ -39,7 +39,7 @@ enum DryRun {
 
 impl DryRun {
     /// What kubectl adds to the lines of objects.
-    fn remark(self) -> Option<&'static str> {
+    pub(super) fn remark(self) -> Option<&'static str> {
         match self {
             Self::None => None,
             Self::Client => Some("dry run"),
@@ -117,47 +117,6 @@ pub(super) fn print(report: &Report) -> std::io::Result<()> {
         eprintln!("{diagnostic}");
     }
     Ok(())
-}
-
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  meltemi lab delete -f policy.yaml\n  meltemi lab delete virtualservice reviews\n  \
-                        meltemi lab delete pod/curl-6b7f9-x2k4p -n outside"
-)]
-pub(super) struct Delete {
-    /// A file, a folder, or `-` for standard input; may be given again.
-    #[arg(short, long = "filename")]
-    filename: Vec<PathBuf>,
-    /// KIND NAME... or KIND/NAME...
-    #[arg(conflicts_with = "filename", required_unless_present = "filename")]
-    objects: Vec<String>,
-    /// Do not fail when an object is not there.
-    #[arg(long)]
-    ignore_not_found: bool,
-    #[command(flatten)]
-    namespace: Namespace,
-}
-
-pub(super) async fn delete(client: &LabClient, options: &Delete) -> anyhow::Result<ExitCode> {
-    let namespace = &options.namespace.namespace;
-    let mut missing = 0;
-    for input in files::read_all(&options.filename)? {
-        let report = client.delete(namespace, &input.name, input.text).await?;
-        print(&report)?;
-        missing += report.rejected;
-    }
-    for (kind, name) in targets(&options.objects)? {
-        match client.delete_object(kind.kind, namespace, &name).await {
-            Ok(report) => print(&report)?,
-            Err(_) if options.ignore_not_found => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(if missing == 0 || options.ignore_not_found {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
 }
 
 /// Reads `KIND NAME...` or `KIND/NAME...`.

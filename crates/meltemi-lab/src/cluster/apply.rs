@@ -35,6 +35,23 @@ impl Cluster {
         })
     }
 
+    /// As [`Self::apply`], but what is there already is refused, as by `kubectl create`.
+    pub(crate) fn create(&mut self, namespace: &str, file: &str, text: &str) -> Report {
+        self.take(
+            namespace,
+            file,
+            text,
+            |cluster, key, written| match cluster.store.get(key) {
+                None => cluster.apply_object(key, written),
+                Some(_) => Err(Refused {
+                    field: FieldPath::new("metadata").field("name"),
+                    message: format!("{} already exists", display(key)),
+                    hint: "`meltemi lab apply` changes what is there".to_owned(),
+                }),
+            },
+        )
+    }
+
     fn take(
         &mut self,
         namespace: &str,

@@ -74,8 +74,14 @@ pub(crate) fn kind(name: &str) -> Result<Kind, NotFound> {
 }
 
 impl Cluster {
-    /// Deletes what the documents of one file name.
-    pub(crate) fn delete(&mut self, namespace: &str, file: &str, text: &str) -> Report {
+    /// Deletes what the documents of one file name; a grace period counts for pods.
+    pub(crate) fn delete(
+        &mut self,
+        namespace: &str,
+        file: &str,
+        text: &str,
+        grace: Option<u64>,
+    ) -> Report {
         let parsed = meltemi_api::parse(file, text, namespace);
         let mut report = Report {
             diagnostics: parsed.diagnostics,
@@ -88,7 +94,7 @@ impl Cluster {
             .chain(parsed.rejected)
             .collect();
         for key in keys {
-            match self.delete_one(&key) {
+            match self.delete_one(&key, grace) {
                 Ok(change) => report.results.push(change),
                 Err(error) => {
                     report.diagnostics.push(
@@ -101,7 +107,11 @@ impl Cluster {
         report
     }
 
-    pub(crate) fn delete_one(&mut self, key: &ObjectKey) -> Result<Change, NotFound> {
+    pub(crate) fn delete_one(
+        &mut self,
+        key: &ObjectKey,
+        grace: Option<u64>,
+    ) -> Result<Change, NotFound> {
         if self.store.get(key).is_none() {
             return Err(NotFound::Object(display(key)));
         }
@@ -113,10 +123,10 @@ impl Cluster {
                 .map(|(other, _)| other.clone())
                 .collect();
             for object in inside {
-                self.delete_object(&object);
+                self.delete_object(&object, grace);
             }
         }
-        self.delete_object(key);
+        self.delete_object(key, grace);
         Ok(change(key, "deleted"))
     }
 
@@ -359,6 +369,17 @@ impl Cluster {
             network: handle.network(),
             container: chosen,
         })
+    }
+
+    /// The names of a target's containers, those that run first before the others.
+    pub(crate) fn containers(
+        &self,
+        namespace: &str,
+        target: &str,
+    ) -> Result<Vec<String>, NotFound> {
+        let target = self.target(namespace, target, None)?;
+        let runtime = target.shared.runtime();
+        Ok(runtime.containers.into_iter().map(|one| one.name).collect())
     }
 
     /// A ready pod, else any, that an owner or Service stands for.

@@ -395,16 +395,16 @@ impl Cluster {
             .collect();
         let mut changed = false;
         for key in orphans {
-            changed |= self.delete_object(&key);
+            changed |= self.delete_object(&key, None);
         }
         changed
     }
 
-    /// Deletes one object; a pod first ends.
-    pub(crate) fn delete_object(&mut self, key: &ObjectKey) -> bool {
+    /// Deletes one object; a pod first ends, within the grace period if one is given.
+    pub(crate) fn delete_object(&mut self, key: &ObjectKey, grace: Option<u64>) -> bool {
         self.failures.remove(key);
         if key.kind == Kind::Pod && self.pods.contains_key(&pod_key(key)) {
-            return self.mark_deleted(key);
+            return self.mark_deleted_within(key, grace);
         }
         self.store.remove(key).is_some()
     }

@@ -1,5 +1,7 @@
 //! Containers' logs, streamed.
 
+use std::time::Duration;
+
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
 use futures_util::StreamExt as _;
@@ -16,6 +18,8 @@ pub(super) struct Logs {
     pod: String,
     container: Option<String>,
     tail: Option<usize>,
+    /// Only what was written in this time up to now.
+    since_millis: Option<u64>,
     #[serde(default)]
     previous: bool,
     #[serde(default)]
@@ -44,7 +48,9 @@ pub(super) async fn logs(State(daemon): Shared, Query(query): Query<Logs>) -> An
             format!("container {container} has no {what}"),
         )
     })?;
-    let (text, end) = read(log.clone(), 0).await?;
+    let since = query.since_millis.map(Duration::from_millis);
+    let from = since.map_or(0, |since| log.written_since(since));
+    let (text, end) = read(log.clone(), from).await?;
     let shown = Bytes::copy_from_slice(query.tail.map_or(&text[..], |lines| tail(&text, lines)));
     let first = stream::once(async move { Ok::<_, Refusal>(shown) });
     if !query.follow {

@@ -1,17 +1,24 @@
 //! Containers' output in bounded files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, PipeReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// A run keeps at most this much: the current file and the one before it.
 const FILE_LIMIT_BYTES: u64 = 10 * 1024 * 1024;
+/// Marks of a log's clock: an hour of output in every second.
+const MARKS: usize = 3600;
+const MARK_EVERY: Duration = Duration::from_secs(1);
 
 /// Where one run of a container writes.
 #[derive(Clone, Debug)]
@@ -19,6 +26,37 @@ pub(crate) struct RunLog {
     path: PathBuf,
     /// A change wakes followers. The sender goes away when the run's output ends.
     written: watch::Receiver<Written>,
+    clock: Arc<Mutex<Clock>>,
+}
+
+/// When output was written, for `--since`: a mark for a second in which there was any, the youngest last.
+#[derive(Debug, Default)]
+struct Clock(VecDeque<(Instant, u64)>);
+
+impl Clock {
+    fn mark(&mut self, now: Instant, from: u64) {
+        let is_new = self
+            .0
+            .back()
+            .is_none_or(|(last, _)| now.duration_since(*last) >= MARK_EVERY);
+        if is_new {
+            if self.0.len() == MARKS {
+                self.0.pop_front();
+            }
+            self.0.push_back((now, from));
+        }
+    }
+
+    /// Where the output of a moment and later begins, to the second; what is older than every mark counts as new.
+    fn since(&self, moment: Option<Instant>, total: u64) -> u64 {
+        let Some(moment) = moment else { return 0 };
+        // A mark stands for its whole second.
+        let is_later = |(at, _): &&(Instant, u64)| *at + MARK_EVERY > moment;
+        self.0
+            .iter()
+            .find(is_later)
+            .map_or(total, |(_, from)| *from)
+    }
 }
 
 /// How far a log has come, in bytes since the run's start.
@@ -31,6 +69,14 @@ struct Written {
 }
 
 impl RunLog {
+    /// Where the output of the last `since` begins.
+    pub(crate) fn written_since(&self, since: Duration) -> u64 {
+        let total = self.written.borrow().total;
+        self.clock
+            .lock()
+            .since(Instant::now().checked_sub(since), total)
+    }
+
     /// What is kept of the bytes after `sent`, the oldest first, and where it ends.
     pub(crate) fn read_from(&self, sent: u64) -> (Vec<u8>, u64) {
         loop {
@@ -95,6 +141,7 @@ impl Logs {
         let file = OpenOptions::new().create(true).append(true).open(&path)?;
         let (sender, written) = watch::channel(Written::default());
         let reader = pipe::Receiver::from_owned_fd(OwnedFd::from(output))?;
+        let clock = Arc::default();
         tokio::spawn(pump(
             reader,
             Writer {
@@ -103,6 +150,7 @@ impl Logs {
                 length: 0,
             },
             sender,
+            Arc::clone(&clock),
         ));
         let runs = self.runs.entry(container.to_owned()).or_default();
         if let Some(old) = runs.previous.take() {
@@ -110,7 +158,11 @@ impl Logs {
             drop(fs::remove_file(older(&old.path)));
             drop(fs::remove_file(&old.path));
         }
-        runs.previous = runs.current.replace(RunLog { path, written });
+        runs.previous = runs.current.replace(RunLog {
+            path,
+            written,
+            clock,
+        });
         Ok(())
     }
 
@@ -124,13 +176,19 @@ impl Logs {
     }
 }
 
-async fn pump(mut output: pipe::Receiver, mut writer: Writer, written: watch::Sender<Written>) {
+async fn pump(
+    mut output: pipe::Receiver,
+    mut writer: Writer,
+    written: watch::Sender<Written>,
+    clock: Arc<Mutex<Clock>>,
+) {
     let mut buffer = vec![0; 16 * 1024];
     loop {
         match output.read(&mut buffer).await {
             Ok(0) | Err(_) => return,
             Ok(count) => {
                 let bytes = buffer.get(..count).unwrap_or_default();
+                clock.lock().mark(Instant::now(), written.borrow().total);
                 // Under the watch's lock, so that a reader can tell whether files changed their names meanwhile.
                 written.send_modify(|now| match writer.write(bytes) {
                     Ok(rotated) => {
@@ -211,6 +269,21 @@ mod tests {
                 "{text:?} {count}"
             );
         }
+    }
+
+    #[test]
+    fn output_is_found_by_its_age() {
+        let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let mut clock = Clock::default();
+        for (second, from) in [(0, 0), (10, 100), (20, 200)] {
+            clock.mark(at(second), from);
+            clock.mark(at(second) + Duration::from_millis(10), from + 1);
+        }
+        for (moment, expected) in [(0, 0), (1, 100), (10, 100), (11, 200), (21, 300)] {
+            assert_eq!(clock.since(Some(at(moment)), 300), expected, "{moment}");
+        }
+        assert_eq!(clock.since(None, 300), 0);
     }
 
     #[tokio::test]
