@@ -66,3 +66,26 @@ fn strict_refuses_plaintext_before_a_byte_reaches_the_app() {
         "XFCC names the caller: {echoed}"
     );
 }
+
+/// A sidecar on demand holds nothing of a service that was never called; the probe has it asked for.
+#[test]
+fn tls_check_answers_for_a_service_that_was_never_called() {
+    let lab = Lab::up("uncalled", &[]);
+    lab.add_echo_and_outsider();
+    lab.apply(
+        "
+apiVersion: v1
+kind: Pod
+metadata:
+  name: idle
+  annotations: {proxy.istio.io/config: '{\"proxyMetadata\": {\"ISTIO_META_ON_DEMAND\": \"true\"}}'}
+spec: {containers: [{name: idle, image: busybox, command: [sleep, infinity]}]}
+",
+    );
+    lab.wait_ready();
+    for port in ["8080", "9000"] {
+        let service = format!("echo.default.svc.cluster.local:{port}");
+        let told = lab.meltemi(&["authn", "tls-check", "idle", &service]).ok();
+        assert!(told.contains("MODE: mTLS (PERMISSIVE)"), "{told}");
+    }
+}
