@@ -57,8 +57,6 @@ struct Expectation {
     /// Text that must not arrive.
     never: Option<&'static str>,
     answer: Answer,
-    /// See [`crate::report::Case::known`].
-    known: Option<&'static str>,
 }
 
 impl Expectation {
@@ -71,7 +69,6 @@ impl Expectation {
             needs: None,
             never: None,
             answer: Answer::Whole,
-            known: None,
         }
     }
 }
@@ -143,11 +140,6 @@ impl Fields {
 
     fn trailer(mut self, fields: &[Field]) -> Self {
         self.trailer = Some(fields.to_vec());
-        self
-    }
-
-    fn known(mut self, why: &'static str) -> Self {
-        self.expectation.known = Some(why);
         self
     }
 

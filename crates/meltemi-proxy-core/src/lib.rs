@@ -18,6 +18,7 @@ pub mod quick;
 // A connection finds its chain.
 pub mod filter_chain;
 pub mod frame_budget;
+pub mod header_blocks;
 pub mod listener_table;
 pub mod sniff;
 

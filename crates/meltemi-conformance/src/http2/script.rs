@@ -25,8 +25,6 @@ pub(super) struct Script {
     pub(super) settings: Option<Vec<(u16, u32)>>,
     pub(super) steps: Vec<Step>,
     pub(super) expect: Expect,
-    /// See [`crate::report::Case::known`].
-    pub(super) known: Option<&'static str>,
 }
 
 impl Script {
@@ -43,7 +41,6 @@ impl Script {
             settings: Some(Vec::new()),
             steps: Vec::new(),
             expect,
-            known: None,
         }
     }
 
@@ -67,11 +64,6 @@ impl Script {
 
     pub(super) fn with_settings(mut self, values: &[(u16, u32)]) -> Self {
         self.settings = Some(values.to_vec());
-        self
-    }
-
-    pub(super) fn known(mut self, why: &'static str) -> Self {
-        self.known = Some(why);
         self
     }
 

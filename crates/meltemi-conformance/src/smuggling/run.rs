@@ -67,7 +67,7 @@ impl Passage {
             name: format!("{downstream}>{upstream} {}", expectation.name),
             rule: expectation.rule.to_owned(),
             required: expectation.verdict.name().to_owned(),
-            known: expectation.known,
+            known: None,
         }
     }
 }

@@ -67,10 +67,7 @@ pub(super) fn messages() -> Vec<Script> {
             "a pseudo-header in trailers",
             Malformed(1),
         )
-        .send([post(1), headers(1, end, &block(&[(":method", "GET")]))])
-        .known(
-            "the h2 library drops pseudo-header fields of trailers; nothing of them is passed on",
-        ),
+        .send([post(1), headers(1, end, &block(&[(":method", "GET")]))]),
         bad(
             "http2/8.1.2.1/4",
             "9113 8.3",

@@ -1,4 +1,5 @@
-//! Counts HTTP/2 frames and ends a connection that uses up its budget.
+//! Counts HTTP/2 frames and ends a connection that uses up its budget, or whose header fields the library would not refuse
+//! though it must.
 
 use std::io;
 use std::pin::Pin;
@@ -6,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use meltemi_proxy_core::frame_budget::FrameMeter;
+use meltemi_proxy_core::header_blocks::HeaderBlocks;
 use meltemi_proxy_core::runtime::HttpConnectionManager;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Instant;
@@ -21,11 +23,20 @@ const ENDLESS_CONTINUATION: [u8; 9] = [0, 0, 0, 9, 0, 0x7f, 0xff, 0xff, 0xff];
 /// Bytes of it after which the library must have given up.
 const ENDLESS_LIMIT_BYTES: usize = 64 * 1024;
 
+/// DATA on no stream: the library answers with GOAWAY PROTOCOL_ERROR, and closes.
+const PROTOCOL_ERROR: [u8; 9] = [0; 9];
+
+/// What the library gets in place of what the peer sends, and how much of it it was given.
+enum Cut {
+    Endless(usize),
+    ProtocolError(usize),
+}
+
 pub(super) struct Guard {
     meter: FrameMeter,
+    blocks: HeaderBlocks,
     started: Instant,
-    /// Once the budget is used up: the bytes of the endless block given to the library.
-    cut: Option<usize>,
+    cut: Option<Cut>,
     /// The head that was unfinished when nothing more came.
     unfinished: Option<u64>,
     head_timer: Unfinished,
@@ -36,6 +47,7 @@ impl Guard {
     pub(super) fn new(manager: &HttpConnectionManager, state: Arc<WireState>) -> Self {
         Self {
             meter: FrameMeter::new(manager.http2.frames),
+            blocks: HeaderBlocks::default(),
             started: Instant::now(),
             cut: None,
             unfinished: None,
@@ -54,8 +66,8 @@ impl Guard {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.cut.is_some() {
-            return Poll::Ready(self.give_endless(buf));
+        if let Some(cut) = &mut self.cut {
+            return Poll::Ready(cut.give(buf));
         }
         let start = buf.filled().len();
         match Pin::new(transport).poll_read(cx, buf) {
@@ -66,19 +78,25 @@ impl Guard {
         if self.state.was_flooded() {
             self.meter.exceed();
         }
+        let faultless = self.blocks.read(&mut buf.filled_mut()[start..]);
+        if let Some(passed) = faultless {
+            buf.set_filled(start + passed);
+            self.cut = Some(Cut::ProtocolError(0));
+        }
         let started = self.started;
         let passed = self
             .meter
             .read(&buf.filled()[start..], || started.elapsed());
         if let Some(passed) = passed {
             buf.set_filled(start + passed);
-            self.cut = Some(0);
+            self.cut = Some(Cut::Endless(0));
             self.state.flooded();
-            if passed == 0 {
-                return Poll::Ready(self.give_endless(buf));
-            }
         }
-        Poll::Ready(Ok(()))
+        match &mut self.cut {
+            // Nothing at all would be the end of the connection.
+            Some(cut) if buf.filled().len() == start => Poll::Ready(cut.give(buf)),
+            _ => Poll::Ready(Ok(())),
+        }
     }
 
     /// Bounds the time of an unfinished head, as HTTP/1 does (`request_headers_timeout`).
@@ -93,17 +111,18 @@ impl Guard {
         }
         Poll::Pending
     }
+}
 
-    fn give_endless(&mut self, buf: &mut ReadBuf<'_>) -> io::Result<()> {
-        let given = self.cut.get_or_insert(0);
-        if *given >= ENDLESS_LIMIT_BYTES {
+impl Cut {
+    fn give(&mut self, buf: &mut ReadBuf<'_>) -> io::Result<()> {
+        let (given, frame, limit) = match self {
+            Self::Endless(given) if *given < 9 => (given, ENDLESS_HEADERS, ENDLESS_LIMIT_BYTES),
+            Self::Endless(given) => (given, ENDLESS_CONTINUATION, ENDLESS_LIMIT_BYTES),
+            Self::ProtocolError(given) => (given, PROTOCOL_ERROR, PROTOCOL_ERROR.len()),
+        };
+        if *given >= limit {
             return Err(io::ErrorKind::InvalidData.into());
         }
-        let frame = if *given < 9 {
-            ENDLESS_HEADERS
-        } else {
-            ENDLESS_CONTINUATION
-        };
         let rest = &frame[*given % 9..];
         let rest = &rest[..rest.len().min(buf.remaining())];
         buf.put_slice(rest);
