@@ -82,25 +82,45 @@ pub fn route_configuration(
     collect(name, |scope| route::route_configuration(scope, resource))
 }
 
-/// Compiles a route configuration from its wire form, whose parts its virtual hosts then are.
+/// A route configuration that is in force, and what of it is not.
+#[derive(Debug, Clone)]
+pub struct PartialRoutes {
+    pub routes: runtime::RouteConfiguration,
+    /// The virtual hosts that were refused, and the configuration with what took their place.
+    pub refused: Option<(CompileErrors, Bytes)>,
+}
+
+/// Compiles a route configuration from its wire form, whose parts its virtual hosts then are. A virtual host that is
+/// refused serves on as it does in `last`, and no other host feels it.
 ///
 /// # Errors
-/// It is no route configuration, or holds something that we do not implement, or that is wrong.
+/// It is no route configuration, or holds something outside of its virtual hosts that we do not implement, or that is
+/// wrong.
 pub fn encoded_route_configuration(
     body: &Bytes,
-) -> Result<runtime::RouteConfiguration, CompileErrors> {
-    match route::decode_without_hosts(body) {
-        Ok((hosts, rest)) => collect(rest.name.clone(), |scope| {
-            route::route_configuration_of(scope, hosts, rest)
-        }),
-        Err(error) => Err(CompileErrors {
-            name: String::new(),
-            problems: vec![Problem {
-                field: "body".to_owned(),
-                reason: error.to_string(),
-            }],
-        }),
-    }
+    last: Option<&runtime::RouteConfiguration>,
+) -> Result<PartialRoutes, CompileErrors> {
+    let (mut hosts, rest) = route::decode_without_hosts(body).map_err(|error| CompileErrors {
+        name: String::new(),
+        problems: vec![Problem {
+            field: "body".to_owned(),
+            reason: error.to_string(),
+        }],
+    })?;
+    let (name, problems) = (rest.name.clone(), RefCell::default());
+    let salvage = route::Salvage {
+        last,
+        problems: &problems,
+    };
+    let routes = collect(name.clone(), |scope| {
+        route::route_configuration_of(scope, &mut hosts, rest.clone(), Some(&salvage))
+    })?;
+    let problems = problems.into_inner();
+    let refused = (!problems.is_empty()).then(|| {
+        let body = route::encode_with_hosts(&rest, &hosts);
+        (CompileErrors { name, problems }, body)
+    });
+    Ok(PartialRoutes { routes, refused })
 }
 
 /// Compiles a virtual host again that was accepted with its configuration.

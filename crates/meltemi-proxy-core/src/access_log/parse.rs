@@ -97,24 +97,30 @@ fn named(name: &str, argument: Option<&str>) -> Option<Operator> {
     };
     if let Some(argument) = argument {
         return Some(match name {
-            "REQ" => {
+            "REQ" | "REQUEST_HEADER" => {
                 let (name, or) = headers(argument);
                 O::RequestHeader { name, or }
             }
-            "RESP" => {
+            "REQ_WITHOUT_QUERY" => {
+                let (name, or) = headers(argument);
+                O::RequestHeaderWithoutQuery { name, or }
+            }
+            "RESP" | "RESPONSE_HEADER" => {
                 let (name, or) = headers(argument);
                 O::ResponseHeader { name, or }
             }
-            "TRAILER" => {
+            "TRAILER" | "RESPONSE_TRAILER" => {
                 let (name, or) = headers(argument);
                 O::Trailer { name, or }
             }
+            "QUERY_PARAM" => O::QueryParameter(argument.into()),
             "START_TIME" if super::render::is_time_format(argument) => {
                 O::StartTime(Some(argument.into()))
             }
-            "GRPC_STATUS" => O::GrpcStatus,
-            "FILTER_STATE" | "DYNAMIC_METADATA" | "CLUSTER_METADATA" | "UPSTREAM_METADATA"
-            | "METADATA" => O::Absent,
+            "START_TIME" => return None,
+            "GRPC_STATUS" if argument == "NUMBER" => O::GrpcStatusNumber,
+            _ if ABSENT_WITH_ARGUMENT.contains(&name) => O::Absent,
+            _ if OPTIONAL_ARGUMENT.contains(&name) => return named(name, None),
             _ => return None,
         });
     }
@@ -142,7 +148,13 @@ fn named(name: &str, argument: Option<&str>) -> Option<Operator> {
         "UPSTREAM_CLUSTER_RAW" => O::UpstreamClusterRaw,
         "UPSTREAM_LOCAL_ADDRESS" => O::UpstreamLocalAddress,
         "UPSTREAM_REQUEST_ATTEMPT_COUNT" => O::UpstreamRequestAttemptCount,
+        "UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => O::UpstreamLocalAddressWithoutPort,
+        "UPSTREAM_LOCAL_PORT" => O::UpstreamLocalPort,
+        "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => O::UpstreamRemoteAddressWithoutPort,
+        "UPSTREAM_HOST_NAME" => O::UpstreamHostName,
         "UPSTREAM_PEER_URI_SAN" => O::UpstreamPeerUriSan,
+        "UPSTREAM_LOCAL_URI_SAN" => O::UpstreamLocalUriSan,
+        "UPSTREAM_TLS_CIPHER" => O::UpstreamTlsCipher,
         "UPSTREAM_TLS_VERSION" => O::UpstreamTlsVersion,
         "DOWNSTREAM_LOCAL_ADDRESS" => O::DownstreamLocalAddress,
         "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => O::DownstreamLocalAddressWithoutPort,
@@ -151,6 +163,10 @@ fn named(name: &str, argument: Option<&str>) -> Option<Operator> {
         "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => O::DownstreamRemoteAddressWithoutPort,
         "DOWNSTREAM_REMOTE_PORT" => O::DownstreamRemotePort,
         "DOWNSTREAM_DIRECT_REMOTE_ADDRESS" => O::DownstreamDirectRemoteAddress,
+        "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" => {
+            O::DownstreamDirectRemoteAddressWithoutPort
+        }
+        "DOWNSTREAM_DIRECT_REMOTE_PORT" => O::DownstreamDirectRemotePort,
         "DOWNSTREAM_PEER_URI_SAN" => O::DownstreamPeerUriSan,
         "DOWNSTREAM_LOCAL_URI_SAN" => O::DownstreamLocalUriSan,
         "DOWNSTREAM_TLS_VERSION" => O::DownstreamTlsVersion,
@@ -158,19 +174,144 @@ fn named(name: &str, argument: Option<&str>) -> Option<Operator> {
         "DOWNSTREAM_PEER_FINGERPRINT_256" => O::DownstreamPeerFingerprint256,
         "REQUESTED_SERVER_NAME" => O::RequestedServerName,
         "ROUTE_NAME" => O::RouteName,
-        "VIRTUAL_CLUSTER_NAME" => O::Absent,
+        "VIRTUAL_HOST_NAME" => O::VirtualHostName,
         "FILTER_CHAIN_NAME" => O::FilterChainName,
         "CONNECTION_ID" => O::ConnectionId,
         "GRPC_STATUS" => O::GrpcStatus,
         "GRPC_STATUS_NUMBER" => O::GrpcStatusNumber,
+        // As Envoy has it for HTTP: the request's own identifier.
+        "STREAM_ID" => O::RequestHeader {
+            name: "x-request-id".into(),
+            or: None,
+        },
+        _ if ABSENT.contains(&name) => O::Absent,
         _ => return None,
     })
 }
 
+/// Operators whose argument only changes how the value is written. Differs from Envoy: it is written in one way.
+const OPTIONAL_ARGUMENT: &[&str] = &[
+    "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT",
+    "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT",
+    "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT",
+    "GRPC_STATUS",
+    "REQUESTED_SERVER_NAME",
+    "RESPONSE_CODE_DETAILS",
+    "UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT",
+    "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT",
+];
+
+/// Envoy's operators for which there is never a value here, with their argument.
+const ABSENT_WITH_ARGUMENT: &[&str] = &[
+    "CLUSTER_METADATA",
+    "COMMON_DURATION",
+    "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT",
+    "DOWNSTREAM_PEER_CERT_V_END",
+    "DOWNSTREAM_PEER_CERT_V_START",
+    "DYNAMIC_METADATA",
+    "EMIT_TIME",
+    "EMIT_TIME_LOCAL",
+    "FILTER_STATE",
+    "METADATA",
+    "START_TIME_LOCAL",
+    "UPSTREAM_FILTER_STATE",
+    "UPSTREAM_METADATA",
+    "UPSTREAM_PEER_CERT_V_END",
+    "UPSTREAM_PEER_CERT_V_START",
+];
+
+/// Those without an argument.
+const ABSENT: &[&str] = &[
+    "ACCESS_LOG_TYPE",
+    "CUSTOM_FLAGS",
+    "DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED",
+    "DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_SENT",
+    "DOWNSTREAM_DETECTED_CLOSE_TYPE",
+    "DOWNSTREAM_DIRECT_LOCAL_ADDRESS",
+    "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_ENDPOINT_ID",
+    "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT",
+    "DOWNSTREAM_DIRECT_LOCAL_PORT",
+    "DOWNSTREAM_HANDSHAKE_DURATION",
+    "DOWNSTREAM_HEADER_BYTES_RECEIVED",
+    "DOWNSTREAM_HEADER_BYTES_SENT",
+    "DOWNSTREAM_LOCAL_ADDRESS_ENDPOINT_ID",
+    "DOWNSTREAM_LOCAL_CLOSE_REASON",
+    "DOWNSTREAM_LOCAL_DNS_SAN",
+    "DOWNSTREAM_LOCAL_EMAIL_SAN",
+    "DOWNSTREAM_LOCAL_IP_SAN",
+    "DOWNSTREAM_LOCAL_OTHERNAME_SAN",
+    "DOWNSTREAM_LOCAL_SUBJECT",
+    "DOWNSTREAM_PEER_CERT",
+    "DOWNSTREAM_PEER_CERT_V_END",
+    "DOWNSTREAM_PEER_CERT_V_START",
+    "DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_1",
+    "DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256",
+    "DOWNSTREAM_PEER_CHAIN_SERIALS",
+    "DOWNSTREAM_PEER_DNS_SAN",
+    "DOWNSTREAM_PEER_EMAIL_SAN",
+    "DOWNSTREAM_PEER_FINGERPRINT_1",
+    "DOWNSTREAM_PEER_IP_SAN",
+    "DOWNSTREAM_PEER_ISSUER",
+    "DOWNSTREAM_PEER_OTHERNAME_SAN",
+    "DOWNSTREAM_PEER_SERIAL",
+    "DOWNSTREAM_PEER_SUBJECT",
+    "DOWNSTREAM_TLS_SESSION_ID",
+    "DOWNSTREAM_WIRE_BYTES_RECEIVED",
+    "DOWNSTREAM_WIRE_BYTES_SENT",
+    "EMIT_TIME",
+    "EMIT_TIME_LOCAL",
+    "HOSTNAME",
+    "LOCAL_REPLY_BODY",
+    "PACKETS_RETRANSMITTED",
+    "PACKETS_SENT",
+    "REQUEST_HEADERS_BYTES",
+    "REQUEST_TX_DURATION",
+    "RESPONSE_HEADERS_BYTES",
+    "RESPONSE_TRAILERS_BYTES",
+    "ROUNDTRIP_DURATION",
+    "SPAN_ID",
+    "START_TIME_LOCAL",
+    "TLS_JA3_FINGERPRINT",
+    "TLS_JA4_FINGERPRINT",
+    "TRACE_ID",
+    "UNIQUE_ID",
+    "UPSTREAM_CONNECTION_ID",
+    "UPSTREAM_CONNECTION_IDS_ATTEMPTED",
+    "UPSTREAM_CONNECTION_POOL_READY_DURATION",
+    "UPSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED",
+    "UPSTREAM_DECOMPRESSED_HEADER_BYTES_SENT",
+    "UPSTREAM_DETECTED_CLOSE_TYPE",
+    "UPSTREAM_HEADER_BYTES_RECEIVED",
+    "UPSTREAM_HEADER_BYTES_SENT",
+    "UPSTREAM_HOSTS_ATTEMPTED",
+    "UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT",
+    "UPSTREAM_HOST_NAMES_ATTEMPTED",
+    "UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT",
+    "UPSTREAM_HOST_NAME_WITHOUT_PORT",
+    "UPSTREAM_LOCAL_CLOSE_REASON",
+    "UPSTREAM_LOCAL_DNS_SAN",
+    "UPSTREAM_LOCAL_IP_SAN",
+    "UPSTREAM_LOCAL_SUBJECT",
+    "UPSTREAM_PEER_CERT",
+    "UPSTREAM_PEER_CERT_V_END",
+    "UPSTREAM_PEER_CERT_V_START",
+    "UPSTREAM_PEER_DNS_SAN",
+    "UPSTREAM_PEER_IP_SAN",
+    "UPSTREAM_PEER_ISSUER",
+    "UPSTREAM_PEER_SUBJECT",
+    "UPSTREAM_REMOTE_ADDRESS_ENDPOINT_ID",
+    "UPSTREAM_TLS_SESSION_ID",
+    "UPSTREAM_WIRE_BYTES_RECEIVED",
+    "UPSTREAM_WIRE_BYTES_SENT",
+    "VIRTUAL_CLUSTER_NAME",
+];
+
 /// The request headers that a format reads, so that only these need to outlive the request.
 pub fn request_headers(format: &LogFormat) -> Vec<HeaderName> {
     names(format, |operator| match operator {
-        Operator::RequestHeader { name, or } => Some((name, or.as_deref())),
+        Operator::RequestHeader { name, or } | Operator::RequestHeaderWithoutQuery { name, or } => {
+            Some((name, or.as_deref()))
+        }
         _ => None,
     })
 }

@@ -140,6 +140,12 @@ fn value<'r>(operator: &Operator, record: &'r RequestRecord) -> Option<Value<'r>
         O::RequestHeader { name, or } => {
             request_header(record, name).or_else(|| request_header(record, or.as_deref()?))
         }
+        O::RequestHeaderWithoutQuery { name, or } => {
+            let found =
+                request_header(record, name).or_else(|| request_header(record, or.as_deref()?));
+            found.map(without_query)
+        }
+        O::QueryParameter(name) => query_parameter(&record.path, name),
         O::ResponseHeader { name, or } => either(&record.response_headers, name, or.as_deref()),
         O::Trailer { name, or } => either(&record.response_trailers, name, or.as_deref()),
         O::StartTime(format) => owned(start_time(record.start, format.as_deref())),
@@ -179,8 +185,21 @@ fn value<'r>(operator: &Operator, record: &'r RequestRecord) -> Option<Value<'r>
         ),
         O::UpstreamClusterRaw => borrowed(record.cluster_name.as_deref()),
         O::UpstreamLocalAddress => address(upstream.local_address),
+        O::UpstreamLocalAddressWithoutPort => ip(upstream.local_address),
+        O::UpstreamLocalPort => port(upstream.local_address),
+        O::UpstreamRemoteAddressWithoutPort => ip(upstream.remote_address),
+        O::UpstreamHostName => {
+            let endpoint = upstream.endpoint.as_ref();
+            let name = endpoint.map(|endpoint| &*endpoint.hostname);
+            borrowed(name.filter(|name| !name.is_empty()))
+                .or_else(|| address(upstream.remote_address))
+        }
         O::UpstreamRequestAttemptCount => Some(Value::Number(upstream.attempts.into())),
         O::UpstreamPeerUriSan => borrowed(upstream_tls.and_then(|tls| tls.peer_uri_san.as_deref())),
+        O::UpstreamLocalUriSan => {
+            borrowed(upstream_tls.and_then(|tls| tls.local_uri_san.as_deref()))
+        }
+        O::UpstreamTlsCipher => borrowed(upstream_tls.map(|tls| &*tls.cipher)),
         O::UpstreamTlsVersion => borrowed(upstream_tls.map(|tls| tls.version)),
         O::DownstreamLocalAddress => address(Some(connection.local_address)),
         O::DownstreamLocalAddressWithoutPort => owned(connection.local_address.ip().to_string()),
@@ -189,6 +208,8 @@ fn value<'r>(operator: &Operator, record: &'r RequestRecord) -> Option<Value<'r>
         O::DownstreamRemoteAddressWithoutPort => owned(record.remote_address().ip().to_string()),
         O::DownstreamRemotePort => port(Some(record.remote_address())),
         O::DownstreamDirectRemoteAddress => address(Some(connection.direct_remote_address)),
+        O::DownstreamDirectRemoteAddressWithoutPort => ip(Some(connection.direct_remote_address)),
+        O::DownstreamDirectRemotePort => port(Some(connection.direct_remote_address)),
         O::DownstreamPeerUriSan => borrowed(tls.and_then(|tls| tls.peer_uri_san.as_deref())),
         O::DownstreamLocalUriSan => borrowed(tls.and_then(|tls| tls.local_uri_san.as_deref())),
         O::DownstreamTlsVersion => borrowed(tls.map(|tls| tls.version)),
@@ -207,6 +228,7 @@ fn value<'r>(operator: &Operator, record: &'r RequestRecord) -> Option<Value<'r>
                 .map(|route| &*route.name)
                 .filter(|name| !name.is_empty()),
         ),
+        O::VirtualHostName => borrowed(record.virtual_host.as_deref()),
         O::FilterChainName => {
             borrowed(Some(&*connection.filter_chain).filter(|name| !name.is_empty()))
         }
@@ -235,6 +257,30 @@ fn address(address: Option<SocketAddr>) -> Option<Value<'static>> {
 
 fn port(address: Option<SocketAddr>) -> Option<Value<'static>> {
     address.map(|address| Value::Number(address.port().into()))
+}
+
+fn ip(address: Option<SocketAddr>) -> Option<Value<'static>> {
+    address.map(|address| Value::Text(Cow::Owned(address.ip().to_string())))
+}
+
+/// A path may hold what nobody may read: tokens in its query.
+fn without_query(value: Value<'_>) -> Value<'_> {
+    match value {
+        Value::Foreign(bytes) => {
+            let end = bytes.iter().position(|byte| *byte == b'?');
+            Value::Foreign(&bytes[..end.unwrap_or(bytes.len())])
+        }
+        other => other,
+    }
+}
+
+fn query_parameter<'r>(path: &'r str, name: &str) -> Option<Value<'r>> {
+    let (_, query) = path.split_once('?')?;
+    let mut pairs = query
+        .split('&')
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let (_, value) = pairs.find(|(key, _)| *key == name)?;
+    Some(Value::Foreign(value.as_bytes()))
 }
 
 fn request_header<'r>(record: &'r RequestRecord, name: &str) -> Option<Value<'r>> {

@@ -1,3 +1,4 @@
+use std::cell::RefCell;
 use std::mem::take;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,12 +10,12 @@ use meltemi_proto::envoy::config::route::v3 as proto;
 use prost::encoding::{self, DecodeContext, WireType};
 use prost::{DecodeError, Message as _};
 
-use super::Scope;
 use super::common::{
     duration, full_regex, header_matcher, header_mutations, header_name, header_source, is_true,
     limit, metadata_text, number, query_matcher, regex_rewrite, runtime_fraction, status,
 };
 use super::filter::per_filter;
+use super::{Problem, Scope};
 use crate::runtime::{
     ClusterTarget, DirectResponse, ForwardAction, Fraction, HashPolicy, HashSource, HostRewrite,
     LazyVirtualHost, MirrorPolicy, PathMatch, PathRewrite, Redirect, RedirectPath, RetryBackoff,
@@ -34,18 +35,29 @@ pub(super) fn route_configuration(
 ) -> Option<RouteConfiguration> {
     let hosts = take(&mut config.virtual_hosts);
     let hosts = hosts.iter().map(|host| host.encode_to_vec().into());
-    route_configuration_of(scope, hosts.collect(), config)
+    let mut hosts: Vec<Bytes> = hosts.collect();
+    route_configuration_of(scope, &mut hosts, config, None)
 }
 
-/// Compiles a configuration whose virtual hosts are still encoded.
+/// What becomes of a virtual host that is refused: its configuration is not, and it serves on as it did in the last one.
+pub(super) struct Salvage<'a> {
+    pub(super) last: Option<&'a RouteConfiguration>,
+    /// Of the virtual hosts that were refused.
+    pub(super) problems: &'a RefCell<Vec<Problem>>,
+}
+
+/// Compiles a configuration whose virtual hosts are still encoded. Without a salvage, a virtual host that is refused
+/// refuses the configuration; with one, `hosts` has afterwards what took their place.
 pub(super) fn route_configuration_of(
     scope: &Scope<'_>,
-    hosts: Vec<Bytes>,
+    hosts: &mut Vec<Bytes>,
     mut config: proto::RouteConfiguration,
+    salvage: Option<&Salvage<'_>>,
 ) -> Option<RouteConfiguration> {
     let body_limit = number(config.max_direct_response_body_size_bytes.take())
         .map_or(DIRECT_RESPONSE_LIMIT_BYTES, |n| n as usize);
-    let (virtual_hosts, index) = virtual_hosts(&scope.at("virtual_hosts"), hosts, body_limit)?;
+    let (virtual_hosts, index) =
+        virtual_hosts(&scope.at("virtual_hosts"), hosts, body_limit, salvage)?;
     let asks_for_hosts = match config.vhds.take() {
         None => false,
         Some(vhds) => {
@@ -96,23 +108,44 @@ pub(super) fn route_configuration_of(
     Some(compiled)
 }
 
-/// Checks the virtual hosts one after another and leaves them encoded.
+/// The virtual host as it was in the last configuration, for the domains of now. One that is new has no routes and answers
+/// 404: without it, its requests would be those of a wildcard that was not meant for them.
+fn substitute(last: Option<&RouteConfiguration>, host: proto::VirtualHost) -> Option<Bytes> {
+    if host.domains.is_empty() {
+        return None;
+    }
+    let known = last.into_iter().flat_map(|last| &last.virtual_hosts);
+    let mut known = known.filter_map(|host| proto::VirtualHost::decode(&**host.encoded()).ok());
+    let last = known.find(|known| known.name == host.name);
+    let host = proto::VirtualHost {
+        name: host.name,
+        domains: host.domains,
+        ..last.unwrap_or_default()
+    };
+    Some(host.encode_to_vec().into())
+}
+
+/// Checks the virtual hosts one after another and leaves them encoded. Two for one domain refuse the configuration in any
+/// case: which of them was meant nobody can tell.
 fn virtual_hosts(
     scope: &Scope<'_>,
-    hosts: Vec<Bytes>,
+    hosts: &mut Vec<Bytes>,
     body_limit: usize,
+    salvage: Option<&Salvage<'_>>,
 ) -> Option<(Box<[LazyVirtualHost]>, DomainIndex)> {
     let mut domains = DomainIndexBuilder::default();
     let mut kept = Vec::with_capacity(hosts.len());
-    for (position, encoded) in hosts.into_iter().enumerate() {
+    for (position, encoded) in take(hosts).into_iter().enumerate() {
         let scope = scope.index(position);
-        let host = match proto::VirtualHost::decode(encoded.clone()) {
-            Ok(host) => virtual_host(&scope, host, body_limit),
-            Err(error) => scope.refuse(error.to_string()),
+        let Some((encoded, of_host)) = checked(&scope, encoded, body_limit, salvage) else {
+            continue;
         };
-        let of_host = host.iter().flat_map(|host| &host.domains);
-        of_host.for_each(|domain| domains.add(position, domain));
-        kept.push(LazyVirtualHost::new(encoded, body_limit));
+        let position = kept.len();
+        of_host
+            .iter()
+            .for_each(|domain| domains.add(position, domain));
+        kept.push(LazyVirtualHost::new(encoded.clone(), body_limit));
+        hosts.push(encoded);
     }
     match domains.finish(&kept) {
         Ok(index) => Some((kept.into(), index)),
@@ -122,6 +155,37 @@ fn virtual_hosts(
             scope.at("domains").refuse(reason)
         }
     }
+}
+
+/// A virtual host, or what takes its place, with its domains.
+fn checked(
+    scope: &Scope<'_>,
+    encoded: Bytes,
+    body_limit: usize,
+    salvage: Option<&Salvage<'_>>,
+) -> Option<(Bytes, Vec<Arc<str>>)> {
+    let decode = || {
+        proto::VirtualHost::decode(encoded.clone())
+            .map_or_else(|error| scope.refuse(error.to_string()), Some)
+    };
+    let Some(salvage) = salvage else {
+        let host = virtual_host(scope, decode()?, body_limit)?;
+        return Some((encoded, host.domains));
+    };
+    let problems = RefCell::default();
+    let compiled = virtual_host(&scope.apart(&problems), decode()?, body_limit);
+    let mut problems = problems.into_inner();
+    if let Some(host) = compiled.filter(|_| problems.is_empty()) {
+        return Some((encoded, host.domains));
+    }
+    let host = decode()?;
+    for problem in &mut problems {
+        problem.reason = format!("{} (virtual host \"{}\")", problem.reason, host.name);
+    }
+    salvage.problems.borrow_mut().append(&mut problems);
+    let domains = host.domains.iter().map(|domain| domain.as_str().into());
+    let domains = domains.collect();
+    Some((substitute(salvage.last, host)?, domains))
 }
 
 /// `RouteConfiguration.virtual_hosts`
@@ -145,6 +209,15 @@ pub(super) fn decode_without_hosts(
         }
     }
     Ok((hosts, proto::RouteConfiguration::decode(rest.as_slice())?))
+}
+
+/// The reverse of [`decode_without_hosts`].
+pub(super) fn encode_with_hosts(rest: &proto::RouteConfiguration, hosts: &[Bytes]) -> Bytes {
+    let mut body = rest.encode_to_vec();
+    for host in hosts {
+        encoding::bytes::encode(VIRTUAL_HOSTS, host, &mut body);
+    }
+    body.into()
 }
 
 pub(super) fn virtual_host(

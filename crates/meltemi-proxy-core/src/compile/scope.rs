@@ -41,6 +41,14 @@ impl<'p> Scope<'p> {
         self.child(Part::Key(key))
     }
 
+    /// The same place, with reports kept apart: for a part whose problems are not the whole's.
+    pub(super) fn apart<'c>(&'c self, problems: &'c RefCell<Vec<Problem>>) -> Scope<'c> {
+        Scope {
+            problems,
+            ..self.child(Part::Root)
+        }
+    }
+
     fn child<'c>(&'c self, part: Part<'c>) -> Scope<'c> {
         Scope {
             problems: self.problems,

@@ -24,8 +24,14 @@ fn compile_cluster(json: &Value) -> Result<runtime::Cluster, CompileErrors> {
 }
 
 fn compile_routes(json: &Value) -> Result<runtime::RouteConfiguration, CompileErrors> {
-    let body = json::json_to_any(type_url::ROUTE, json).unwrap().value;
-    encoded_route_configuration(&body.into())
+    route_configuration(message(type_url::ROUTE, json))
+}
+
+fn encoded(json: &Value) -> Bytes {
+    json::json_to_any(type_url::ROUTE, json)
+        .unwrap()
+        .value
+        .into()
 }
 
 fn check_refused<T: fmt::Debug>(result: Result<T, CompileErrors>, expected: &str) {
@@ -458,4 +464,64 @@ fn a_regex_cannot_break_out_of_its_anchors() {
         compile_routes(&routes),
         "9080: virtual_hosts[1].routes[1].match.safe_regex.regex: \"/a)|(/b\" does not compile: error: unopened group",
     );
+}
+
+#[test]
+fn a_virtual_host_that_is_refused_spoils_no_other() {
+    let with = |value: &str, domains: Value, new_path: &str| {
+        let route = |path: &str, header: &str| {
+            json!({"match": {"prefix": path}, "route": {"cluster": "c"},
+                   "requestHeadersToAdd": [{"header": {"key": "x", "value": header}}]})
+        };
+        encoded(&json!({"name": "80", "virtualHosts": [
+            {"name": "good", "domains": ["good"], "routes": [route(new_path, "1")]},
+            {"name": "bad", "domains": domains, "routes": [route("/", "1"), route(new_path, value)]},
+        ]}))
+    };
+    let path_of = |routes: &runtime::RouteConfiguration, authority: &str| {
+        let host = crate::virtual_host::select(routes, authority)?;
+        Some(
+            host.routes
+                .iter()
+                .map(|route| format!("{:?}", route.matches.path))
+                .collect::<Vec<_>>(),
+        )
+    };
+    let first =
+        encoded_route_configuration(&with("%PROTOCOL%", json!(["bad"]), "/a"), None).unwrap();
+    assert!(first.refused.is_none());
+
+    // The last good routes, for the names of now; everybody else moves on.
+    let body = with("%NO%", json!(["bad", "worse"]), "/b");
+    let second = encoded_route_configuration(&body, Some(&first.routes)).unwrap();
+    let (errors, effective) = second.refused.unwrap();
+    assert_eq!(
+        errors.to_string(),
+        "80: virtual_hosts[1].routes[1].request_headers_to_add[0].header.value: %NO% is not supported (virtual host \"bad\")"
+    );
+    assert!(path_of(&second.routes, "good").unwrap()[0].contains("/b"));
+    assert!(path_of(&second.routes, "bad").unwrap()[1].contains("/a"));
+    assert!(path_of(&second.routes, "worse").unwrap()[1].contains("/a"));
+    // What is in force can be read again, and is sound.
+    let again = encoded_route_configuration(&effective, None).unwrap();
+    assert!(again.refused.is_none());
+    assert!(path_of(&again.routes, "worse").unwrap()[1].contains("/a"));
+
+    // Without a last good one it answers 404, and no wildcard takes its requests.
+    let alone = encoded_route_configuration(&body, None).unwrap();
+    assert!(alone.refused.is_some());
+    assert_eq!(path_of(&alone.routes, "bad"), Some(Vec::new()));
+    assert!(path_of(&alone.routes, "good").unwrap()[0].contains("/b"));
+}
+
+/// Every operator that Envoy documents is taken, with `-` for what there is none of.
+#[test]
+fn operators_without_a_value_are_taken() {
+    for format in [
+        "%REQ_WITHOUT_QUERY(:PATH)% %HOSTNAME% %TRACE_ID% %STREAM_ID%",
+        "%REQUESTED_SERVER_NAME(SNI_ONLY:ORIG)% %RESPONSE_CODE_DETAILS(ALLOW_WHITESPACES)%",
+        "%DOWNSTREAM_PEER_CERT_V_END(%F)% %METADATA(ROUTE:istio:a):9%",
+    ] {
+        assert!(crate::access_log::parse(format).is_ok(), "{format}");
+    }
 }

@@ -55,6 +55,11 @@ pub enum Operator {
         name: Arc<str>,
         or: Option<Arc<str>>,
     },
+    /// The same without what follows a `?`, for paths.
+    RequestHeaderWithoutQuery {
+        name: Arc<str>,
+        or: Option<Arc<str>>,
+    },
     ResponseHeader {
         name: Arc<str>,
         or: Option<Arc<str>>,
@@ -63,6 +68,8 @@ pub enum Operator {
         name: Arc<str>,
         or: Option<Arc<str>>,
     },
+    /// `%QUERY_PARAM(X)%`: the first of that name, as it was sent.
+    QueryParameter(Arc<str>),
     /// `%START_TIME%` with an optional strftime-like format.
     StartTime(Option<Arc<str>>),
     Duration,
@@ -86,8 +93,15 @@ pub enum Operator {
     UpstreamCluster,
     UpstreamClusterRaw,
     UpstreamLocalAddress,
+    UpstreamLocalAddressWithoutPort,
+    UpstreamLocalPort,
+    UpstreamRemoteAddressWithoutPort,
+    /// The name of the endpoint, else its address.
+    UpstreamHostName,
     UpstreamRequestAttemptCount,
     UpstreamPeerUriSan,
+    UpstreamLocalUriSan,
+    UpstreamTlsCipher,
     UpstreamTlsVersion,
     DownstreamLocalAddress,
     DownstreamLocalAddressWithoutPort,
@@ -96,6 +110,8 @@ pub enum Operator {
     DownstreamRemoteAddressWithoutPort,
     DownstreamRemotePort,
     DownstreamDirectRemoteAddress,
+    DownstreamDirectRemoteAddressWithoutPort,
+    DownstreamDirectRemotePort,
     DownstreamPeerUriSan,
     DownstreamLocalUriSan,
     DownstreamTlsVersion,
@@ -103,11 +119,12 @@ pub enum Operator {
     DownstreamPeerFingerprint256,
     RequestedServerName,
     RouteName,
+    VirtualHostName,
     FilterChainName,
     ConnectionId,
     GrpcStatus,
     GrpcStatusNumber,
-    /// `%FILTER_STATE(...)%` and `%DYNAMIC_METADATA(...)%`, of which we have none: always `-`.
+    /// An operator of Envoy's of which we never have a value, such as `%FILTER_STATE(...)%` or `%TRACE_ID%`: always `-`.
     Absent,
 }
 

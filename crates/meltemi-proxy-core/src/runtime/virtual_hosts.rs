@@ -33,6 +33,10 @@ impl LazyVirtualHost {
         self.compiled.get_or_init(compile).as_ref()
     }
 
+    pub(crate) fn encoded(&self) -> &Bytes {
+        &self.encoded
+    }
+
     /// Whether the domain, in lower case, is one of its own.
     pub(crate) fn has_domain(&self, domain: &str) -> bool {
         let domains = self.get().map(|host| &host.domains);

@@ -50,6 +50,22 @@ impl Compiled {
     }
 }
 
+/// What is wrong with a resource, as the NACK says it after the resource's name.
+fn reason(errors: &compile::CompileErrors) -> String {
+    let problems = errors.problems.iter();
+    let problems: Vec<String> = problems
+        .map(|p| format!("{}: {}", p.field, p.reason))
+        .collect();
+    problems.join("; ")
+}
+
+/// How much of a resource is in force.
+enum Taken {
+    Whole(Compiled),
+    /// With the body that is in force, and what is wrong with the rest.
+    Part(Compiled, Bytes, String),
+}
+
 /// Compiles a resource; the error is what the NACK says after the resource's name.
 fn compile(
     type_url: &str,
@@ -59,20 +75,10 @@ fn compile(
     fn decode<M: prost::Message + Default>(body: &Bytes) -> Result<M, String> {
         M::decode(&**body).map_err(|error| format!("body: {error}"))
     }
-    let reason = |errors: compile::CompileErrors| {
-        let problems: Vec<String> = errors
-            .problems
-            .iter()
-            .map(|p| format!("{}: {}", p.field, p.reason))
-            .collect();
-        problems.join("; ")
-    };
+    let reason = |errors: compile::CompileErrors| reason(&errors);
     match type_url {
         type_url::LISTENER => compile::listener(decode(body)?)
             .map(|compiled| Compiled::Listener(Arc::new(compiled)))
-            .map_err(reason),
-        type_url::ROUTE => compile::encoded_route_configuration(body)
-            .map(|compiled| Compiled::RouteConfiguration(Arc::new(compiled)))
             .map_err(reason),
         type_url::CLUSTER => compile::cluster(decode(body)?)
             .map(|compiled| Compiled::Cluster(Box::new(compiled)))
@@ -180,13 +186,26 @@ impl Configurator {
         let mut rejections = Vec::new();
         for resource in added {
             let (name, body) = (resource.name, Bytes::from(resource.body.value));
-            let limit_bytes = self.direct_response_limit_bytes(&name);
-            match compile(type_url, &body, limit_bytes) {
-                Ok(compiled) => {
-                    let kept = Retained::now(resource.version, body);
-                    let key = self.key(&name, &compiled);
-                    self.retention.keep(type_url, key, kept.clone());
-                    self.accept(&name, compiled, kept);
+            let take = |this: &mut Self, compiled: Compiled, version: String, body| {
+                let kept = Retained::now(version, body);
+                let key = this.key(&name, &compiled);
+                this.retention.keep(type_url, key, kept.clone());
+                this.accept(&name, compiled, kept);
+            };
+            match self.compile(type_url, &name, &body) {
+                Ok(Taken::Whole(compiled)) => take(self, compiled, resource.version, body),
+                Ok(Taken::Part(compiled, body, reason)) => {
+                    // Never the control plane's version: it must not take this for what it sent.
+                    take(
+                        self,
+                        compiled,
+                        format!("{}-in-part", resource.version),
+                        body,
+                    );
+                    tracing::warn!(name, reason, "rejected a part of a resource");
+                    self.retention
+                        .reject(type_url, &name, &resource.version, &reason);
+                    rejections.push(Rejection { name, reason });
                 }
                 Err(reason) => {
                     tracing::warn!(name, reason, "rejected a resource");
@@ -208,11 +227,29 @@ impl Configurator {
         rejections
     }
 
+    /// Route configurations are taken in part: a virtual host that is refused keeps its last good form.
+    fn compile(&self, type_url: &str, name: &str, body: &Bytes) -> Result<Taken, String> {
+        if type_url != type_url::ROUTE {
+            let limit_bytes = self.direct_response_limit_bytes(name);
+            return compile(type_url, body, limit_bytes).map(Taken::Whole);
+        }
+        let warming = self.warming_routes.get(name);
+        let last = warming
+            .or_else(|| self.routes.get(name))
+            .map(|last| &**last);
+        let compiled = compile::encoded_route_configuration(body, last);
+        let compiled = compiled.map_err(|errors| reason(&errors))?;
+        let routes = Compiled::RouteConfiguration(Arc::new(compiled.routes));
+        Ok(match compiled.refused {
+            None => Taken::Whole(routes),
+            Some((errors, body)) => Taken::Part(routes, body, reason(&errors)),
+        })
+    }
+
     /// Why a resource would not be accepted.
     pub(crate) fn refusal_of(&self, type_url: &str, resource: &Resource) -> Option<String> {
         let body = Bytes::from(resource.body.value.clone());
-        let limit_bytes = self.direct_response_limit_bytes(&resource.name);
-        compile(type_url, &body, limit_bytes).err()
+        self.compile(type_url, &resource.name, &body).err()
     }
 
     pub(crate) fn is_held(&self, type_url: &str, name: &str) -> bool {

@@ -137,6 +137,9 @@ impl State {
         for (name, version) in versions {
             if !refused.contains(name.as_str()) {
                 state.hold(&name, version);
+            } else if state.held.contains_key(name.as_str()) {
+                // The last good version, or a part of this one: on the next stream it is to be sent again.
+                state.hold(&name, UNSURE.to_owned());
             }
         }
         for name in removed
@@ -153,6 +156,9 @@ impl State {
         }
     }
 }
+
+/// The version of what may not be what the server takes it for; no server has it.
+const UNSURE: &str = "?";
 
 impl TypeState {
     /// Notes a version, under the same string that the name was asked for by.

@@ -76,7 +76,7 @@ fn a_new_connection_names_the_versions_held() {
 }
 
 #[test]
-fn a_rejected_resource_keeps_its_version_and_is_named() {
+fn a_rejected_resource_is_named_and_asked_for_again() {
     let mut state = State::default();
     let wanted = interest(CLUSTER, true, &[]);
     assert_eq!(state.requests(&wanted)[0].resource_names_subscribe, ["*"]);
@@ -98,7 +98,7 @@ fn a_rejected_resource_keeps_its_version_and_is_named() {
     );
     state.reconnect();
     let held = &state.requests(&wanted)[0].initial_resource_versions;
-    let expected = [("a", "1"), ("b", "2")].map(|(n, v)| (n.to_owned(), v.to_owned()));
+    let expected = [("a", "?"), ("b", "2")].map(|(n, v)| (n.to_owned(), v.to_owned()));
     assert_eq!(*held, expected.into());
 }
 
