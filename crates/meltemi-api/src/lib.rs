@@ -25,4 +25,4 @@ pub use object::{Change, Kind, Meta, Object, ObjectKey, Resource, Scope};
 pub use parse::{Message, Parsed, parse, parse_message};
 pub use source::Source;
 pub use suggest::did_you_mean;
-pub use validate::labels;
+pub use validate::{format, labels};

@@ -278,17 +278,29 @@ pub fn parse_message<T: DeserializeOwned + Message>(
     report.unsupported(&tree, &is_unsupported);
     let (message, problems) = decode::<T>(&tree, &FieldPath::default(), &is_unsupported);
     report.problems(&tree, problems, Severity::Warning);
+    for diagnostic in message.iter().flat_map(T::problems) {
+        report.add(&tree, diagnostic.field.clone(), diagnostic);
+    }
     (message, report.diagnostics)
 }
 
 /// A configuration message that is no object.
 pub trait Message {
     fn is_unsupported(field: &FieldPath) -> bool;
+
+    /// What types cannot say. The message is given all the same: its other fields are sound.
+    fn problems(&self) -> Vec<Diagnostic> {
+        Vec::new()
+    }
 }
 
 impl Message for crate::istio::MeshConfig {
     fn is_unsupported(field: &FieldPath) -> bool {
         support::is_unsupported_mesh_config(field)
+    }
+
+    fn problems(&self) -> Vec<Diagnostic> {
+        self.problems()
     }
 }
 

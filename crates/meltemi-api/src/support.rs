@@ -182,6 +182,8 @@ const MESH_CONFIG: &[&str] = &[
     "tcpKeepalive",
     "thriftConfig",
     "tlsDefaults",
+    // A proxy believes certificates of its own trust domain only, and has no way to be told of others.
+    "trustDomainAliases",
     "verifyCertificateAtClient",
 ];
 

@@ -1,10 +1,13 @@
 //! What types cannot say: rules of one object, as Istio's and Kubernetes' own validation has them (IST0106).
 
 mod destination_rule;
+pub mod format;
 mod kubernetes;
 pub mod labels;
+mod mesh_config;
 mod peer_authentication;
 mod pod;
+mod retry;
 mod service_entry;
 mod virtual_service;
 
@@ -170,12 +173,66 @@ impl Check<'_> {
         }
     }
 
+    /// The name of a header that is read or set: a token (RFC 9110 section 5.6.2), or a pseudo-header.
     fn header_name(&mut self, field: &FieldPath, name: &str) {
-        let is_token = |c: u8| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~:@[]".contains(&c);
-        if name.is_empty() || !name.bytes().all(is_token) {
-            self.error(field, format!("\"{name}\" is not the name of a header"));
+        if is_header_name(name) || PSEUDO_HEADERS.contains(&name.to_ascii_lowercase().as_str()) {
+            return;
+        }
+        let message = format!("\"{name}\" is not the name of a header");
+        if name.starts_with('@') {
+            let hint = "claims of a request's token cannot be matched: match a header";
+            self.error_hint(field, message, hint);
+        } else if name.starts_with(':') {
+            let hint = format!("the pseudo-headers are {}", PSEUDO_HEADERS.join(", "));
+            self.error_hint(field, message, hint);
+        } else {
+            let hint = "a name has letters, digits and !#$%&'*+-.^_`|~";
+            self.error_hint(field, message, hint);
         }
     }
+
+    /// The name of a header that is removed: pseudo-headers cannot be.
+    fn removable_header_name(&mut self, field: &FieldPath, name: &str) {
+        if !is_header_name(name) {
+            let message = format!("\"{name}\" is not the name of a header that can be removed");
+            let hint = "a name has letters, digits and !#$%&'*+-.^_`|~";
+            self.error_hint(field, message, hint);
+        }
+    }
+
+    /// A header value that is sent as it is written.
+    fn literal_header_value(&mut self, field: &FieldPath, value: &str) {
+        if value.bytes().any(|c| c.is_ascii_control() && c != b'\t') {
+            self.error_hint(
+                field,
+                "the value of a header has no control characters",
+                "remove line breaks and other control characters",
+            );
+        }
+    }
+
+    /// A header value in which `%OPERATOR%`s are replaced for each request (Envoy, "Custom request/response headers").
+    fn header_value(&mut self, field: &FieldPath, value: &str) {
+        self.literal_header_value(field, value);
+        if let Some(problem) = format::problem(value) {
+            self.error_hint(field, problem.message, problem.hint);
+        }
+    }
+
+    /// A list of `x-envoy-retry-on` and `x-envoy-retry-grpc-on` conditions and status codes.
+    fn retry_on(&mut self, field: &FieldPath, list: &str) {
+        for (message, hint) in retry::problems(list) {
+            self.error_hint(field, message, hint);
+        }
+    }
+}
+
+/// What a header may be called besides by its name.
+const PSEUDO_HEADERS: [&str; 4] = [":authority", ":method", ":path", ":scheme"];
+
+fn is_header_name(name: &str) -> bool {
+    let is_token = |c: u8| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c);
+    !name.is_empty() && name.bytes().all(is_token)
 }
 
 /// A DNS label (RFC 1123): names of namespaces, subsets, ports.

@@ -11,6 +11,7 @@
 //! | MEL0202 | a ServiceEntry's host is already taken |
 //! | MEL0203 | an older DestinationRule for the host says the same thing differently |
 //! | MEL0204 | a Service's selector finds no pod |
+//! | MEL0205 | the externalName of a Service is no service |
 
 mod selection;
 
@@ -18,11 +19,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use meltemi_api::istio::{Destination, DestinationRule, VirtualService};
-use meltemi_api::{Kind, Object, Resource, did_you_mean};
+use meltemi_api::{Kind, Object, Resource, did_you_mean, k8s};
 use meltemi_core::names::CLUSTER_DOMAIN;
 use meltemi_core::{Diagnostic, FieldPath, Hostname, Labels, ObjectRef, Severity};
 
-use crate::{HostRule, Mesh, MeshSnapshot, Service};
+use crate::{HostRule, Mesh, MeshSnapshot, Service, kubernetes};
 use selection::Pods;
 
 /// Judges all objects together. Each diagnostic points at the object and line to change.
@@ -37,7 +38,10 @@ pub fn analyze(mesh: &Mesh) -> Vec<Diagnostic> {
                 gateways(object, spec, &mut found);
             }
             Resource::DestinationRule(_) => destination_rule(&snapshot, &pods, object, &mut found),
-            Resource::Service(_) => selection::service(&pods, object, &mut found),
+            Resource::Service(service) => {
+                selection::service(&pods, object, &mut found);
+                external_name(&snapshot, object, service, &mut found);
+            }
             Resource::ServiceEntry(_) => shadowed_entry(&snapshot, object, &mut found),
             _ => {}
         }
@@ -263,6 +267,35 @@ fn pairs(labels: &Labels) -> String {
         .iter()
         .map(|(name, value)| format!("{name}={value}"));
     pairs.collect::<Vec<_>>().join(",")
+}
+
+/// A name that nobody knows is not routed: rules for the Service would act on nothing.
+fn external_name(
+    mesh: &MeshSnapshot,
+    object: &Object,
+    service: &k8s::Service,
+    found: &mut Vec<Diagnostic>,
+) {
+    let Some((_, target)) = kubernetes::alias(object, service, CLUSTER_DOMAIN) else {
+        return;
+    };
+    if known_service(mesh, &target).is_some() {
+        return;
+    }
+    let namespace = &object.meta.namespace;
+    let near = near_hosts(mesh, target.as_str(), &target, namespace);
+    let hint = match near.as_str() {
+        "" => format!("define {target} with a ServiceEntry to route calls to it"),
+        near => near.to_owned(),
+    };
+    found.push(report(
+        object,
+        Severity::Warning,
+        "MEL0205",
+        FieldPath::new("spec").field("externalName"),
+        format!("\"{target}\" is no service of the mesh: calls are let through as they are, or refused under REGISTRY_ONLY"),
+        hint,
+    ));
 }
 
 fn port_list(service: &Service) -> String {

@@ -109,19 +109,23 @@ pub(crate) struct DestinationRules {
 
 impl DestinationRules {
     /// Finds the rule for a client: its own namespace, the service's, the root namespace; the first with any match
-    /// ends the search. Clients in the root namespace skip the first step unless the rule is private there.
+    /// ends the search. Clients in the root namespace skip the first step unless the rule is private there. A rule that
+    /// is exported to other namespaces only is not for its own. Without labels: for those who serve the host.
     pub(crate) fn lookup(
         &self,
         client_namespace: &str,
-        client_labels: &Labels,
+        client_labels: Option<&Labels>,
         host: &Hostname,
         service_namespace: &str,
         root: &str,
     ) -> Option<&Arc<HostRule>> {
         let own = |rule: &HostRule| {
-            rule.selector()
-                .is_none_or(|selector| selector.selects(client_labels))
-                && (client_namespace != root || rule.export_to != ExportTo::All)
+            let is_for = match rule.selector() {
+                // A rule with a selector is private to its namespace, whatever it exports to.
+                Some(selector) => client_labels.is_some_and(|labels| selector.selects(labels)),
+                None => rule.export_to.includes(client_namespace),
+            };
+            is_for && (client_namespace != root || rule.export_to != ExportTo::All)
         };
         let exported = |rule: &HostRule| {
             rule.selector().is_none() && rule.export_to.includes(client_namespace)

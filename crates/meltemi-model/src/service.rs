@@ -28,8 +28,11 @@ pub struct Service {
 }
 
 impl Service {
+    /// The port of a number that proxies serve: the number may be that of a UDP port too.
     pub fn port(&self, number: u16) -> Option<&ServicePort> {
-        self.ports.iter().find(|port| port.number == number)
+        let proxied = |port: &&ServicePort| port.protocol != Protocol::Udp;
+        let mut ports = self.ports.iter().filter(proxied);
+        ports.find(|port| port.number == number)
     }
 
     pub fn port_named(&self, name: &str) -> Option<&ServicePort> {

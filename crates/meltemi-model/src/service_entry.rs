@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use meltemi_api::istio::{self, MeshConfig};
 use meltemi_api::{Meta, Object};
+use meltemi_core::names::label;
 use meltemi_core::{Hostname, Identity, Labels, Locality, TrustDomain};
 
 use crate::{
@@ -87,7 +88,7 @@ pub(crate) fn workload(
         namespace: namespace.clone(),
         origin: object.reference(),
         addresses: vec![address],
-        labels: entry.labels.clone(),
+        labels: workload_entry_labels(object, entry),
         service_account: entry.service_account.clone(),
         identity: identity(entry, namespace, trust_domain),
         locality: Locality::from(entry.locality.as_str()),
@@ -148,7 +149,7 @@ pub(crate) fn inline_endpoints(
                 namespace: service.namespace.clone(),
                 labels: given.labels.clone(),
                 identity: identity(given, &service.namespace, trust_domain),
-                accepts_mtls: accepts_mtls(&given.labels),
+                accepts_mtls: accepts_mtls(&given.labels, &given.service_account),
                 locality: Locality::from(given.locality.as_str()),
                 weight: given.weight.unwrap_or_default(),
                 health: Health::Ready,
@@ -166,8 +167,23 @@ fn endpoint_address(text: &str) -> Option<EndpointAddress> {
     }
 }
 
-fn accepts_mtls(labels: &Labels) -> bool {
-    labels.get(meltemi_core::names::label::TLS_MODE) == Some("istio")
+/// Whether a sidecar terminates mTLS at a WorkloadEntry: as its label says, else where it has a service account, which
+/// only somebody with a certificate needs (Istio, `getTLSModeFromWorkloadEntry`).
+pub(crate) fn accepts_mtls(labels: &Labels, service_account: &str) -> bool {
+    match labels.get(label::TLS_MODE) {
+        Some(mode) => mode == "istio",
+        None => !service_account.is_empty(),
+    }
+}
+
+/// The labels of a WorkloadEntry: those of its spec and of its metadata, which win (Istio, `convertWorkloadEntry`).
+pub(crate) fn workload_entry_labels(object: &Object, entry: &istio::WorkloadEntry) -> Labels {
+    let mut labels = entry.labels.clone();
+    let own = &object.meta.labels.0;
+    labels
+        .0
+        .extend(own.iter().map(|(key, value)| (key.clone(), value.clone())));
+    labels
 }
 
 /// The entry's own port of that name, else the target port.

@@ -106,6 +106,21 @@ impl MeshSnapshot {
         client_labels: &Labels,
         host: &Hostname,
     ) -> Option<&Arc<HostRule>> {
+        self.rule_for(client_namespace, Some(client_labels), host)
+    }
+
+    /// The rule of a host for the workloads behind it, in their namespace: a rule with a `workloadSelector` is for
+    /// clients. The same parts.
+    pub fn inbound_rule(&self, namespace: &str, host: &Hostname) -> Option<&Arc<HostRule>> {
+        self.rule_for(namespace, None, host)
+    }
+
+    fn rule_for(
+        &self,
+        client_namespace: &str,
+        client_labels: Option<&Labels>,
+        host: &Hostname,
+    ) -> Option<&Arc<HostRule>> {
         let service_namespace = self
             .services
             .get(host)

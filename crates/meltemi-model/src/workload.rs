@@ -1,8 +1,11 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use meltemi_api::Kind;
 use meltemi_core::names::label;
 use meltemi_core::{Hostname, Identity, Labels, Locality, ObjectRef};
+
+use crate::service_entry;
 
 /// One running instance: a Pod or a WorkloadEntry.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,8 +34,12 @@ pub struct WorkloadPort {
 }
 
 impl Workload {
-    /// Whether a sidecar terminates mTLS there, by the label that injection sets (`security.istio.io/tlsMode: istio`).
+    /// Whether a sidecar terminates mTLS there: of a pod by the label that injection sets
+    /// (`security.istio.io/tlsMode: istio`), of a WorkloadEntry also by its service account.
     pub fn accepts_mtls(&self) -> bool {
+        if self.origin.kind == Kind::WorkloadEntry.as_str() {
+            return service_entry::accepts_mtls(&self.labels, &self.service_account);
+        }
         self.labels.get(label::TLS_MODE) == Some("istio")
     }
 

@@ -1,7 +1,5 @@
 //! The access log that MeshConfig asks for.
 
-use std::collections::BTreeMap;
-
 use meltemi_api::istio::AccessLogEncoding;
 use meltemi_proto::envoy::config::accesslog::v3::{
     AccessLog, AccessLogFilter, ResponseFlagFilter, access_log, access_log_filter,
@@ -110,14 +108,10 @@ fn non_empty(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
 }
 
-/// The user's object, if the format is one of texts, else Istio's.
+/// The user's object as it is, nested and typed, else Istio's; what is no object does not get this far.
 fn json_format(format: &str) -> Struct {
-    match serde_json::from_str::<BTreeMap<String, String>>(format).ok() {
-        Some(fields) => wire::strukt(
-            fields
-                .into_iter()
-                .map(|(key, text)| (key, wire::text(&text))),
-        ),
+    match serde_json::from_str::<serde_json::Map<_, _>>(format).ok() {
+        Some(fields) => wire::strukt(fields.into_iter().map(|(key, of)| (key, wire::json(of)))),
         None => {
             let fields = JSON_FORMAT
                 .into_iter()

@@ -51,10 +51,8 @@ const ROUTE: Shape = Shape::Message(&[
     (4, METADATA),
     (13, Shape::Map(&ANY)),
 ]);
-const ROUTE_CONFIGURATION: Shape = Shape::Message(&[(
-    2,
-    Shape::Message(&[(3, ROUTE), (15, Shape::Map(&ANY)), (24, METADATA)]),
-)]);
+const VIRTUAL_HOST: Shape = Shape::Message(&[(3, ROUTE), (15, Shape::Map(&ANY)), (24, METADATA)]);
+const ROUTE_CONFIGURATION: Shape = Shape::Message(&[(2, VIRTUAL_HOST)]);
 const CONNECTION_MANAGER: Shape = Shape::Message(&[
     (4, ROUTE_CONFIGURATION),
     (5, Shape::Message(&[(4, Shape::Any)])),
@@ -74,6 +72,7 @@ fn shape_of(type_url: &str) -> Shape {
         "envoy.config.cluster.v3.Cluster" => CLUSTER,
         "envoy.config.listener.v3.Listener" => LISTENER,
         "envoy.config.route.v3.RouteConfiguration" => ROUTE_CONFIGURATION,
+        "envoy.config.route.v3.VirtualHost" => VIRTUAL_HOST,
         "envoy.config.endpoint.v3.ClusterLoadAssignment" => LOAD_ASSIGNMENT,
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager" => {
             CONNECTION_MANAGER
@@ -215,6 +214,8 @@ fn next_field(body: &[u8]) -> Option<Field<'_>> {
 #[cfg(test)]
 mod tests {
     use meltemi_proto::envoy::config::cluster::v3::Cluster;
+    use meltemi_proto::envoy::config::route::v3::{Route, VirtualHost};
+    use meltemi_proto::google::protobuf::Any;
     use prost::{Message, Name};
 
     use super::*;
@@ -248,6 +249,24 @@ mod tests {
             );
         }
         assert_eq!(Cluster::decode(one.as_slice()).unwrap(), cluster());
+    }
+
+    /// It comes by itself to a proxy that asks for it.
+    #[test]
+    fn the_filters_of_a_virtual_hosts_routes_are_in_order() {
+        let host = || VirtualHost {
+            routes: vec![Route {
+                typed_per_filter_config: (0..20).map(|i| (i.to_string(), Any::default())).collect(),
+                ..Route::default()
+            }],
+            ..VirtualHost::default()
+        };
+        let one = canonical(&VirtualHost::type_url(), &host().encode_to_vec());
+        for _ in 0..20 {
+            let other = canonical(&VirtualHost::type_url(), &host().encode_to_vec());
+            assert_eq!(other, one);
+        }
+        assert_eq!(VirtualHost::decode(one.as_slice()).unwrap(), host());
     }
 
     #[test]

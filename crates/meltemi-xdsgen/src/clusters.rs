@@ -95,9 +95,10 @@ pub(crate) fn outbound(inputs: &Inputs<'_>, target: &Target<'_>) -> Cluster {
     }
     let settings = policy.tls;
     let http = UpstreamHttp {
-        protocol: target.port.protocol,
-        pool: policy.connection_pool.and_then(|pool| pool.http.as_ref()),
+        may_upgrade: true,
         auto_sni: settings.is_some_and(sni_from_request),
+        auto_san_validation: settings.is_some_and(san_from_request),
+        ..UpstreamHttp::new(target.port.protocol, policy.connection_pool)
     };
     policy::speak(&http, &mut cluster);
     secure(inputs, target, settings, http.is_http2(), &mut cluster);
@@ -168,7 +169,8 @@ fn secure(
             cluster.transport_socket = Some(mutual(inputs, target, Some(tls), http2));
         }
         Some((ClientTlsMode::Simple | ClientTlsMode::Mutual, tls)) => {
-            cluster.transport_socket = Some(tls::upstream_simple(tls, &tls.sni, http2));
+            let names = names_outside(target, tls);
+            cluster.transport_socket = Some(tls::upstream_simple(tls, names, http2));
         }
         None if !auto_mtls(inputs, target.service) => {}
         None if target.resolution() == Resolution::Passthrough => {
@@ -179,6 +181,14 @@ fn secure(
         None => {
             cluster.transport_socket_matches = automatic(mutual(inputs, target, None, http2));
         }
+    }
+}
+
+/// What a server outside the mesh has to be called: what the rule says, else what its ServiceEntry says.
+fn names_outside<'a>(target: &Target<'a>, tls: &'a ClientTlsSettings) -> &'a [String] {
+    match tls.subject_alt_names.as_slice() {
+        [] => &target.service.subject_alt_names,
+        given => given,
     }
 }
 
@@ -248,6 +258,14 @@ fn client_alpn(flavour: Flavour, port: &ServicePort, http2: bool) -> &'static [&
 /// Without an SNI of its own, TLS to the outside takes the name from the request.
 fn sni_from_request(tls: &ClientTlsSettings) -> bool {
     matches!(tls.mode, ClientTlsMode::Simple | ClientTlsMode::Mutual) && tls.sni.is_empty()
+}
+
+/// The certificate has to be for that name, unless the rule names others or wants none (Istio,
+/// `VERIFY_CERTIFICATE_AT_CLIENT`, on by default).
+fn san_from_request(tls: &ClientTlsSettings) -> bool {
+    sni_from_request(tls)
+        && tls.subject_alt_names.is_empty()
+        && tls.insecure_skip_verify != Some(true)
 }
 
 /// What telemetry and tools read off a cluster: its service, its subset and the rule that shaped it.

@@ -82,9 +82,10 @@ fn lb_endpoint(
     endpoint: &Endpoint,
     health: HealthStatus,
 ) -> LbEndpoint {
-    let host = match &endpoint.address {
-        EndpointAddress::Ip(ip) => ip.to_string(),
-        EndpointAddress::Name(name) => name.to_string(),
+    // The name of an endpoint that is resolved is also its host, for whom rewrites to it and checks of it ask.
+    let (host, hostname) = match &endpoint.address {
+        EndpointAddress::Ip(ip) => (ip.to_string(), String::new()),
+        EndpointAddress::Name(name) => (name.to_string(), name.to_string()),
     };
     LbEndpoint {
         health_status: match health {
@@ -96,6 +97,7 @@ fn lb_endpoint(
         load_balancing_weight: wire::u32_value(endpoint.weight.max(1)),
         host_identifier: Some(lb_endpoint::HostIdentifier::Endpoint(WireEndpoint {
             address: Some(wire::address(&host, endpoint.port)),
+            hostname,
             ..WireEndpoint::default()
         })),
     }

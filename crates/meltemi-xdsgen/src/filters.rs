@@ -1,7 +1,8 @@
 //! HTTP and network filters in Istio's order, and the ends of filter chains.
 
-use meltemi_core::Direction;
+use meltemi_api::istio::HashKey;
 use meltemi_core::names::alpn;
+use meltemi_core::{ClusterName, Direction, Hostname};
 use meltemi_proto::alpn::filter_config::{AlpnOverride, Protocol};
 use meltemi_proto::envoy::config::listener::v3::{Filter, filter};
 use meltemi_proto::envoy::extensions::filters::http::cors::v3::Cors;
@@ -14,6 +15,7 @@ use meltemi_proto::envoy::extensions::filters::network::http_connection_manager:
     HttpConnectionManager, HttpFilter, http_connection_manager, http_filter,
 };
 use meltemi_proto::envoy::extensions::filters::network::tcp_proxy::v3::{TcpProxy, tcp_proxy};
+use meltemi_proto::envoy::r#type::v3::{HashPolicy, hash_policy};
 use meltemi_proto::google::protobuf::{Any, BoolValue, Duration};
 use meltemi_proto::peer_metadata::config::{
     DiscoveryMethod, IstioHeaders, PropagationMethod, WorkloadDiscovery, discovery_method,
@@ -244,6 +246,55 @@ fn path_normalization(inputs: &Inputs<'_>) -> PathRules {
     }
 }
 
+/// What a DestinationRule says of relayed connections themselves (Istio reference, ConnectionPoolSettings.TCPSettings;
+/// LoadBalancerSettings.ConsistentHashLB.useSourceIp).
+#[derive(Default)]
+struct TcpPolicy {
+    idle_timeout: Option<std::time::Duration>,
+    max_connection_duration: Option<std::time::Duration>,
+    hash_source_ip: bool,
+}
+
+impl TcpPolicy {
+    /// Of the first cluster that the connections may go to: as in Istio, one rule acts on all of them.
+    fn of(inputs: &Inputs<'_>, target: &tcp_proxy::ClusterSpecifier) -> Self {
+        let name = match target {
+            tcp_proxy::ClusterSpecifier::Cluster(name) => Some(name),
+            tcp_proxy::ClusterSpecifier::WeightedClusters(all) => {
+                all.clusters.first().map(|cluster| &cluster.name)
+            }
+        };
+        let name = name.and_then(|name| name.parse::<ClusterName>().ok());
+        let outbound = name.filter(|name| name.direction == Direction::Outbound);
+        outbound.map_or_else(Self::default, |name| Self::of_cluster(inputs, &name))
+    }
+
+    fn of_cluster(inputs: &Inputs<'_>, name: &ClusterName) -> Self {
+        let host = Hostname::new(&name.host).ok();
+        let Some(rule) = host.and_then(|host| inputs.destination_rule(&host)) else {
+            return Self::default();
+        };
+        let policy = rule.policy(name.port, rule.subset(&name.subset));
+        let tcp = policy.connection_pool.and_then(|pool| pool.tcp.as_ref());
+        let hash = policy
+            .load_balancer
+            .and_then(|lb| lb.consistent_hash.as_ref());
+        Self {
+            idle_timeout: tcp.and_then(|tcp| tcp.idle_timeout),
+            max_connection_duration: tcp.and_then(|tcp| tcp.max_connection_duration),
+            hash_source_ip: hash.is_some_and(|hash| hash.key == HashKey::SourceIp),
+        }
+    }
+
+    fn hash_policy(&self) -> Option<HashPolicy> {
+        self.hash_source_ip.then(|| HashPolicy {
+            policy_specifier: Some(hash_policy::PolicySpecifier::SourceIp(
+                hash_policy::SourceIp::default(),
+            )),
+        })
+    }
+}
+
 /// The filters of a chain that relays bytes.
 pub(crate) fn tcp_chain(
     inputs: &Inputs<'_>,
@@ -251,6 +302,7 @@ pub(crate) fn tcp_chain(
     stat_prefix: &str,
     target: tcp_proxy::ClusterSpecifier,
 ) -> Vec<Filter> {
+    let policy = TcpPolicy::of(inputs, &target);
     let mut filters = Vec::new();
     if direction == Direction::Inbound {
         filters.extend(tcp_metadata(inputs));
@@ -261,6 +313,9 @@ pub(crate) fn tcp_chain(
     let proxy = TcpProxy {
         stat_prefix: stat_prefix.to_owned(),
         cluster_specifier: Some(target),
+        idle_timeout: policy.idle_timeout.map(wire::duration),
+        max_downstream_connection_duration: policy.max_connection_duration.map(wire::duration),
+        hash_policy: policy.hash_policy().into_iter().collect(),
         access_log: access_log::of_connections(inputs),
         ..TcpProxy::default()
     };

@@ -83,24 +83,12 @@ impl<'a> Inputs<'a> {
         self.mesh.endpoints(host)
     }
 
-    /// The SPIFFE IDs behind a service, with the trust domain's aliases.
+    /// The SPIFFE IDs behind a service.
     pub(crate) fn identities(&self, host: &Hostname) -> Vec<String> {
         self.note(Part::Identities(host.clone()));
         let identities = self.mesh.endpoints(host).map(|all| all.identities());
-        let aliases = &self.config().trust_domain_aliases;
-        let mut names: Vec<String> = Vec::new();
-        for identity in identities.into_iter().flatten() {
-            names.push(identity.to_string());
-            names.extend(aliases.iter().map(|alias| {
-                format!(
-                    "spiffe://{alias}/ns/{}/sa/{}",
-                    identity.namespace, identity.service_account
-                )
-            }));
-        }
-        names.sort();
-        names.dedup();
-        names
+        let identities = identities.into_iter().flatten();
+        identities.map(ToString::to_string).collect()
     }
 
     pub(crate) fn destination_rule(&self, host: &Hostname) -> Option<&'a Arc<HostRule>> {
@@ -108,6 +96,13 @@ impl<'a> Inputs<'a> {
         self.note(Part::Service(host.clone()));
         self.mesh
             .destination_rule(&self.view.namespace, &self.view.labels, host)
+    }
+
+    /// The rule of a service for those who serve it.
+    pub(crate) fn inbound_rule(&self, host: &Hostname) -> Option<&'a Arc<HostRule>> {
+        self.note(Part::DestinationRule(host.clone()));
+        self.note(Part::Service(host.clone()));
+        self.mesh.inbound_rule(&self.view.namespace, host)
     }
 
     pub(crate) fn virtual_service(&self, host: &Hostname) -> Option<&'a Arc<MeshVirtualService>> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use meltemi_core::Hostname;
-use meltemi_model::{ChangeSet, MeshSnapshot, Part, Service};
+use meltemi_model::{ChangeSet, MeshSnapshot, Part};
 
 use crate::inputs::Inputs;
 use crate::on_demand::{Asked, Wanted, virtual_host_name};
@@ -291,8 +291,7 @@ fn inbound(inputs: &Inputs<'_>) -> Vec<Resource> {
     served
         .iter()
         .map(|port| {
-            let services: &[&Service] = &port.services;
-            let cluster = clusters::inbound(inputs, port.target_port, port.protocol, services);
+            let cluster = clusters::inbound(inputs, port);
             Resource::new(Kind::Cluster, &cluster.name, &cluster)
         })
         .chain([Resource::new(Kind::Listener, &listener.name, &listener)])

@@ -68,10 +68,11 @@ pub(crate) fn upstream_mutual(sni: &str, names: &[String], alpn: &[&str]) -> Tra
     wire::transport_socket(TLS, wire::any(&context))
 }
 
-/// The client side of TLS to a server outside the mesh (DestinationRule modes SIMPLE and MUTUAL).
+/// The client side of TLS to a server outside the mesh (DestinationRule modes SIMPLE and MUTUAL), which proves one of
+/// `names` where there are any.
 pub(crate) fn upstream_simple(
     settings: &ClientTlsSettings,
-    sni: &str,
+    names: &[String],
     http2: bool,
 ) -> TransportSocket {
     let roots = if settings.ca_certificates.is_empty() {
@@ -79,14 +80,15 @@ pub(crate) fn upstream_simple(
     } else {
         &settings.ca_certificates
     };
-    let unverified = settings.insecure_skip_verify == Some(true);
-    let validation = CertificateValidationContext {
-        trusted_ca: (!unverified).then(|| file(roots)),
-        match_typed_subject_alt_names: san_matchers(
-            subject_alt_name_matcher::SanType::Dns,
-            &settings.subject_alt_names,
-        ),
-        ..CertificateValidationContext::default()
+    let validation = if settings.insecure_skip_verify == Some(true) {
+        // Nothing to trust and no name to have: whatever certificate is shown is taken.
+        CertificateValidationContext::default()
+    } else {
+        CertificateValidationContext {
+            trusted_ca: Some(file(roots)),
+            match_typed_subject_alt_names: san_matchers(names),
+            ..CertificateValidationContext::default()
+        }
     };
     let certificates = (settings.mode == ClientTlsMode::Mutual).then(|| TlsCertificate {
         certificate_chain: Some(file(&settings.client_certificate)),
@@ -107,7 +109,7 @@ pub(crate) fn upstream_simple(
             ),
             ..CommonTlsContext::default()
         }),
-        sni: sni.to_owned(),
+        sni: settings.sni.clone(),
         ..UpstreamTlsContext::default()
     };
     wire::transport_socket(TLS, wire::any(&context))
@@ -126,7 +128,7 @@ pub(crate) fn plaintext() -> TransportSocket {
 
 fn workload_context(alpn_protocols: &[&str], names: &[String]) -> CommonTlsContext {
     let validation = CertificateValidationContext {
-        match_typed_subject_alt_names: san_matchers(subject_alt_name_matcher::SanType::Uri, names),
+        match_typed_subject_alt_names: san_matchers(names),
         ..CertificateValidationContext::default()
     };
     CommonTlsContext {
@@ -145,13 +147,21 @@ fn workload_context(alpn_protocols: &[&str], names: &[String]) -> CommonTlsConte
     }
 }
 
-/// Differs from Istio: matchers are typed, so that a DNS name cannot pass for a SPIFFE ID, nor the reverse.
-fn san_matchers(
-    san_type: subject_alt_name_matcher::SanType,
-    names: &[String],
-) -> Vec<SubjectAltNameMatcher> {
+/// Differs from Istio: matchers are typed, by the form of the name, so that a DNS name cannot pass for a SPIFFE ID, nor
+/// the reverse.
+fn san_matchers(names: &[String]) -> Vec<SubjectAltNameMatcher> {
+    use subject_alt_name_matcher::SanType;
+    let san_type = |name: &str| {
+        if name.contains("://") {
+            SanType::Uri
+        } else if name.parse::<std::net::IpAddr>().is_ok() {
+            SanType::IpAddress
+        } else {
+            SanType::Dns
+        }
+    };
     let matcher = |name: &String| SubjectAltNameMatcher {
-        san_type: san_type.into(),
+        san_type: san_type(name).into(),
         matcher: Some(wire::exact(name)),
         oid: String::new(),
     };

@@ -82,6 +82,25 @@ pub(crate) fn value(fields: protobuf::Struct) -> protobuf::Value {
     }
 }
 
+/// Any JSON; numbers become doubles, as protobuf has no others here.
+pub(crate) fn json(json: serde_json::Value) -> protobuf::Value {
+    use serde_json::Value as Json;
+    match json {
+        Json::Null => protobuf::Value {
+            kind: Some(ValueKind::NullValue(0)),
+        },
+        Json::Bool(value) => boolean(value),
+        Json::Number(number) => protobuf::Value {
+            kind: Some(ValueKind::NumberValue(number.as_f64().unwrap_or_default())),
+        },
+        Json::String(value) => text(&value),
+        Json::Array(items) => list(items.into_iter().map(self::json).collect()),
+        Json::Object(fields) => value(strukt(
+            fields.into_iter().map(|(key, of)| (key, self::json(of))),
+        )),
+    }
+}
+
 pub(crate) fn list(values: Vec<protobuf::Value>) -> protobuf::Value {
     protobuf::Value {
         kind: Some(ValueKind::ListValue(protobuf::ListValue { values })),

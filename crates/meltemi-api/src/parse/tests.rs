@@ -285,6 +285,53 @@ trustDomian: x
     assert_eq!(diagnostics[0].field.as_str(), "concurrency");
 }
 
+/// The other fields stay usable: the last good format goes with them.
+#[test]
+fn what_proxies_would_refuse_of_a_mesh_config_is_told_and_replaced() {
+    let read = |text: &str| {
+        let (mesh, diagnostics) = parse_message::<MeshConfig>("mesh", text);
+        let told: Vec<String> = diagnostics
+            .iter()
+            .map(|d| format!("{}: {}", d.field, d.message))
+            .collect();
+        (mesh.unwrap(), told)
+    };
+    let (good, told) = read("accessLogFormat: '%PROTOCOL% %HOSTNAME%'\nconnectTimeout: 1s\n");
+    assert!(told.is_empty(), "{told:?}");
+    let nested =
+        "accessLogEncoding: JSON\naccessLogFormat: '{\"a\": {\"b\": [1, true, \"%DURATION%\"]}}'\n";
+    assert!(read(nested).1.is_empty());
+    for (bad, expected) in [
+        (
+            "accessLogFormat: '%PROTOKOL%'",
+            "accessLogFormat: %PROTOKOL% is no operator that proxies know",
+        ),
+        (
+            "accessLogEncoding: JSON\naccessLogFormat: '[1]'",
+            "accessLogFormat: with accessLogEncoding JSON the format is an object",
+        ),
+        (
+            "accessLogEncoding: JSON\naccessLogFormat: '{\"a\": {\"b\": \"%X%\"}}'",
+            "accessLogFormat: %X% is no operator that proxies know",
+        ),
+        (
+            "defaultHttpRetryPolicy: {attempts: 1, retryOn: sometimes}",
+            "defaultHttpRetryPolicy.retryOn: \"sometimes\" is neither a retry condition nor a status",
+        ),
+    ] {
+        let (mut mesh, told) = read(&format!("{bad}\nconnectTimeout: 2s\n"));
+        assert_eq!(told, [expected]);
+        mesh.keep_sound(&good);
+        assert!(mesh.problems().is_empty());
+        assert_eq!(
+            mesh.connect_timeout,
+            Some(std::time::Duration::from_secs(2))
+        );
+        let is_log = expected.starts_with("accessLog");
+        assert_eq!(mesh.access_log_format == good.access_log_format, is_log);
+    }
+}
+
 #[test]
 fn hostile_nesting_is_an_error_not_a_crash() {
     let text = format!("kind: {}{}", "[".repeat(5000), "]".repeat(5000));

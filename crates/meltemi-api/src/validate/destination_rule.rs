@@ -2,9 +2,13 @@ use meltemi_core::FieldPath;
 
 use super::{Check, is_dns_label, repeated};
 use crate::istio::{
-    ClientTlsMode, ClientTlsSettings, ConnectionPool, DestinationRule, HttpSettings, LoadBalancer,
-    OutlierDetection, Subset, TcpSettings, TrafficPolicy,
+    ClientTlsMode, ClientTlsSettings, ConnectionPool, ConsistentHash, DestinationRule, HashKey,
+    HttpSettings, LoadBalancer, OutlierDetection, Subset, TcpSettings, TrafficPolicy,
 };
+
+/// The largest table of Maglev, and the largest ring.
+const MAGLEV_LIMIT: u64 = 5_000_011;
+const RING_LIMIT: u64 = 8 << 20;
 
 pub(super) fn check(rule: &DestinationRule, spec: &FieldPath, check: &mut Check<'_>) {
     check.host(&spec.field("host"), &rule.host);
@@ -115,11 +119,46 @@ fn check_load_balancer(settings: &LoadBalancer, path: &FieldPath, check: &mut Ch
     if settings.simple.is_some() && settings.consistent_hash.is_some() {
         check.error(path, "only one of simple and consistentHash can be set");
     }
+    if let Some(hash) = &settings.consistent_hash {
+        check_hash(hash, &path.field("consistentHash"), check);
+    }
     if let Some(warmup) = &settings.warmup {
         let path = path.field("warmup");
         check.duration(&path.field("duration"), warmup.duration);
         check.percent(&path.field("minimumPercent"), warmup.minimum_percent);
     }
+}
+
+/// Envoy's bounds (`MaglevLbConfig.table_size`, `RingHashLbConfig.minimum_ring_size`).
+fn check_hash(hash: &ConsistentHash, path: &FieldPath, check: &mut Check<'_>) {
+    if let HashKey::Header(name) = &hash.key {
+        check.header_name(&path.field("httpHeaderName"), name);
+    }
+    if let Some(size) = hash.maglev_table_size
+        && (size > MAGLEV_LIMIT || !is_prime(size))
+    {
+        let field = path.field("maglev").field("tableSize");
+        let message = format!("the size of the table is a prime up to {MAGLEV_LIMIT}, not {size}");
+        let hint = match (size..=MAGLEV_LIMIT).find(|size| is_prime(*size)) {
+            Some(next) => format!("the next prime is {next}; without the field it is 65537"),
+            None => "without the field it is 65537".to_owned(),
+        };
+        check.error_hint(&field, message, hint);
+    }
+    if hash.minimum_ring_size.is_some_and(|size| size > RING_LIMIT) {
+        let nested = path.field("ringHash").field("minimumRingSize");
+        let field = match check.is_written(&nested) {
+            true => nested,
+            false => path.field("minimumRingSize"),
+        };
+        let message = format!("a ring has at most {RING_LIMIT} entries");
+        check.error_hint(&field, message, "without the field it has 1024 or more");
+    }
+}
+
+fn is_prime(number: u64) -> bool {
+    let mut divisors = (2..).take_while(|divisor| divisor * divisor <= number);
+    number > 1 && divisors.all(|divisor| number % divisor != 0)
 }
 
 fn check_tcp(tcp: &TcpSettings, path: &FieldPath, check: &mut Check<'_>) {

@@ -346,3 +346,104 @@ fn ports_of_services_have_names_of_their_own_and_known_words() {
         ],
     );
 }
+
+/// What proxies would refuse, with the configuration of everybody else.
+#[test]
+fn what_no_proxy_takes_is_refused_here() {
+    let route = |more: &str| {
+        format!("{{hosts: [a], http: [{{route: [{{destination: {{host: a}}}}], {more}}}]}}")
+    };
+    let kind = "VirtualService";
+    for good in [
+        "headers: {request: {set: {x-a: '100%%', Host: b, ':authority': c}, remove: [x-b]}}",
+        "headers: {response: {add: {x-a: '%PROTOCOL% %REQ(:PATH)%'}}}",
+        "rewrite: {uriRegexRewrite: {match: '/(a)/(b)', rewrite: '/\\2/\\\\/\\0'}}",
+        "retries: {attempts: 1, retryOn: 'retriable-4xx,503,unavailable'}",
+    ] {
+        check(kind, &route(good), &[]);
+    }
+    for (bad, expected) in [
+        (
+            "headers: {request: {set: {x-a: '100%'}}}",
+            "http[0].headers.request.set[\"x-a\"]: a % begins an operator that no other % ends",
+        ),
+        (
+            "headers: {response: {add: {x-a: '%POD_NAME%'}}}",
+            "http[0].headers.response.add[\"x-a\"]: %POD_NAME% is no operator that proxies know",
+        ),
+        (
+            r#"headers: {request: {set: {x-a: "a\nb"}}}"#,
+            "http[0].headers.request.set[\"x-a\"]: the value of a header has no control characters",
+        ),
+        (
+            "headers: {request: {set: {'x:a': b}}}",
+            "http[0].headers.request.set[\"x:a\"]: \"x:a\" is not the name of a header",
+        ),
+        (
+            "headers: {request: {remove: [':path']}}",
+            "http[0].headers.request.remove[0]: \":path\" is not the name of a header that can be removed",
+        ),
+        (
+            "match: [{headers: {'@request.auth.claims.sub': {exact: a}}}]",
+            "http[0].match[0].headers[\"@request.auth.claims.sub\"]: \"@request.auth.claims.sub\" is not the name of a header",
+        ),
+        (
+            "rewrite: {uriRegexRewrite: {match: '/(a)', rewrite: '/\\2'}}",
+            "http[0].rewrite.uriRegexRewrite.rewrite: \"\\2\" is no group of the match, which has 1",
+        ),
+        (
+            "retries: {attempts: 1, retryOn: 'reset,http3-post-connect-failure'}",
+            "http[0].retries.retryOn: \"http3-post-connect-failure\" is not supported: upstreams are not reached by HTTP/3",
+        ),
+        (
+            r#"corsPolicy: {allowHeaders: ["a\r\nb"]}"#,
+            "http[0].corsPolicy.allowHeaders[0]: the value of a header has no control characters",
+        ),
+    ] {
+        check(kind, &route(bad), &[expected]);
+    }
+    let hash = |hash: &str| {
+        format!("{{host: a, trafficPolicy: {{loadBalancer: {{consistentHash: {hash}}}}}}}")
+    };
+    let path = "trafficPolicy.loadBalancer.consistentHash";
+    let kind = "DestinationRule";
+    check(
+        kind,
+        &hash("{useSourceIp: true, maglev: {tableSize: 65537}}"),
+        &[],
+    );
+    check(kind, &hash("{useSourceIp: true, maglev: {}}"), &[]);
+    check(
+        kind,
+        &hash("{useSourceIp: true, ringHash: {minimumRingSize: 8388608}}"),
+        &[],
+    );
+    check(
+        kind,
+        &hash("{useSourceIp: true, maglev: {tableSize: 65536}}"),
+        &[&format!(
+            "{path}.maglev.tableSize: the size of the table is a prime up to 5000011, not 65536"
+        )],
+    );
+    check(
+        kind,
+        &hash("{useSourceIp: true, maglev: {tableSize: 5000077}}"),
+        &[&format!(
+            "{path}.maglev.tableSize: the size of the table is a prime up to 5000011, not 5000077"
+        )],
+    );
+    check(
+        kind,
+        &hash("{useSourceIp: true, minimumRingSize: 8388609}"),
+        &[&format!(
+            "{path}.minimumRingSize: a ring has at most 8388608 entries"
+        )],
+    );
+    check(
+        kind,
+        &hash("{httpHeaderName: 'x user'}"),
+        &[&format!(
+            "{path}.httpHeaderName: \"x user\" is not the name of a header"
+        )],
+    );
+}

@@ -4,9 +4,13 @@ use meltemi_core::{Diagnostic, FieldPath, Hostname};
 
 use super::{Check, repeated};
 use crate::istio::{
-    AbortKind, Destination, Fault, HeaderOperations, Headers, HttpMatch, HttpRoute, Redirect,
-    Retries, Rewrite, RouteDestination, StringMatch, TlsMatch, VirtualService,
+    AbortKind, CorsPolicy, Destination, DirectResponse, DirectResponseBody, Fault,
+    HeaderOperations, Headers, HttpMatch, HttpRoute, Redirect, RegexRewrite, Retries, Rewrite,
+    RouteDestination, StringMatch, TlsMatch, VirtualService,
 };
+
+/// The longest body of a `directResponse` (Istio reference, HTTPBody).
+const BODY_LIMIT_BYTES: usize = 1 << 20;
 
 pub(super) fn check(service: &VirtualService, spec: &FieldPath, check: &mut Check<'_>) {
     check_hosts(service, spec, check);
@@ -101,17 +105,49 @@ fn http_route(route: &HttpRoute, path: &FieldPath, check: &mut Check<'_>) {
     if let Some(redirect) = &route.redirect {
         check_redirect(redirect, &path.field("redirect"), check);
     }
-    if let Some(response) = &route.direct_response
-        && !(200..=599).contains(&response.status)
-    {
-        let field = path.field("directResponse").field("status");
-        check.error(&field, "a status is between 200 and 599");
+    if let Some(response) = &route.direct_response {
+        check_direct_response(response, &path.field("directResponse"), check);
+    }
+    if let Some(cors) = &route.cors_policy {
+        check_cors(cors, &path.field("corsPolicy"), check);
     }
     if let Some(headers) = &route.headers {
         check_headers(headers, &path.field("headers"), check);
     }
     if let Some(fault) = &route.fault {
         check_fault(fault, &path.field("fault"), check);
+    }
+}
+
+fn check_direct_response(response: &DirectResponse, path: &FieldPath, check: &mut Check<'_>) {
+    if !(200..=599).contains(&response.status) {
+        check.error(&path.field("status"), "a status is between 200 and 599");
+    }
+    let size = match &response.body {
+        None => 0,
+        Some(DirectResponseBody::String(text)) => text.len(),
+        Some(DirectResponseBody::Bytes(bytes)) => bytes.0.len(),
+    };
+    if size > BODY_LIMIT_BYTES {
+        let message = format!("a body has at most {BODY_LIMIT_BYTES} bytes");
+        let hint = "serve larger ones from a workload";
+        check.error_hint(&path.field("body"), message, hint);
+    }
+}
+
+/// Its lists become values of headers.
+fn check_cors(cors: &CorsPolicy, path: &FieldPath, check: &mut Check<'_>) {
+    for (index, origin) in cors.allow_origins.iter().enumerate() {
+        string_match(origin, &path.field("allowOrigins").index(index), check);
+    }
+    for (field, values) in [
+        ("allowMethods", &cors.allow_methods),
+        ("allowHeaders", &cors.allow_headers),
+        ("exposeHeaders", &cors.expose_headers),
+    ] {
+        for (index, value) in values.iter().enumerate() {
+            check.literal_header_value(&path.field(field).index(index), value);
+        }
     }
 }
 
@@ -250,42 +286,7 @@ fn check_retries(retries: &Retries, path: &FieldPath, check: &mut Check<'_>) {
     }
     check.duration(&path.field("perTryTimeout"), retries.per_try_timeout);
     check.duration(&path.field("backoff"), retries.backoff);
-    for condition in retries.retry_on.split(',').map(str::trim) {
-        if !condition.is_empty() && !is_retry_condition(condition) {
-            let hint = crate::suggest::did_you_mean(condition, RETRY_CONDITIONS.iter().copied())
-                .map(|near| format!("did you mean \"{near}\"?"))
-                .unwrap_or_default();
-            let message = format!("\"{condition}\" is neither a retry condition nor a status");
-            check.error_hint(&path.field("retryOn"), message, hint);
-        }
-    }
-}
-
-/// Envoy's `x-envoy-retry-on` and `x-envoy-retry-grpc-on` values.
-const RETRY_CONDITIONS: &[&str] = &[
-    "5xx",
-    "gateway-error",
-    "reset",
-    "reset-before-request",
-    "connect-failure",
-    "envoy-ratelimited",
-    "retriable-4xx",
-    "refused-stream",
-    "retriable-status-codes",
-    "retriable-headers",
-    "http3-post-connect-failure",
-    "cancelled",
-    "deadline-exceeded",
-    "internal",
-    "resource-exhausted",
-    "unavailable",
-];
-
-fn is_retry_condition(condition: &str) -> bool {
-    RETRY_CONDITIONS.contains(&condition)
-        || condition
-            .parse()
-            .is_ok_and(|status: u16| (100..=599).contains(&status))
+    check.retry_on(&path.field("retryOn"), &retries.retry_on);
 }
 
 fn check_rewrite(rewrite: &Rewrite, path: &FieldPath, check: &mut Check<'_>) {
@@ -296,11 +297,38 @@ fn check_rewrite(rewrite: &Rewrite, path: &FieldPath, check: &mut Check<'_>) {
                 check.error(&field, "only one of uri and uriRegexRewrite can be set");
             }
             check.regex(&field.field("match"), &regex.pattern);
+            check_substitution(regex, &field.field("rewrite"), check);
         }
         None if rewrite.uri.is_empty() && rewrite.authority.is_empty() => {
             check.error(path, "set uri, authority or uriRegexRewrite");
         }
         None => {}
+    }
+}
+
+/// RE2's form: `\1` stands for the first group of the match, `\\` for a backslash.
+fn check_substitution(rewrite: &RegexRewrite, path: &FieldPath, check: &mut Check<'_>) {
+    let Ok(pattern) = regex::Regex::new(&rewrite.pattern) else {
+        return; // Told of already.
+    };
+    let groups = pattern.captures_len();
+    let mut chars = rewrite.rewrite.chars();
+    while let Some(c) = chars.next() {
+        if c != '\\' {
+            continue;
+        }
+        let next = chars.next();
+        let is_group = |c: char| c.to_digit(10).is_some_and(|d| (d as usize) < groups);
+        if next.is_some_and(|next| next == '\\' || is_group(next)) {
+            continue;
+        }
+        let written = next.map_or_else(String::new, String::from);
+        let last = groups - 1;
+        check.error_hint(
+            path,
+            format!("\"\\{written}\" is no group of the match, which has {last}"),
+            "write \\0 for the whole match, \\1 to \\9 for its groups, \\\\ for a backslash",
+        );
     }
 }
 
@@ -334,12 +362,14 @@ fn check_headers(headers: &Headers, path: &FieldPath, check: &mut Check<'_>) {
 
 fn check_operations(operations: &HeaderOperations, path: &FieldPath, check: &mut Check<'_>) {
     for (field, values) in [("set", &operations.set), ("add", &operations.add)] {
-        for name in values.keys() {
-            check.header_name(&path.field(field).key(name), name);
+        for (name, value) in values {
+            let field = path.field(field).key(name);
+            check.header_name(&field, name);
+            check.header_value(&field, value);
         }
     }
     for (index, name) in operations.remove.iter().enumerate() {
-        check.header_name(&path.field("remove").index(index), name);
+        check.removable_header_name(&path.field("remove").index(index), name);
     }
 }
 

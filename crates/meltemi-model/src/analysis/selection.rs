@@ -4,7 +4,7 @@ use meltemi_api::{Object, Resource, did_you_mean};
 use meltemi_core::{Diagnostic, FieldPath, Labels, Severity};
 
 use super::{pairs, report};
-use crate::Mesh;
+use crate::{Mesh, service_entry};
 
 /// Labels by namespace: of pods, of the templates of workloads, and of WorkloadEntries.
 pub(super) struct Pods(Vec<(String, Labels)>);
@@ -38,9 +38,7 @@ fn labels(object: &Object) -> Option<Labels> {
     let template = match &object.resource {
         Resource::Pod(_) => return Some(object.meta.labels.clone()),
         Resource::WorkloadEntry(entry) => {
-            let mut labels = object.meta.labels.clone();
-            labels.0.extend(entry.labels.0.clone());
-            return Some(labels);
+            return Some(service_entry::workload_entry_labels(object, entry));
         }
         Resource::Deployment(own) => Some(own.spec.as_ref()?.template.clone()),
         Resource::StatefulSet(own) => Some(own.spec.as_ref()?.template.clone()),

@@ -149,3 +149,26 @@ fn policies_for_the_same_workloads_and_unserved_gateways_are_told() {
         ]
     );
 }
+
+#[test]
+fn an_external_name_that_nobody_knows_is_told() {
+    let service = |name: &str, target: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: default}}\n\
+             spec: {{type: ExternalName, externalName: {target}}}\n"
+        )
+    };
+    let host = "reviews.default.svc.cluster.local";
+    let yaml = [
+        service("known", host),
+        service("alias", "known.default.svc.cluster.local"),
+    ]
+    .concat();
+    assert_eq!(findings(&yaml), Vec::<String>::new());
+    assert_eq!(
+        findings(&service("out", "db.example.com")),
+        [
+            "MEL0205 Service default/out: spec.externalName: \"db.example.com\" is no service of the mesh: calls are let through as they are, or refused under REGISTRY_ONLY (define db.example.com with a ServiceEntry to route calls to it)"
+        ]
+    );
+}

@@ -195,6 +195,33 @@ fn rules_of_one_namespace_merge_and_those_of_others_do_not() {
     assert_eq!(legacy.unwrap().origin().unwrap().name, "mesh");
 }
 
+/// Istio: the own namespace is one like the others to `exportTo`.
+#[test]
+fn a_rule_for_others_is_not_for_its_own_namespace() {
+    let rule = |name, export: &str| {
+        destination_rule("default", name, 1, &format!("{{host: reviews, {export}}}"))
+    };
+    let found = |rules: &[String], namespace: &str| {
+        let yaml = [shop(), rules.concat()].concat();
+        let snapshot = mesh(&yaml).snapshot();
+        let rule = snapshot.destination_rule(namespace, &labels([]), &host("reviews"));
+        rule.map(|rule| rule.origin().unwrap().name.clone())
+    };
+    let others = rule("others", "exportTo: [client]");
+    assert_eq!(found(std::slice::from_ref(&others), "default"), None);
+    let own = Some("own".to_owned());
+    for export in [
+        "exportTo: ['.']",
+        "exportTo: [default]",
+        "exportTo: ['*']",
+        "",
+    ] {
+        let rules = [others.clone(), rule("own", export)];
+        assert_eq!(found(&rules, "default"), own, "{export}");
+    }
+    assert_eq!(found(&[others], "client"), Some("others".to_owned()));
+}
+
 #[test]
 fn port_settings_replace_every_block_and_subsets_override_by_block() {
     let yaml = [

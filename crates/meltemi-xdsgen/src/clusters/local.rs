@@ -1,11 +1,11 @@
 //! Clusters that every proxy has: passthrough, black hole, and those of its own workload.
 
-use meltemi_api::istio::InboundTrafficPolicyMode;
+use meltemi_api::istio::{ConnectionPool, InboundTrafficPolicyMode};
 use meltemi_core::ClusterName;
 use meltemi_core::names::{
     BLACKHOLE_CLUSTER, INBOUND_PASSTHROUGH_CLUSTER, INBOUND_PASSTHROUGH_SOURCE, PASSTHROUGH_CLUSTER,
 };
-use meltemi_model::{Protocol, Service};
+use meltemi_model::Protocol;
 use meltemi_proto::envoy::config::cluster::v3::{Cluster, cluster};
 use meltemi_proto::envoy::config::core::v3::BindConfig;
 use meltemi_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
@@ -13,24 +13,18 @@ use meltemi_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use super::policy::{self, UpstreamHttp};
 use super::services_value;
 use crate::inputs::Inputs;
+use crate::listeners::InboundPort;
 use crate::{endpoints, wire};
 
 /// `PassthroughCluster`, `BlackHoleCluster` and `InboundPassthroughCluster`.
 pub(crate) fn standing(inputs: &Inputs<'_>) -> Vec<Cluster> {
-    let mut passthrough = original_destination(inputs, PASSTHROUGH_CLUSTER);
-    policy::speak(&sniffed(), &mut passthrough);
-    let mut inbound = original_destination(inputs, INBOUND_PASSTHROUGH_CLUSTER);
+    let mut passthrough = original_destination(inputs, PASSTHROUGH_CLUSTER, None);
+    let sniffed = UpstreamHttp::new(Protocol::Auto, None);
+    policy::speak(&sniffed, &mut passthrough);
+    let mut inbound = original_destination(inputs, INBOUND_PASSTHROUGH_CLUSTER, None);
     inbound.upstream_bind_config = Some(passthrough_source());
-    policy::speak(&sniffed(), &mut inbound);
+    policy::speak(&sniffed, &mut inbound);
     vec![passthrough, black_hole(inputs), inbound]
-}
-
-fn sniffed() -> UpstreamHttp<'static> {
-    UpstreamHttp {
-        protocol: Protocol::Auto,
-        pool: None,
-        auto_sni: false,
-    }
 }
 
 /// A cluster without hosts, for what must not go anywhere.
@@ -44,8 +38,8 @@ fn black_hole(inputs: &Inputs<'_>) -> Cluster {
     cluster
 }
 
-fn original_destination(inputs: &Inputs<'_>, name: &str) -> Cluster {
-    let mut cluster = policy::base(inputs, name, None);
+fn original_destination(inputs: &Inputs<'_>, name: &str, pool: Option<&ConnectionPool>) -> Cluster {
+    let mut cluster = policy::base(inputs, name, pool);
     cluster.common_lb_config = None;
     cluster.lb_policy = cluster::LbPolicy::ClusterProvided.into();
     cluster.cluster_discovery_type = Some(cluster::ClusterDiscoveryType::Type(
@@ -66,37 +60,36 @@ fn passthrough_source() -> BindConfig {
 }
 
 /// `inbound|<target port>||`: the application itself, at the address the client connected to, or at 127.0.0.1 where the
-/// mesh says `inboundTrafficPolicy: LOCALHOST`.
-pub(crate) fn inbound(
-    inputs: &Inputs<'_>,
-    target_port: u16,
-    protocol: Protocol,
-    services: &[&Service],
-) -> Cluster {
-    let name = ClusterName::inbound(target_port).to_string();
+/// mesh says `inboundTrafficPolicy: LOCALHOST`. Of the first service's rule the connection pool of the port acts here too,
+/// and nothing else of it (Istio, DestinationRule on the inbound path).
+pub(crate) fn inbound(inputs: &Inputs<'_>, port: &InboundPort<'_>) -> Cluster {
+    let name = ClusterName::inbound(port.target_port).to_string();
+    let first = port.services.first();
+    let rule = first.and_then(|service| inputs.inbound_rule(&service.hostname));
+    let pool = rule.and_then(|rule| rule.policy(port.service_port, None).connection_pool);
     let mut cluster = match inputs.config().inbound_traffic_policy.mode {
         InboundTrafficPolicyMode::Passthrough => {
-            let mut cluster = original_destination(inputs, &name);
+            let mut cluster = original_destination(inputs, &name, pool);
             cluster.upstream_bind_config = Some(passthrough_source());
             cluster
         }
-        InboundTrafficPolicyMode::Localhost => localhost(inputs, &name, target_port),
+        InboundTrafficPolicyMode::Localhost => localhost(inputs, &name, port.target_port, pool),
     };
-    let http = UpstreamHttp {
-        protocol,
-        pool: None,
-        auto_sni: false,
-    };
-    policy::speak(&http, &mut cluster);
+    policy::speak(&UpstreamHttp::new(port.protocol, pool), &mut cluster);
     cluster.metadata = Some(wire::metadata([(
         "istio",
-        wire::strukt([("services", services_value(services))]),
+        wire::strukt([("services", services_value(&port.services))]),
     )]));
     cluster
 }
 
-fn localhost(inputs: &Inputs<'_>, name: &str, target_port: u16) -> Cluster {
-    let mut cluster = policy::base(inputs, name, None);
+fn localhost(
+    inputs: &Inputs<'_>,
+    name: &str,
+    target_port: u16,
+    pool: Option<&ConnectionPool>,
+) -> Cluster {
+    let mut cluster = policy::base(inputs, name, pool);
     cluster.cluster_discovery_type = Some(cluster::ClusterDiscoveryType::Type(
         cluster::DiscoveryType::Static.into(),
     ));

@@ -203,13 +203,32 @@ pub(super) fn eject(outlier: &OutlierDetection, out: &mut Cluster) {
 pub(super) struct UpstreamHttp<'a> {
     pub(super) protocol: Protocol,
     pub(super) pool: Option<&'a HttpSettings>,
+    /// Whether `h2UpgradePolicy` acts: the application behind an inbound cluster is not asked for HTTP/2 by it.
+    pub(super) may_upgrade: bool,
+    /// The end of a connection, however busy (`connectionPool.tcp.maxConnectionDuration`).
+    pub(super) max_connection_duration: Option<std::time::Duration>,
     pub(super) auto_sni: bool,
+    pub(super) auto_san_validation: bool,
 }
 
-impl UpstreamHttp<'_> {
+impl<'a> UpstreamHttp<'a> {
+    /// What a port's protocol and its connection pool say.
+    pub(super) fn new(protocol: Protocol, pool: Option<&'a ConnectionPool>) -> Self {
+        let tcp = pool.and_then(|pool| pool.tcp.as_ref());
+        Self {
+            protocol,
+            pool: pool.and_then(|pool| pool.http.as_ref()),
+            max_connection_duration: tcp.and_then(|tcp| tcp.max_connection_duration),
+            may_upgrade: false,
+            auto_sni: false,
+            auto_san_validation: false,
+        }
+    }
+
     /// HTTP/2 on every connection: declared, or asked for by `h2UpgradePolicy`.
     pub(super) fn is_http2(&self) -> bool {
-        let upgraded = self.protocol == Protocol::Http
+        let upgraded = self.may_upgrade
+            && self.protocol == Protocol::Http
             && self
                 .pool
                 .is_some_and(|pool| pool.h2_upgrade_policy == H2UpgradePolicy::Upgrade);
@@ -233,8 +252,12 @@ pub(super) fn speak(http: &UpstreamHttp<'_>, out: &mut Cluster) {
     };
     let idle_timeout = http.pool.and_then(|pool| pool.idle_timeout);
     let per_connection = positive(http.pool.and_then(|pool| pool.max_requests_per_connection));
-    let common = (idle_timeout.is_some() || per_connection.is_some()).then(|| CommonHttp {
+    let is_common = idle_timeout.is_some()
+        || per_connection.is_some()
+        || http.max_connection_duration.is_some();
+    let common = is_common.then(|| CommonHttp {
         idle_timeout: idle_timeout.map(wire::duration),
+        max_connection_duration: http.max_connection_duration.map(wire::duration),
         max_requests_per_connection: per_connection.and_then(wire::u32_value),
         ..CommonHttp::default()
     });
@@ -261,7 +284,7 @@ pub(super) fn speak(http: &UpstreamHttp<'_>, out: &mut Cluster) {
         common_http_protocol_options: common,
         upstream_http_protocol_options: http.auto_sni.then(|| UpstreamHttpProtocolOptions {
             auto_sni: true,
-            auto_san_validation: true,
+            auto_san_validation: http.auto_san_validation,
             ..UpstreamHttpProtocolOptions::default()
         }),
         // The options must name a protocol even where it is the default.

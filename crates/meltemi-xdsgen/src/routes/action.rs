@@ -67,7 +67,11 @@ fn one(
         action: Some(action),
         ..Route::default()
     };
-    let headers = HeaderMutations::of(http.headers.as_ref());
+    let mut headers = HeaderMutations::of(http.headers.as_ref());
+    if let [only] = &http.route[..] {
+        // Behind the route's own, so that what the destination says counts last, as it does with several.
+        headers.append(HeaderMutations::of(only.headers.as_ref()));
+    }
     route.request_headers_to_add = headers.request_add;
     route.request_headers_to_remove = headers.request_remove;
     route.response_headers_to_add = headers.response_add;
@@ -111,27 +115,67 @@ fn forward(
             limits.grpc_timeout_header_max = Some(timeout);
         }
     }
-    if let [only] = &http.route[..] {
-        action.hash_policy = destination_host(inputs, &only.destination, namespace)
-            .map(|host| {
-                let port = super::destination_port(inputs, &only.destination, &host, port);
-                policy::hash_policies(inputs, &host, port, &only.destination.subset)
-            })
-            .unwrap_or_default();
-    }
+    action.hash_policy = hash_policies(inputs, http, namespace, port);
     let hashed = !action.hash_policy.is_empty();
     action.retry_policy = match &http.retries {
         Some(retries) => policy::retries(retries, hashed),
         None => policy::default_retries(inputs, hashed),
     };
     action.request_mirror_policies = mirrors(inputs, http, namespace, port);
-    rewrite(http, &mut action);
-    let host = http.headers.as_ref().and_then(host_header);
-    if let Some(host) = host {
-        action.host_rewrite_specifier =
-            Some(route_action::HostRewriteSpecifier::HostRewriteLiteral(host));
-    }
+    rewrite_path(http, &mut action);
+    action.host_rewrite_specifier =
+        authority(http).map(route_action::HostRewriteSpecifier::HostRewriteLiteral);
     action
+}
+
+/// The authority for the upstream: `rewrite.authority` before a `Host` that the route sets, and that before one that its
+/// only destination sets; several destinations keep theirs.
+fn authority(http: &HttpRoute) -> Option<String> {
+    let rewritten = http.rewrite.as_ref().map(|rewrite| &rewrite.authority);
+    let rewritten = rewritten.filter(|authority| !authority.is_empty());
+    let set = |headers: Option<&Headers>| headers.and_then(host_header);
+    let of_destination = || match &http.route[..] {
+        [only] => set(only.headers.as_ref()),
+        _ => None,
+    };
+    rewritten
+        .cloned()
+        .or_else(|| set(http.headers.as_ref()))
+        .or_else(of_destination)
+}
+
+/// What the balancers of all destinations hash that get requests: which of them is chosen shows only later.
+fn hash_policies(
+    inputs: &Inputs<'_>,
+    http: &HttpRoute,
+    namespace: &str,
+    port: u16,
+) -> Vec<route_action::HashPolicy> {
+    let mut policies = Vec::new();
+    for (to, _) in receivers(&http.route) {
+        let Some(host) = destination_host(inputs, &to.destination, namespace) else {
+            continue;
+        };
+        let port = super::destination_port(inputs, &to.destination, &host, port);
+        let subset = &to.destination.subset;
+        for policy in policy::hash_policies(inputs, &host, port, subset) {
+            // Subsets of one host have one policy as a rule, and hashing the same twice says nothing new.
+            if !policies.contains(&policy) {
+                policies.push(policy);
+            }
+        }
+    }
+    policies
+}
+
+/// The destinations that get requests, with their weights. A single one takes everything, whatever its weight.
+fn receivers(routes: &[RouteDestination]) -> impl Iterator<Item = (&RouteDestination, u32)> {
+    let is_single = routes.len() == 1;
+    routes.iter().filter_map(move |to| {
+        let weight = if is_single { 100 } else { to.weight };
+        let weight = u32::try_from(weight).ok().filter(|weight| *weight > 0)?;
+        Some((to, weight))
+    })
 }
 
 fn clusters(
@@ -142,16 +186,10 @@ fn clusters(
 ) -> route_action::ClusterSpecifier {
     let name = |to: &RouteDestination| cluster_of(inputs, &to.destination, namespace, port);
     match &http.route[..] {
-        [only] if only.headers.is_none() => route_action::ClusterSpecifier::Cluster(name(only)),
+        [only] => route_action::ClusterSpecifier::Cluster(name(only)),
         all => route_action::ClusterSpecifier::WeightedClusters(WeightedCluster {
-            clusters: all
-                .iter()
-                .filter_map(|to| {
-                    // A single destination takes everything, whatever its weight.
-                    let weight = if all.len() == 1 { 100 } else { to.weight };
-                    let weight = u32::try_from(weight).ok().filter(|weight| *weight > 0)?;
-                    Some(weighted(to, name(to), weight))
-                })
+            clusters: receivers(all)
+                .map(|(to, weight)| weighted(to, name(to), weight))
                 .collect(),
             ..WeightedCluster::default()
         }),
@@ -185,7 +223,7 @@ fn is_host(name: &str) -> bool {
     name.eq_ignore_ascii_case("host") || name == ":authority"
 }
 
-fn rewrite(http: &HttpRoute, action: &mut RouteAction) {
+fn rewrite_path(http: &HttpRoute, action: &mut RouteAction) {
     let Some(rewrite) = &http.rewrite else { return };
     if let Some(regex) = &rewrite.uri_regex_rewrite {
         action.regex_rewrite = Some(RegexMatchAndSubstitute {
@@ -195,11 +233,6 @@ fn rewrite(http: &HttpRoute, action: &mut RouteAction) {
     } else {
         // Replaces the matched prefix, or the whole path after an exact or regular-expression match.
         action.prefix_rewrite.clone_from(&rewrite.uri);
-    }
-    if !rewrite.authority.is_empty() {
-        action.host_rewrite_specifier = Some(
-            route_action::HostRewriteSpecifier::HostRewriteLiteral(rewrite.authority.clone()),
-        );
     }
 }
 
@@ -306,6 +339,13 @@ impl HeaderMutations {
             out.response_remove.clone_from(&response.remove);
         }
         out
+    }
+
+    fn append(&mut self, mut other: Self) {
+        self.request_add.append(&mut other.request_add);
+        self.request_remove.append(&mut other.request_remove);
+        self.response_add.append(&mut other.response_add);
+        self.response_remove.append(&mut other.response_remove);
     }
 }
 

@@ -539,3 +539,4 @@ fn virtual_services_route() {
 }
 
 mod on_demand;
+mod policies;
