@@ -25,6 +25,14 @@ pub struct Credentials<'a> {
 }
 
 impl<'a> Credentials<'a> {
+    /// Reads those of an HTTP request without TLS: the value of its `authorization` header.
+    pub fn of_header(authorization: Option<&'a str>) -> Self {
+        Self {
+            bearer: authorization.and_then(bearer_token),
+            certificate: None,
+        }
+    }
+
     /// Reads the credentials of a gRPC call. Certificate and token may both be there.
     pub fn of(metadata: &'a MetadataMap, peer: Option<&'a PeerInfo>) -> Self {
         Self {

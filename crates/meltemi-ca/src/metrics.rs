@@ -4,6 +4,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::Signer;
+
 /// What the authority counts, under the names of Istio's (`citadel_server_*`). Clones count together.
 ///
 /// They are gauges on the wire because the text format would add `_total` to counters, and dashboards know the names
@@ -16,6 +18,8 @@ pub struct IssuanceMetrics {
     pub csr_parsing_err_count: Gauge,
     pub id_extraction_err_count: Gauge,
     pub csr_sign_err_count: Gauge,
+    /// Looks at changed files of the authority that found them damaged, so that the old ones stay in force.
+    pub root_cert_reload_err_count: Gauge,
     root_cert_expiry_timestamp: Gauge<f64, AtomicU64>,
     cert_chain_expiry_timestamp: Gauge<f64, AtomicU64>,
 }
@@ -53,6 +57,11 @@ impl IssuanceMetrics {
                 "Requests that could not be signed.",
                 &self.csr_sign_err_count,
             ),
+            (
+                "root_cert_reload_err_count",
+                "Changed files of the authority that could not be taken.",
+                &self.root_cert_reload_err_count,
+            ),
         ];
         for (name, help, gauge) in counts {
             registry.register(format!("citadel_server_{name}"), help, gauge.clone());
@@ -73,7 +82,8 @@ impl IssuanceMetrics {
         }
     }
 
-    pub fn set_expiry(&self, root: SystemTime, chain: SystemTime) {
+    pub fn set_expiry(&self, signer: &Signer) {
+        let (root, chain) = (signer.root_not_after(), signer.not_after());
         self.root_cert_expiry_timestamp.set(unix_seconds(root));
         self.cert_chain_expiry_timestamp.set(unix_seconds(chain));
     }

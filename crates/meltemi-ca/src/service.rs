@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use meltemi_proto::google::protobuf::Struct;
 use meltemi_proto::istio::v1::auth::istio_certificate_service_server::{
     IstioCertificateService, IstioCertificateServiceServer,
@@ -20,18 +21,19 @@ const REQUEST_LIMIT_BYTES: usize = 128 << 10;
 /// `istio.v1.auth.IstioCertificateService`: gives a certificate for the identity of whoever calls.
 #[derive(Clone, Debug)]
 pub struct CertificateService {
-    signer: Arc<Signer>,
+    signer: Arc<ArcSwap<Signer>>,
     authenticators: Authenticators,
     metrics: IssuanceMetrics,
 }
 
 impl CertificateService {
+    /// The signer may be swapped for one with other keys; whoever does tells the metrics.
     pub fn new(
-        signer: Arc<Signer>,
+        signer: Arc<ArcSwap<Signer>>,
         authenticators: Authenticators,
         metrics: IssuanceMetrics,
     ) -> Self {
-        metrics.set_expiry(signer.root_not_after(), signer.not_after());
+        metrics.set_expiry(&signer.load());
         Self {
             signer,
             authenticators,
@@ -70,6 +72,7 @@ impl CertificateService {
         let seconds = u64::try_from(request.validity_duration)
             .map_err(|_| Status::invalid_argument("validity_duration is negative"))?;
         self.signer
+            .load()
             .sign_workload(
                 request.csr.as_bytes(),
                 &workload.identity,

@@ -1,3 +1,4 @@
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -82,6 +83,7 @@ pub struct Signer {
     validity: Validity,
     roots_validity: Validity,
     intermediates: Vec<String>,
+    self_signed: bool,
     roots_pem: String,
     options: SignerOptions,
 }
@@ -109,7 +111,32 @@ impl Signer {
             ];
             state::create_directory(directory, &files)?;
         }
+        Self::load(directory, options, now)
+    }
+
+    /// Takes up the authority kept in `directory`, which must be there: of one in use, missing files are damage.
+    ///
+    /// # Errors
+    /// As [`Signer::load_or_create`].
+    pub fn load(
+        directory: &Path,
+        options: SignerOptions,
+        now: SystemTime,
+    ) -> Result<Self, StateError> {
         Stored::read(directory)?.into_signer(directory, options, now)
+    }
+
+    /// Tells one content of the files in `directory` from another. Time stamps would not: a mounted Secret changes by a
+    /// link, and a copy may keep them.
+    ///
+    /// # Errors
+    /// A file that is there cannot be read.
+    pub fn stamp(directory: &Path) -> Result<u64, StateError> {
+        let mut hasher = DefaultHasher::new();
+        for name in [KEY_FILE, CERTIFICATE_FILE, CHAIN_FILE, ROOTS_FILE] {
+            state::read_optional(&directory.join(name))?.hash(&mut hasher);
+        }
+        Ok(hasher.finish())
     }
 
     /// A certificate for the key of `csr_pem` and the identity that was authenticated. Nothing else of the request is
@@ -158,7 +185,16 @@ impl Signer {
         &self.roots_pem
     }
 
-    /// When the first of the roots ends.
+    /// Whether it is time for the root to be renewed, which loading does. Only a self-signed one can be.
+    pub fn is_ageing(&self, now: SystemTime) -> bool {
+        self.self_signed && ageing(self.validity, now)
+    }
+
+    pub fn options(&self) -> &SignerOptions {
+        &self.options
+    }
+
+    /// When the first of the roots ends that are needed.
     pub fn root_not_after(&self) -> SystemTime {
         self.roots_validity.not_after
     }
@@ -285,11 +321,17 @@ impl Stored {
         }
         if authority.self_signed && ageing(authority.validity, now) {
             let root = self_signed(&self.key, &options, now)?;
-            for name in [CERTIFICATE_FILE, CHAIN_FILE, ROOTS_FILE] {
-                state::write(&directory.join(name), root.as_bytes(), PUBLIC)?;
-            }
+            // Those who still present what the old root vouches for are believed until it ends.
+            let old = self.unexpired_roots(now).map_err(damaged)?;
+            self.roots_pem = [root.clone(), old].concat();
             (self.certificate_pem, self.chain_pem) = (root.clone(), root.clone());
-            self.roots_pem = root;
+            for (name, content) in [
+                (ROOTS_FILE, &self.roots_pem),
+                (CERTIFICATE_FILE, &root),
+                (CHAIN_FILE, &root),
+            ] {
+                state::write(&directory.join(name), content.as_bytes(), PUBLIC)?;
+            }
             authority = self.authority(directory, &options)?;
         }
         let certificates = certificates_from_pem(self.certificate_pem.as_bytes())
@@ -303,11 +345,21 @@ impl Stored {
             validity: authority.validity,
             roots_validity: authority.roots_validity,
             intermediates: authority.intermediates,
+            self_signed: authority.self_signed,
             roots_pem: self.roots_pem,
             options,
         };
         signer.prove(now).map_err(damaged)?;
         Ok(signer)
+    }
+
+    fn unexpired_roots(&self, now: SystemTime) -> Result<String, String> {
+        let domain = TrustDomain::default();
+        let bundle = TrustBundle::new(domain, self.roots_pem.as_bytes())
+            .map_err(|error| state::with_causes(&error))?;
+        let roots = bundle.roots().into_iter();
+        let unexpired = roots.filter(|(_, validity)| now < validity.not_after);
+        Ok(certificates_to_pem(unexpired.map(|(der, _)| der)))
     }
 
     fn authority(
@@ -330,11 +382,13 @@ impl Stored {
         let (certificate, validity) = first(&signing).ok_or_else(none)?;
         let root_list = roots.roots();
         let self_signed = root_list.iter().any(|(root, _)| **root == certificate);
-        let roots_validity = root_list
+        let first_to_end = root_list
             .iter()
             .map(|(_, validity)| *validity)
             .min_by_key(|validity| validity.not_after)
             .ok_or_else(none)?;
+        // Beside an own root there are only those before it, whose end nobody has to prepare for.
+        let roots_validity = if self_signed { validity } else { first_to_end };
         let mut intermediates = Vec::new();
         if !self_signed {
             intermediates.push(certificates_to_pem([&certificate]));

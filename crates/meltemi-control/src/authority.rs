@@ -17,6 +17,7 @@ use meltemi_pki::{
     ServingCertificate, ServingTls, TlsError, TrustBundle, renew_at,
 };
 use meltemi_process::clock::wait_until_due;
+use parking_lot::Mutex;
 
 use crate::Options;
 
@@ -24,6 +25,10 @@ use crate::Options;
 const SERVING_TTL: Duration = Duration::from_secs(24 * 3600);
 /// After a renewal that failed.
 const RENEWAL_RETRY: Duration = Duration::from_secs(60);
+/// Between looks at the authority's files.
+const LOOK_INTERVAL: Duration = Duration::from_secs(15);
+/// The authority's own folder in the state directory.
+const CA_FOLDER: &str = "ca";
 /// Name of the file that proxies are given as their root.
 const ROOT_FILE: &str = "root-cert.pem";
 
@@ -63,11 +68,15 @@ pub enum AuthorityError {
 
 #[derive(Debug)]
 pub(crate) struct Authority {
-    signer: Arc<Signer>,
+    signer: Arc<ArcSwap<Signer>>,
+    state_dir: PathBuf,
+    /// Of the files that were looked at last, good or not.
+    stamp: Mutex<u64>,
     authenticators: Authenticators,
     slot: Arc<CertificateSlot>,
     bundle: Arc<ArcSwap<TrustBundle>>,
     dns_names: Vec<String>,
+    metrics: IssuanceMetrics,
 }
 
 impl Authority {
@@ -89,8 +98,9 @@ impl Authority {
             path: options.state_dir.clone(),
             source,
         })?;
-        let directory = options.state_dir.join("ca");
-        let signer = Arc::new(Signer::load_or_create(&directory, signer_options, now)?);
+        let directory = options.state_dir.join(CA_FOLDER);
+        let signer = Signer::load_or_create(&directory, signer_options, now)?;
+        let stamp = Signer::stamp(&directory)?;
         publish(&options.state_dir, signer.roots_pem())?;
         let bundle = TrustBundle::new(trust_domain.clone(), signer.roots_pem().as_bytes())?;
         let authority = Self {
@@ -98,7 +108,10 @@ impl Authority {
             slot: Arc::default(),
             bundle: Arc::new(ArcSwap::from_pointee(bundle)),
             dns_names: options.dns_names.clone(),
-            signer,
+            signer: Arc::new(ArcSwap::from_pointee(signer)),
+            state_dir: options.state_dir.clone(),
+            stamp: Mutex::new(stamp),
+            metrics: IssuanceMetrics::default(),
         };
         authority.renew_serving(now)?;
         Ok(authority)
@@ -108,11 +121,15 @@ impl Authority {
         self.authenticators.clone()
     }
 
-    pub(crate) fn certificate_service(&self, metrics: IssuanceMetrics) -> CertificateService {
+    pub(crate) fn metrics(&self) -> &IssuanceMetrics {
+        &self.metrics
+    }
+
+    pub(crate) fn certificate_service(&self) -> CertificateService {
         CertificateService::new(
             Arc::clone(&self.signer),
             self.authenticators.clone(),
-            metrics,
+            self.metrics.clone(),
         )
     }
 
@@ -129,14 +146,19 @@ impl Authority {
         let key = PrivateKey::generate()?;
         let issued = self
             .signer
+            .load()
             .sign_serving(&key, &self.dns_names, SERVING_TTL, now)?;
         let certificate = ServingCertificate::with_key(issued.chain_pem().as_bytes(), &key, now)?;
         self.slot.set(&certificate);
         Ok(issued.validity.not_after)
     }
 
-    /// Renews the serving certificate for ever.
-    pub(crate) async fn keep_serving_certificate(&self) {
+    /// Renews the serving certificate and follows the authority's files, for ever.
+    pub(crate) async fn keep(&self) {
+        tokio::join!(self.keep_serving_certificate(), self.keep_signer());
+    }
+
+    async fn keep_serving_certificate(&self) {
         // The first renewal comes soon, and tells when the next is due.
         let mut wait = RENEWAL_RETRY;
         loop {
@@ -152,13 +174,77 @@ impl Authority {
                         .max(RENEWAL_RETRY)
                 }
                 Err(error) => {
-                    let cause = std::error::Error::source(&error).map(ToString::to_string);
-                    tracing::error!(%error, cause, "the serving certificate was not renewed");
+                    tracing::error!(
+                        error = with_causes(&error),
+                        "the serving certificate was not renewed"
+                    );
                     RENEWAL_RETRY
                 }
             };
         }
     }
+
+    async fn keep_signer(&self) {
+        loop {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+            self.look(SystemTime::now());
+        }
+    }
+
+    /// Takes up the authority's files if they have changed, or if its root is to be renewed. Damaged ones leave everything
+    /// as it is.
+    fn look(&self, now: SystemTime) {
+        match self.reload(now) {
+            Ok(false) => {}
+            Ok(true) => {
+                self.metrics.set_expiry(&self.signer.load());
+                tracing::info!("the authority's key, certificates and roots were taken up anew");
+            }
+            Err(error) => {
+                self.metrics.root_cert_reload_err_count.inc();
+                let error = with_causes(&error);
+                tracing::error!(
+                    error,
+                    "the changed authority was not taken up, the old one stays"
+                );
+            }
+        }
+    }
+
+    /// Whether there was something new.
+    fn reload(&self, now: SystemTime) -> Result<bool, AuthorityError> {
+        let directory = self.state_dir.join(CA_FOLDER);
+        let stamp = Signer::stamp(&directory)?;
+        let current = self.signer.load_full();
+        // Of damaged files it is told once.
+        let is_new = std::mem::replace(&mut *self.stamp.lock(), stamp) != stamp;
+        if !is_new && !current.is_ageing(now) {
+            return Ok(false);
+        }
+        let signer = Signer::load(&directory, current.options().clone(), now)?;
+        let roots = signer.roots_pem();
+        let bundle = TrustBundle::new(signer.trust_domain().clone(), roots.as_bytes())?;
+        publish(&self.state_dir, roots)?;
+        // Those who come with new certificates are believed before any are signed.
+        self.bundle.store(Arc::new(bundle));
+        self.signer.store(Arc::new(signer));
+        self.renew_serving(now)?;
+        // Loading may have renewed the root.
+        *self.stamp.lock() = Signer::stamp(&directory)?;
+        Ok(true)
+    }
+}
+
+/// An error with its causes in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
 }
 
 fn authenticators(
@@ -195,4 +281,101 @@ fn publish(directory: &Path, roots_pem: &str) -> Result<(), AuthorityError> {
     std::fs::write(&temporary, roots_pem)
         .and_then(|()| std::fs::rename(&temporary, &path))
         .map_err(|source| AuthorityError::Write { path, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Arguments {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn open(state: &Path, now: SystemTime) -> Authority {
+        let folder = state.display().to_string();
+        let arguments =
+            Arguments::try_parse_from(["x", "--config-dir", &folder, "--state-dir", &folder]);
+        Authority::open(&arguments.unwrap().options, &TrustDomain::default(), now).unwrap()
+    }
+
+    fn published(state: &Path) -> String {
+        std::fs::read_to_string(state.join(ROOT_FILE)).unwrap()
+    }
+
+    /// Founds another authority and puts its files in place of those.
+    fn replace(state: &Path, names: &[&str]) -> String {
+        let other = tempfile::tempdir().unwrap();
+        let founded = other.path().join("ca");
+        let options = SignerOptions::default();
+        let signer = Signer::load_or_create(&founded, options, SystemTime::now()).unwrap();
+        for name in names {
+            std::fs::copy(founded.join(name), state.join(CA_FOLDER).join(name)).unwrap();
+        }
+        signer.roots_pem().to_owned()
+    }
+
+    const ALL: [&str; 4] = [
+        "ca-key.pem",
+        "ca-cert.pem",
+        "cert-chain.pem",
+        "root-cert.pem",
+    ];
+
+    #[test]
+    fn another_authority_is_taken_up_whole_or_not_at_all() {
+        let state = tempfile::tempdir().unwrap();
+        let now = SystemTime::now();
+        let authority = open(state.path(), now);
+        let first = published(state.path());
+        authority.look(now);
+        assert_eq!(published(state.path()), first);
+        let failures = || authority.metrics.root_cert_reload_err_count.get();
+
+        // A key without its certificate.
+        replace(state.path(), &ALL[..1]);
+        authority.look(now);
+        authority.look(now);
+        assert_eq!(failures(), 1, "told once");
+        assert_eq!(published(state.path()), first);
+        assert_eq!(authority.bundle.load().to_pem(), first);
+        assert_eq!(authority.signer.load().roots_pem(), first);
+
+        let second = replace(state.path(), &ALL);
+        authority.look(now);
+        assert_eq!(failures(), 1);
+        assert_eq!(published(state.path()), second);
+        assert_eq!(authority.bundle.load().to_pem(), second);
+        assert_eq!(authority.signer.load().roots_pem(), second);
+
+        std::fs::remove_dir_all(state.path().join(CA_FOLDER)).unwrap();
+        authority.look(now);
+        assert_eq!(
+            failures(),
+            2,
+            "no new authority is founded under a running mesh"
+        );
+        assert_eq!(published(state.path()), second);
+    }
+
+    #[test]
+    fn an_ageing_root_is_renewed_while_it_runs() {
+        let state = tempfile::tempdir().unwrap();
+        let now = SystemTime::now();
+        let authority = open(state.path(), now);
+        let first = published(state.path());
+        let later = now + SignerOptions::default().root_ttl.mul_f64(0.9);
+        authority.look(later);
+        let second = published(state.path());
+        assert!(
+            second.len() > first.len() && second.ends_with(&first),
+            "both roots"
+        );
+        assert_eq!(authority.bundle.load().roots().len(), 2);
+        authority.look(later);
+        assert_eq!(published(state.path()), second);
+    }
 }

@@ -1,6 +1,7 @@
 //! Admits proxies: who they are must be proven, and be who they say.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use meltemi_ca::{Authenticators, Credentials, PeerInfo};
 use meltemi_proto::envoy::config::core::v3::Node;
@@ -19,6 +20,8 @@ pub(crate) struct Admission {
     pub(crate) hub: mpsc::Sender<Command>,
     pub(crate) metrics: PushMetrics,
     pub(crate) cluster_id: Arc<str>,
+    /// Nobody is answered while the configuration seems to be lost.
+    pub(crate) is_held: Arc<AtomicBool>,
 }
 
 impl Connector for Admission {
@@ -36,6 +39,10 @@ impl Connector for Admission {
                 "proxy denied"
             );
         })?;
+        if self.is_held.load(Ordering::Acquire) {
+            let text = "the configuration is empty and was not before: it is not served yet";
+            return Err(Status::unavailable(text));
+        }
         let stopping = || Status::unavailable("the control plane is shutting down");
         let (reply, connection) = oneshot::channel();
         let node = Box::new(node);

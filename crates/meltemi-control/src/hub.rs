@@ -16,6 +16,7 @@ use meltemi_xdsgen::ProxyState;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use crate::memory::{Memory, TELLING};
 use crate::metrics::PushMetrics;
 use crate::node::ProxyNode;
 use crate::pool::Pool;
@@ -66,6 +67,7 @@ pub(crate) struct Hub {
     pool: Pool,
     pushes: u64,
     metrics: PushMetrics,
+    memory: Arc<Memory>,
     departures: Arc<Notify>,
     demands: Arc<Notify>,
     source_diagnostics: Arc<Vec<Diagnostic>>,
@@ -89,6 +91,7 @@ impl Hub {
         has_mesh_file: bool,
         first: SourceUpdate,
         metrics: PushMetrics,
+        memory: Arc<Memory>,
     ) -> Self {
         let mesh = Mesh::default().in_cluster(cluster_id);
         let mut hub = Self {
@@ -98,6 +101,7 @@ impl Hub {
             pool: Pool::default(),
             pushes: 0,
             metrics,
+            memory,
             departures: Arc::default(),
             demands: Arc::default(),
             source_diagnostics: Arc::default(),
@@ -153,6 +157,10 @@ impl Hub {
         if changes.is_empty() {
             return;
         }
+        let mut telling = TELLING.into_iter();
+        if telling.any(|kind| self.mesh.objects_of(kind).next().is_some()) {
+            self.memory.note();
+        }
         self.current = self.mesh.snapshot();
         self.push(&changes, noticed_at.unwrap_or(started));
         self.metrics.pushed("config", started.elapsed());
@@ -164,6 +172,7 @@ impl Hub {
 
     fn set_config(&mut self, mut config: MeshConfig) -> ChangeSet {
         config.trust_domain = self.config.trust_domain.as_str().to_owned();
+        config.keep_sound(self.current.config());
         self.mesh.set_config(config)
     }
 

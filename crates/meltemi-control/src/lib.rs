@@ -14,6 +14,7 @@ mod connector;
 mod debug;
 mod hub;
 mod listener;
+mod memory;
 mod metrics;
 mod node;
 mod options;

@@ -41,6 +41,7 @@ struct Inner {
     services: Gauge,
     virtual_services: Gauge,
     diagnostics: Family<SeverityLabel, Gauge>,
+    held: Gauge,
     started: Gauge<f64, AtomicU64>,
 }
 
@@ -65,6 +66,7 @@ impl PushMetrics {
             services: Gauge::default(),
             virtual_services: Gauge::default(),
             diagnostics: Family::default(),
+            held: Gauge::default(),
             started: Gauge::default(),
         };
         inner.register(metrics);
@@ -109,6 +111,11 @@ impl PushMetrics {
     pub(crate) fn set_services(&self, services: usize, virtual_services: usize) {
         self.0.services.set(gauge(services));
         self.0.virtual_services.set(gauge(virtual_services));
+    }
+
+    /// The configuration is not served, for it seems to be lost.
+    pub(crate) fn set_held(&self, is_held: bool) {
+        self.0.held.set(is_held.into());
     }
 
     pub(crate) fn set_diagnostics(&self, severity: &str, count: usize) {
@@ -178,6 +185,11 @@ impl Inner {
                 "meltemi_config_diagnostics",
                 "Problems in the configuration as it is now",
                 self.diagnostics.clone(),
+            );
+            registry.register(
+                "meltemi_config_held",
+                "Whether the configuration is not served because it has lost all Services and Pods",
+                self.held.clone(),
             );
             registry.register(
                 "process_start_time_seconds",

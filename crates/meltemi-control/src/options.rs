@@ -14,6 +14,10 @@ pub struct Options {
     /// Folder that keeps the certificate authority (ca/) and gets root-cert.pem
     #[arg(long, value_name = "DIR")]
     pub state_dir: PathBuf,
+    /// Serve an empty configuration at once; without this, one that has lost all Services and Pods since the last start is
+    /// not served for a minute
+    #[arg(long)]
+    pub accept_empty_config: bool,
     /// Lifetime of workload certificates, and the longest that is given: 24h, 20s [default: 24h, longest 90 days]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub workload_cert_ttl: Option<Duration>,

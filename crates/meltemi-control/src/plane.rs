@@ -2,12 +2,14 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use meltemi_api::istio::MeshConfig;
 use meltemi_api::{Change, Kind, ObjectKey};
-use meltemi_ca::IssuanceMetrics;
+use meltemi_ca::Authenticators;
 use meltemi_core::names::ISTIO_SYSTEM;
 use meltemi_core::{IdentityError, TrustDomain};
 use meltemi_process::admin::AdminServer;
@@ -22,12 +24,15 @@ use crate::authority::{Authority, AuthorityError};
 use crate::connector::Admission;
 use crate::debug::Debug;
 use crate::hub::{self, Command, Hub};
+use crate::memory::{Memory, PATIENCE};
 use crate::metrics::PushMetrics;
 use crate::source::{SourceError, SourceOptions, SourceUpdate};
 use crate::{Options, debug, listener, source};
 
 /// Open connections keep the process no longer than this once it shuts down.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
+/// Shown to whoever asks why the process is not ready.
+const OBJECTS_GATE: &str = "Services or Pods, of which there were some at the last start";
 /// Connections between their handshake and the gRPC server.
 const CONNECTION_QUEUE_LIMIT: usize = 64;
 
@@ -115,17 +120,22 @@ impl ControlPlane {
         let metrics = Metrics::new();
         let readiness = Readiness::new();
         let gate = readiness.gate("config");
+        let objects_gate = readiness.gate(OBJECTS_GATE);
+        let authenticators = Arc::default();
         let (commands, command_queue) = mpsc::channel(hub::COMMAND_LIMIT);
         let router = debug::router(Debug {
             hub: commands.clone(),
             metrics: metrics.clone(),
             readiness,
+            authenticators: Arc::clone(&authenticators),
         });
         let monitoring = self.monitoring.serve(router, shutdown.clone());
         let control = Control {
             options: self.options,
             metrics,
             gate,
+            objects_gate,
+            authenticators,
             commands,
             command_queue,
             shutdown: shutdown.clone(),
@@ -142,6 +152,9 @@ struct Control {
     options: Options,
     metrics: Metrics,
     gate: Gate,
+    objects_gate: Gate,
+    /// For the debug endpoints, which are there before the authority.
+    authenticators: Arc<OnceLock<Authenticators>>,
     commands: mpsc::Sender<Command>,
     command_queue: mpsc::Receiver<Command>,
     shutdown: CancellationToken,
@@ -169,12 +182,29 @@ impl Control {
         let first = first.ok_or(ControlError::NoConfiguration)?;
         let trust_domain = trust_domain(&self.options, &first)?;
         let authority = Authority::open(&self.options, &trust_domain, SystemTime::now())?;
+        self.authenticators
+            .get_or_init(|| authority.authenticators());
+        let memory = Arc::new(Memory::new(&self.options.state_dir));
+        let is_held = !self.options.accept_empty_config && memory.misses(&first.changes);
         let push_metrics = PushMetrics::new(&self.metrics);
         let has_mesh_file = self.options.mesh_config.is_some();
         let cluster_id = &self.options.cluster_id;
         let metrics = push_metrics.clone();
-        let hub = Hub::new(cluster_id, trust_domain, has_mesh_file, first, metrics);
-        let serving = self.serve(listener, &authority, push_metrics)?;
+        let remembering = Arc::clone(&memory);
+        let hub = Hub::new(
+            cluster_id,
+            trust_domain,
+            has_mesh_file,
+            first,
+            metrics,
+            remembering,
+        );
+        let hold = Hold {
+            is_held: Arc::new(AtomicBool::new(is_held)),
+            metrics: push_metrics.clone(),
+            memory,
+        };
+        let serving = self.serve(listener, &authority, push_metrics, &hold)?;
         tracing::info!("the configuration is read, serving");
         self.gate.open();
 
@@ -193,7 +223,8 @@ impl Control {
         // that is ready and serves nobody is worse than one that starts again.
         tokio::select! {
             served = async { tokio::try_join!(serving, hub) } => served.map(|_| ()),
-            () = authority.keep_serving_certificate() => Ok(()),
+            () = authority.keep() => Ok(()),
+            () = hold.end(&self.objects_gate) => Ok(()),
             () = deadline => Ok(()),
         }
     }
@@ -204,17 +235,18 @@ impl Control {
         listener: TcpListener,
         authority: &Authority,
         push_metrics: PushMetrics,
+        hold: &Hold,
     ) -> Result<impl Future<Output = Result<(), ControlError>> + use<>, ControlError> {
-        let issuance_metrics = IssuanceMetrics::default();
         self.metrics
-            .register(|registry| issuance_metrics.register(registry));
+            .register(|registry| authority.metrics().register(registry));
         let admission = Admission {
             authenticators: authority.authenticators(),
             hub: self.commands.clone(),
             metrics: push_metrics,
             cluster_id: self.options.cluster_id.as_str().into(),
+            is_held: Arc::clone(&hold.is_held),
         };
-        let certificates = authority.certificate_service(issuance_metrics);
+        let certificates = authority.certificate_service();
         let router = meltemi_xds::limits::server_builder()
             .add_service(AdsServer::new(admission).into_service())
             .add_service(certificates.into_server());
@@ -230,6 +262,35 @@ impl Control {
                 () = accepting => Ok(()),
             }
         })
+    }
+}
+
+/// Proxies are not answered while the configuration seems to be lost; certificates are issued all the same.
+struct Hold {
+    is_held: Arc<AtomicBool>,
+    metrics: PushMetrics,
+    memory: Arc<Memory>,
+}
+
+impl Hold {
+    /// Ends the hold when there is no reason for one any more, and then waits for ever.
+    async fn end(&self, gate: &Gate) {
+        if self.is_held.load(Ordering::Acquire) {
+            self.metrics.set_held(true);
+            tracing::error!(
+                "all Services and Pods are gone since the last start: proxies keep what they have for {} s, or until there \
+                 are some; --accept-empty-config serves an empty configuration at once",
+                PATIENCE.as_secs()
+            );
+            match tokio::time::timeout(PATIENCE, self.memory.noted()).await {
+                Ok(()) => tracing::info!("there are Services or Pods again, serving"),
+                Err(_) => tracing::error!("the configuration stayed empty, and is served"),
+            }
+            self.metrics.set_held(false);
+            self.is_held.store(false, Ordering::Release);
+        }
+        gate.open();
+        std::future::pending().await
     }
 }
 
@@ -280,8 +341,6 @@ fn trust_domain(options: &Options, first: &SourceUpdate) -> Result<TrustDomain, 
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use clap::Parser as _;
 
     use super::*;
@@ -307,6 +366,8 @@ mod tests {
             options: arguments.unwrap().options,
             metrics: Metrics::new(),
             gate: readiness.gate("config"),
+            objects_gate: readiness.gate(OBJECTS_GATE),
+            authenticators: Arc::default(),
             commands,
             command_queue,
             shutdown: CancellationToken::new(),

@@ -22,6 +22,22 @@ pub(crate) struct TypeStatus {
 }
 
 impl TypeStatus {
+    /// Two types as one: what was sent is accepted when it is of both.
+    pub(crate) fn joined(&self, other: &Self) -> Self {
+        let both = |own: &str, other: &str| {
+            let parts = [own, other].into_iter().filter(|part| !part.is_empty());
+            parts.collect::<Vec<_>>().join("/")
+        };
+        let errors = [&self.error, &other.error].into_iter().flatten();
+        let errors: Vec<&str> = errors.map(String::as_str).collect();
+        Self {
+            sent_nonce: both(&self.sent_nonce, &other.sent_nonce),
+            acked_nonce: both(&self.acked_nonce, &other.acked_nonce),
+            version: both(&self.version, &other.version),
+            error: (!errors.is_empty()).then(|| errors.join("; ")),
+        }
+    }
+
     /// Everything sent was answered, well or not.
     fn is_settled(&self) -> bool {
         self.error.is_some() || self.sent_nonce == self.acked_nonce
@@ -159,5 +175,41 @@ impl Recorder {
 impl Drop for Recorder {
     fn drop(&mut self) {
         self.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::TypeStatus;
+
+    fn status(sent: &str, acked: &str, error: Option<&str>) -> TypeStatus {
+        TypeStatus {
+            sent_nonce: sent.to_owned(),
+            acked_nonce: acked.to_owned(),
+            version: String::new(),
+            error: error.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn two_types_are_in_sync_when_both_are() {
+        let (synced, waiting) = (status("3", "3", None), status("5", "4", None));
+        for (a, b, expected) in [
+            (&synced, &synced, true),
+            (&synced, &waiting, false),
+            (&waiting, &synced, false),
+            (&TypeStatus::default(), &synced, true),
+            // Never accepted, and the other never sent.
+            (&status("1", "", None), &TypeStatus::default(), false),
+        ] {
+            let joined = a.joined(b);
+            assert_eq!(
+                joined.sent_nonce == joined.acked_nonce,
+                expected,
+                "{joined:?}"
+            );
+        }
+        let refused = synced.joined(&status("5", "4", Some("no")));
+        assert_eq!(refused.error.as_deref(), Some("no"));
     }
 }

@@ -5,7 +5,7 @@ mod harness;
 use meltemi_core::{Identity, TrustDomain};
 use meltemi_proto::any;
 use meltemi_proto::envoy::config::cluster::v3::Cluster;
-use meltemi_proto::type_url::{CLUSTER, ENDPOINT};
+use meltemi_proto::type_url::{CLUSTER, ENDPOINT, LISTENER};
 use tonic::Code;
 
 use harness::{Harness, NODE};
@@ -223,5 +223,77 @@ async fn the_mesh_configuration_map_is_live() {
         (&6.into(), &21.into())
     );
     assert_eq!(location["snippet"], "    connectTimeout: soon");
+    harness.stop().await;
+}
+
+/// Told of nothing, proxies would drop STRICT with the rest: no answer is better than that one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_configuration_that_was_lost_is_not_served() {
+    let harness = Harness::start(&[("web.yaml", SERVICE)]).await;
+    let token = harness.token("shop", "client");
+    harness.remove("web.yaml");
+    let harness = harness.restart(&[]).await;
+    harness.until_waiting_for("Services or Pods").await;
+    let refused = harness.proxy(NODE, Some(&token)).until_refused().await;
+    assert_eq!(refused, Code::Unavailable);
+    let client = Identity::new(TrustDomain::default(), "shop", "client").unwrap();
+    harness.certificate(Some(&token), &client).await.unwrap();
+    assert!(
+        harness
+            .text("/metrics")
+            .await
+            .contains("meltemi_config_held 1")
+    );
+
+    harness.write("web.yaml", SERVICE);
+    harness.until_ready().await;
+    let mut proxy = harness.proxy(NODE, Some(&token));
+    proxy.subscriptions.subscribe_all(CLUSTER);
+    proxy.until(CLUSTER, WEB).await;
+    assert!(
+        harness
+            .text("/metrics")
+            .await
+            .contains("meltemi_config_held 0")
+    );
+
+    // Emptied on purpose.
+    harness.remove("web.yaml");
+    let harness = harness.restart(&["--accept-empty-config"]).await;
+    harness.until_ready().await;
+    harness.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_access_log_format_that_proxies_would_refuse_keeps_the_last() {
+    let map = |format: &str, timeout: &str| {
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio, namespace: istio-system}}\n\
+             data:\n  mesh: |\n    accessLogFile: /dev/stdout\n    accessLogFormat: \"{format}\"\n    connectTimeout: {timeout}\n"
+        )
+    };
+    let good = map("%PROTOCOL% good", "1s");
+    let harness = Harness::start(&[("web.yaml", SERVICE), ("mesh.yaml", &good)]).await;
+    let token = harness.token("shop", "client");
+    let mut proxy = harness.proxy(NODE, Some(&token));
+    proxy.subscriptions.subscribe_all(CLUSTER);
+    proxy.subscriptions.subscribe_all(LISTENER);
+    proxy.until(CLUSTER, WEB).await;
+    harness.write("mesh.yaml", &map("%PROTOCOLS%", "2s"));
+    // The rest of the configuration counts.
+    loop {
+        let web = proxy.until(CLUSTER, WEB).await;
+        let cluster: Cluster = any::unpack(&web.body, CLUSTER).unwrap();
+        if cluster.connect_timeout.unwrap().seconds == 2 {
+            break;
+        }
+    }
+    let diagnostic = harness.until_diagnostic("IST0106").await;
+    assert_eq!(diagnostic["field"], "accessLogFormat");
+    assert_eq!(diagnostic["location"]["line"], 7);
+    let dump = harness
+        .text("/debug/config_dump?proxyID=client-1.shop")
+        .await;
+    assert!(dump.contains("%PROTOCOL% good") && !dump.contains("PROTOCOLS"));
     harness.stop().await;
 }

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use meltemi_core::{Identity, TrustDomain};
 use meltemi_pki::{PrivateKey, WorkloadCertificate};
 use meltemi_proto::istio::v1::auth::IstioCertificateRequest;
@@ -30,7 +31,7 @@ fn authority() -> Authority {
     let jwt = JwtAuthenticator::from_keys(&jwks, "lab", &["istio-ca"], domain.clone()).unwrap();
     let metrics = IssuanceMetrics::default();
     let service = CertificateService::new(
-        Arc::new(signer),
+        Arc::new(ArcSwap::from_pointee(signer)),
         Authenticators::new(vec![
             Arc::new(ClientCertificateAuthenticator::new(domain)),
             Arc::new(jwt),

@@ -221,6 +221,10 @@ fn an_ageing_root_is_renewed_with_its_key() {
     let new = load(start + 9 * HOUR).unwrap();
     assert_ne!(new.roots_pem(), old.roots_pem());
     assert!(new.root_not_after() > old.root_not_after());
+    assert!(
+        new.roots_pem().ends_with(old.roots_pem()),
+        "the old root is believed on"
+    );
     // What the old root signed chains to the new one, and the other way round.
     let chains = |leaf: &str, root: &str, at| {
         let answer = [leaf, root];

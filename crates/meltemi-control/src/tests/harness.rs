@@ -48,7 +48,6 @@ pub(super) struct Harness {
 impl Harness {
     pub(super) async fn start(files: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name).display().to_string();
         for name in ["config", "state"] {
             std::fs::create_dir(folder.path().join(name)).unwrap();
         }
@@ -57,43 +56,71 @@ impl Harness {
         for (name, text) in files {
             std::fs::write(folder.path().join("config").join(name), text).unwrap();
         }
-        let arguments = Arguments::try_parse_from([
+        let harness = Self::launch(folder, issuer, &[]).await;
+        harness.until_ready().await;
+        harness
+    }
+
+    async fn launch(folder: tempfile::TempDir, issuer: TokenIssuer, more: &[&str]) -> Self {
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let (config, state, keys) = (path("config"), path("state"), path("jwks.json"));
+        let arguments = [
             "control-plane",
             "--config-dir",
-            &path("config"),
+            &config,
             "--state-dir",
-            &path("state"),
+            &state,
             "--token-issuer-key",
-            &path("jwks.json"),
+            &keys,
             "--workload-cert-ttl",
             "60s",
             "--xds-addr",
             "127.0.0.1:0",
             "--monitoring-addr",
             "127.0.0.1:0",
-        ]);
+        ];
+        let arguments = Arguments::try_parse_from(arguments.iter().chain(more));
         let plane = ControlPlane::bind(arguments.unwrap().options)
             .await
             .unwrap();
         let shutdown = CancellationToken::new();
-        let harness = Self {
+        Self {
             folder,
             issuer,
             xds: plane.xds_addr(),
             monitoring: plane.monitoring_addr(),
             running: tokio::spawn(plane.serve(shutdown.clone())),
             shutdown,
-        };
-        harness
-            .until(async || harness.text("/ready").await.starts_with("HTTP/1.1 200"))
+        }
+    }
+
+    pub(super) async fn until_ready(&self) {
+        self.until(async || self.text("/ready").await.starts_with("HTTP/1.1 200"))
             .await;
-        harness
+    }
+
+    /// Waits for an answer to `/ready` that says this.
+    pub(super) async fn until_waiting_for(&self, what: &str) {
+        self.until(async || self.text("/ready").await.contains(what))
+            .await;
+    }
+
+    /// Another control plane with the same folders, once this one has ended. It need not become ready.
+    pub(super) async fn restart(self, more: &[&str]) -> Self {
+        self.shutdown.cancel();
+        let ended = tokio::time::timeout(PATIENCE, self.running).await;
+        ended.unwrap().unwrap().unwrap();
+        Self::launch(self.folder, self.issuer, more).await
     }
 
     pub(super) async fn stop(self) {
         self.shutdown.cancel();
         let ended = tokio::time::timeout(PATIENCE, self.running).await;
         ended.unwrap().unwrap().unwrap();
+    }
+
+    pub(super) fn remove(&self, name: &str) {
+        std::fs::remove_file(self.folder.path().join("config").join(name)).unwrap();
     }
 
     pub(super) fn write(&self, name: &str, text: &str) {
