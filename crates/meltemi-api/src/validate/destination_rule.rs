@@ -158,7 +158,7 @@ fn check_hash(hash: &ConsistentHash, path: &FieldPath, check: &mut Check<'_>) {
 
 fn is_prime(number: u64) -> bool {
     let mut divisors = (2..).take_while(|divisor| divisor * divisor <= number);
-    number > 1 && divisors.all(|divisor| number % divisor != 0)
+    number > 1 && divisors.all(|divisor| !number.is_multiple_of(divisor))
 }
 
 fn check_tcp(tcp: &TcpSettings, path: &FieldPath, check: &mut Check<'_>) {
