@@ -68,7 +68,12 @@ pub(crate) async fn send(
         connect::lease(worker, target.upstream, target.host, protocol, &wish, fresh).await?;
     let is_idempotent = exchange.head.method.is_idempotent();
     match lease.send(request).await {
-        Ok(response) => Ok((response, lease)),
+        Ok(response) => {
+            if !body.has_ended() {
+                lease.hand_over();
+            }
+            Ok((response, lease))
+        }
         Err(error) => Err(classify(&error, lease.is_reused(), is_idempotent)),
     }
 }

@@ -479,7 +479,11 @@ impl Body for UpstreamBody {
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = self.get_mut();
         let polled = loop {
-            match Pin::new(&mut this.incoming).poll_frame(cx) {
+            let polled = match &mut this.lease {
+                Some(lease) => lease.poll_frame(cx, &mut this.incoming),
+                None => Pin::new(&mut this.incoming).poll_frame(cx),
+            };
+            match polled {
                 // As in `ReplayState::keep`.
                 Poll::Ready(Some(Ok(frame))) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
                 polled => break polled,

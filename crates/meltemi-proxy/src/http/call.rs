@@ -22,8 +22,9 @@ use super::bounds::{Bounds, Expiry};
 use super::exchange::Exchange;
 use super::forward::Matched;
 use super::headers::GRPC_STATUS;
+use super::request::BodySource;
 use super::timeouts::IdleTimer;
-use super::{attempt, mirror, request, respond, response, upgrade};
+use super::{attempt, mirror, respond, response, upgrade};
 use crate::upstream::cluster::{PickFor, Slot};
 use crate::upstream::{Host, Lease, Picked, Upstream};
 
@@ -33,16 +34,10 @@ pub(crate) struct Call<'a> {
     action: &'a ForwardAction,
     weighted: Option<&'a WeightedCluster>,
     upstream: Arc<Upstream>,
-    body: CallBody,
+    body: BodySource,
     bounds: Bounds,
     hash: Option<u64>,
     tried: Vec<SocketAddr>,
-}
-
-/// The request's body for every attempt.
-enum CallBody {
-    Empty,
-    Stream(Arc<ReplaySource>),
 }
 
 /// How an attempt ended.
@@ -85,7 +80,7 @@ impl<'a> Call<'a> {
         }
         exchange.set_cookie = hash.set_cookie;
         let body = if body.is_end_stream() {
-            CallBody::Empty
+            BodySource::Empty
         } else {
             let keeps_trailers =
                 exchange.head.version == Version::HTTP_2 || manager.http1.enable_trailers;
@@ -96,7 +91,7 @@ impl<'a> Call<'a> {
                 keeps_trailers,
             );
             exchange.request_body = Some(source.progress().clone());
-            CallBody::Stream(source)
+            BodySource::Stream(source)
         };
         let bounds = Bounds::new(timeouts, request_timeout, exchange.request_body.clone());
         Self {
@@ -129,8 +124,8 @@ impl<'a> Call<'a> {
     fn mirror(&self, exchange: &Exchange) {
         if exchange.head.upgrade.is_none() {
             let body = match &self.body {
-                CallBody::Empty => None,
-                CallBody::Stream(source) => Some(source),
+                BodySource::Empty => None,
+                BodySource::Stream(source) => Some(source),
             };
             mirror::send(exchange, self.matched, self.action, body);
         }
@@ -258,7 +253,7 @@ impl<'a> Call<'a> {
                 upstream: &self.upstream,
                 host: &host,
             };
-            let body = self.body.attempt();
+            let body = self.body.clone();
             let sent = {
                 let sending = pin!(attempt::send(exchange, &target, &body, fresh));
                 self.bounds.wait(sending).await
@@ -389,34 +384,4 @@ impl<'a> Call<'a> {
 /// Whether the request brings headers that steer us, of an application that may.
 fn steers(exchange: &Exchange) -> bool {
     !exchange.connection.downstream.is_inbound() && headers::has_envoys(&exchange.head.headers)
-}
-
-impl CallBody {
-    fn can_replay(&self) -> bool {
-        match self {
-            Self::Empty => true,
-            Self::Stream(source) => source.can_replay(),
-        }
-    }
-
-    fn has_ended(&self) -> bool {
-        match self {
-            Self::Empty => true,
-            Self::Stream(source) => source.progress().has_ended(),
-        }
-    }
-
-    fn is_broken(&self) -> bool {
-        match self {
-            Self::Empty => false,
-            Self::Stream(source) => source.progress().is_broken(),
-        }
-    }
-
-    fn attempt(&self) -> request::BodySource {
-        match self {
-            Self::Empty => request::BodySource::Empty,
-            Self::Stream(source) => request::BodySource::Stream(source.clone()),
-        }
-    }
 }

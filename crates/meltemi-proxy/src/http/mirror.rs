@@ -138,6 +138,7 @@ impl Copy {
             let Ok(response) = lease.send(self.request).await else {
                 return;
             };
+            lease.hand_over();
             if Limited::new(response.into_body(), ANSWER_LIMIT_BYTES)
                 .collect()
                 .await

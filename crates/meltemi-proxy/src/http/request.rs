@@ -21,6 +21,7 @@ use super::record;
 use crate::upstream::{PoolProtocol, Upstream};
 
 /// Gives each attempt its body.
+#[derive(Clone)]
 pub(crate) enum BodySource {
     Empty,
     Stream(Arc<ReplaySource>),
@@ -31,6 +32,30 @@ impl BodySource {
         match self {
             Self::Empty => RequestBody::Empty,
             Self::Stream(source) => source.attempt(),
+        }
+    }
+
+    /// Whether another attempt could send it from its beginning.
+    pub(crate) fn can_replay(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Stream(source) => source.can_replay(),
+        }
+    }
+
+    /// Whether the client has sent all of it.
+    pub(crate) fn has_ended(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Stream(source) => source.progress().has_ended(),
+        }
+    }
+
+    /// Whether the client broke off.
+    pub(crate) fn is_broken(&self) -> bool {
+        match self {
+            Self::Empty => false,
+            Self::Stream(source) => source.progress().is_broken(),
         }
     }
 }

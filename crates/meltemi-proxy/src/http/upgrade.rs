@@ -19,10 +19,11 @@ pub(crate) fn tunnel(
     mut exchange: Exchange,
     mut parts: Parts,
     body: Incoming,
-    lease: Lease,
+    mut lease: Lease,
     downstream: OnUpgrade,
 ) -> Response<ResponseBody> {
     exchange.connection.wire.resolve(Answer::Tunnel);
+    lease.hand_over();
     let mut answer = Response::from_parts(parts.clone(), body);
     if exchange.head.version == Version::HTTP_2 {
         speak_http2(&mut parts);

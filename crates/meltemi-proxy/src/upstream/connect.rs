@@ -372,10 +372,10 @@ async fn make_own(
     let keep_case = upstream.config.http.http1.preserve_header_case;
     // In this order they end: who is told of the place finds the slot free.
     let guard = (connected.guard, place);
-    let sender = connection::http1(connected.transport, keep_case, guard)
+    let (sender, driver) = connection::http1(connected.transport, keep_case, guard)
         .await
         .map_err(|error| ConnectError::new(ResetReason::ConnectionTermination, error))?;
-    Ok(pool.lease_new_own(sender, connected.facts))
+    Ok(pool.lease_new_own(sender, driver, connected.facts))
 }
 
 /// Waits for a stream of an HTTP/2 connection, one that is there or a new one.

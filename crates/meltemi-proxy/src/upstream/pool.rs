@@ -11,15 +11,19 @@
 //! | `max_pending_requests` wait already | an overflow (`UO`) |
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
+use hyper::body::{Body as _, Frame, Incoming};
+use hyper::client::conn::{TrySendError, http1, http2};
 use meltemi_proxy_core::quick::QuickMap;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
@@ -27,7 +31,7 @@ use tokio::time::Instant;
 
 use super::cluster::{ClusterStats, Slot};
 use super::connect::ConnectError;
-use super::connection::ConnectionFacts;
+use super::connection::{ConnectionFacts, Driver};
 use super::dial::Dial;
 use crate::http::body::RequestBody;
 
@@ -138,7 +142,7 @@ pub(crate) struct Pool {
     retired: AtomicBool,
 }
 
-/// The HTTP/1 connections, and who waits for one.
+/// The HTTP/1 connections, and who waits for one. No connection may end while this is locked: its place takes the lock.
 #[derive(Default)]
 struct Own {
     idle: VecDeque<Idle>,
@@ -225,7 +229,9 @@ struct Idle {
 
 /// An HTTP/1 connection.
 pub(crate) struct OwnConnection {
+    /// Dropped before the driver, which then ends the connection.
     sender: http1::SendRequest<RequestBody>,
+    driver: Driver,
     facts: Arc<ConnectionFacts>,
     requests: u32,
     made: Instant,
@@ -258,20 +264,20 @@ impl Pool {
 
     /// Takes the most recently used idle connection that is still open.
     pub(crate) fn take_idle(self: &Arc<Self>) -> Option<Lease> {
-        let connection = self.pop_idle(&mut self.own.lock())?;
+        let connection = self.pop_idle()?;
         Some(self.lease(connection))
     }
 
-    fn pop_idle(&self, own: &mut Own) -> Option<OwnConnection> {
+    fn pop_idle(&self) -> Option<OwnConnection> {
         let oldest = Instant::now().checked_sub(self.limits.idle_timeout);
-        while let Some(Idle { connection, since }) = own.idle.pop_back() {
-            let expired = oldest.is_some_and(|oldest| since < oldest);
-            if !expired && !self.limits.is_too_old(connection.made) && connection.sender.is_ready()
-            {
-                return Some(connection);
+        loop {
+            let mut idle = self.own.lock().idle.pop_back()?;
+            let expired = oldest.is_some_and(|oldest| idle.since < oldest);
+            let is_too_old = self.limits.is_too_old(idle.connection.made);
+            if !expired && !is_too_old && idle.connection.is_open() {
+                return Some(idle.connection);
             }
         }
-        None
     }
 
     /// Leases a connection that was used before.
@@ -291,25 +297,24 @@ impl Pool {
         max_connections: u32,
         fresh: bool,
     ) -> Admission {
-        let mut own = self.own.lock();
-        if !fresh && let Some(connection) = self.pop_idle(&mut own) {
-            return Admission::Lease(self.lease(connection));
+        if !fresh && let Some(lease) = self.take_idle() {
+            return Admission::Lease(lease);
         }
         // To a retired pool nothing comes back.
-        let is_first = own.connections == 0 || self.retired.load(Ordering::Acquire);
+        let is_first = self.own.lock().connections == 0 || self.retired.load(Ordering::Acquire);
         if let Some(slot) = Slot::for_connection(stats, max_connections, is_first) {
-            own.connections += 1;
+            self.own.lock().connections += 1;
             let place = Place {
                 pool: Arc::downgrade(self),
                 failure: None,
             };
             return Admission::Connect(slot, place);
         }
-        if let Some(connection) = self.pop_idle(&mut own) {
-            return Admission::Lease(self.lease(connection));
+        if let Some(lease) = self.take_idle() {
+            return Admission::Lease(lease);
         }
         let (sender, turn) = oneshot::channel();
-        own.waiting.push_back(sender);
+        self.own.lock().waiting.push_back(sender);
         Admission::Wait(Waiting {
             pool: self.clone(),
             turn,
@@ -355,10 +360,12 @@ impl Pool {
     pub(crate) fn lease_new_own(
         self: &Arc<Self>,
         sender: http1::SendRequest<RequestBody>,
+        driver: Driver,
         facts: Arc<ConnectionFacts>,
     ) -> Lease {
         let connection = OwnConnection {
             sender,
+            driver,
             facts,
             requests: 0,
             made: Instant::now(),
@@ -400,18 +407,21 @@ impl Pool {
         connection.requests += 1;
         let used_up = self.limits.max_requests_per_connection != 0
             && connection.requests >= self.limits.max_requests_per_connection;
-        if used_up || self.limits.is_too_old(connection.made) || connection.sender.is_closed() {
+        if used_up || self.limits.is_too_old(connection.made) {
             return;
         }
-        if connection.sender.is_ready() {
+        if connection.sender.is_ready() || connection.is_open() {
             self.park(connection);
             return;
         }
-        // The response ended before the request did, or hyper has yet to take its turn.
+        if connection.sender.is_closed() {
+            return;
+        }
+        // The response ended before the request did.
         let pool = Arc::clone(self);
         tokio::spawn(async move {
-            if let Ok(Ok(())) = tokio::time::timeout(SETTLE_LIMIT, connection.sender.ready()).await
-            {
+            let ready = connection.ready();
+            if let Ok(Ok(())) = tokio::time::timeout(SETTLE_LIMIT, ready).await {
                 pool.park(connection);
             }
         });
@@ -435,10 +445,9 @@ impl Pool {
         let Some(oldest) = Instant::now().checked_sub(self.limits.idle_timeout) else {
             return;
         };
-        self.own
-            .lock()
-            .idle
-            .retain(|idle| idle.since >= oldest && !idle.connection.sender.is_closed());
+        let mut idle = std::mem::take(&mut self.own.lock().idle);
+        idle.retain_mut(|idle| idle.since >= oldest && idle.connection.is_open());
+        self.own.lock().idle = idle;
         self.shared.lock().retain(|connection| {
             let is_idle = connection.streams.load(Ordering::Relaxed) == 0;
             let expired = is_idle && *connection.idle_since.lock() < oldest;
@@ -449,16 +458,39 @@ impl Pool {
     fn retire(&self) {
         let mut own = self.own.lock();
         self.retired.store(true, Ordering::Release);
-        own.idle.clear();
+        let idle = std::mem::take(&mut own.idle);
         // Whoever waits asks again, and makes a connection.
         own.waiting.clear();
         drop(own);
+        drop(idle);
         self.shared.lock().clear();
         self.freed.notify_one();
     }
 
     fn is_empty(&self) -> bool {
         self.own.lock().idle.is_empty() && self.shared.lock().is_empty()
+    }
+}
+
+impl OwnConnection {
+    /// Whether it waits for a request, as far as its peer has told.
+    fn is_open(&mut self) -> bool {
+        self.driver.look();
+        self.sender.is_ready()
+    }
+
+    async fn ready(&mut self) -> hyper::Result<()> {
+        let Self { sender, driver, .. } = self;
+        poll_fn(|cx| driver.poll(cx, |cx| sender.poll_ready(cx))).await
+    }
+
+    async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        let Self { sender, driver, .. } = self;
+        let mut sending = pin!(sender.try_send_request(request));
+        poll_fn(|cx| driver.poll(cx, |cx| sending.as_mut().poll(cx))).await
     }
 }
 
@@ -534,7 +566,7 @@ impl Lease {
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, SendError> {
         let result = match self {
-            Self::Own(lease) => lease.connection.sender.try_send_request(request).await,
+            Self::Own(lease) => lease.connection.send(request).await,
             Self::Stream(lease) => {
                 lease
                     .connection
@@ -551,6 +583,27 @@ impl Lease {
                 unsent,
             }
         })
+    }
+
+    /// Reads on in the response's body.
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+        body: &mut Incoming,
+    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        let mut read = |cx: &mut Context<'_>| Pin::new(&mut *body).poll_frame(cx);
+        match self {
+            Self::Own(lease) => lease.connection.driver.poll(cx, read),
+            Self::Stream(_) => read(cx),
+        }
+    }
+
+    /// Lets the connection go on by itself, whether or not anybody reads the response: the request is still being sent, or
+    /// both directions are to be used on their own.
+    pub(crate) fn hand_over(&mut self) {
+        if let Self::Own(lease) = self {
+            lease.connection.driver.hand_over();
+        }
     }
 
     /// Gives the connection back after the response was read to its end.
