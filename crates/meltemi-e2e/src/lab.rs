@@ -28,7 +28,8 @@ impl Lab {
     #[track_caller]
     pub fn up(name: &str, flags: &[&str]) -> Self {
         let lab = Self::unborn(name);
-        let mut args = vec!["lab", "up", "--wait"];
+        let mesh = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/mesh.yaml");
+        let mut args = vec!["lab", "up", "--wait", "--mesh-config", mesh];
         args.extend(flags);
         lab.meltemi(&args).ok();
         lab.meltemi(&[
@@ -207,6 +208,34 @@ impl Lab {
     }
 }
 
+/// Lines of a sidecar's log that a report shows.
+const REPORTED: usize = 12;
+
+impl Lab {
+    /// What the sidecars' access logs say of requests that failed, and the last that they said of themselves.
+    fn print_failed_requests(&self) {
+        let path = "jsonpath={.items[*].metadata.name}";
+        let pods = self.meltemi(&["lab", "get", "pods", "-o", path]).stdout;
+        for pod in pods.split_whitespace() {
+            let log = self.meltemi(&["lab", "logs", pod, "-c", "istio-proxy"]);
+            let (requests, own): (Vec<&str>, Vec<&str>) =
+                log.stdout.lines().partition(|line| line.starts_with('['));
+            println!("--- {pod}");
+            let failed = requests.into_iter().filter(|line| is_failed(line));
+            let last = own.len().saturating_sub(REPORTED);
+            for line in failed.take(REPORTED).chain(own.into_iter().skip(last)) {
+                println!("{line}");
+            }
+        }
+    }
+}
+
+/// Whether a line of Istio's default format has a response flag.
+fn is_failed(line: &str) -> bool {
+    let mut behind_request = line.splitn(3, '"').skip(2).flat_map(str::split_whitespace);
+    behind_request.nth(1).is_some_and(|flags| flags != "-")
+}
+
 impl Drop for Lab {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -216,6 +245,7 @@ impl Drop for Lab {
             ] {
                 println!("--- {}\n{}", args.join(" "), self.meltemi(args).stdout);
             }
+            self.print_failed_requests();
         }
         let down = self.meltemi(&["lab", "down"]);
         if down.status != 0 {

@@ -1,5 +1,6 @@
 //! Starting, watching and ending a lab.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use anstream::{eprint, eprintln};
 use anyhow::Context;
 use clap::Args;
+use hyper::{Method, StatusCode};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -20,6 +22,11 @@ use crate::wire::{Progress, Watch};
 /// How often the end of a lab is asked for, and how long it may take.
 const POLL: Duration = Duration::from_millis(50);
 const DOWN_LIMIT: Duration = Duration::from_secs(60);
+/// How long proxies are waited for, and how often they are asked.
+const SYNC_LIMIT: Duration = Duration::from_secs(5);
+const SYNC_POLL: Duration = Duration::from_millis(20);
+/// Twice the time in which the control plane has taken up, at the latest, what the lab wrote.
+const TAKEN_UP: Duration = Duration::from_millis(100);
 /// What a shell reports of a program that SIGINT ended.
 const INTERRUPTED: u8 = 130;
 
@@ -111,6 +118,7 @@ async fn fill(
     watch(client, options).await?;
     if options.wait {
         until_ready(client, Duration::from_secs(options.timeout)).await?;
+        until_synced(client).await;
     }
     summarise(client).await?;
     Ok(applied.exit_code())
@@ -195,6 +203,39 @@ async fn until_ready(client: &LabClient, limit: Duration) -> anyhow::Result<()> 
     }
 }
 
+/// Waits until the proxies know of each other what the pods' readiness says: a request that is sent next finds every
+/// endpoint. A control plane that does not answer, or a proxy that does not, is not waited for.
+async fn until_synced(client: &LabClient) {
+    let deadline = Instant::now() + SYNC_LIMIT;
+    let mut since = None;
+    while Instant::now() < deadline {
+        let asked = client.istiod_http(Method::GET, "debug/syncz").await;
+        let Ok((StatusCode::OK, proxies)) = asked else {
+            return;
+        };
+        if !are_synced(&proxies) {
+            since = None;
+        } else if since.get_or_insert_with(Instant::now).elapsed() >= TAKEN_UP {
+            return;
+        }
+        sleep(SYNC_POLL).await;
+    }
+}
+
+/// Whether every proxy has answered all that it was sent.
+fn are_synced(proxies: &[u8]) -> bool {
+    let proxies: Vec<BTreeMap<String, String>> =
+        serde_json::from_slice(proxies).unwrap_or_default();
+    proxies.iter().all(|row| {
+        row.iter().all(|(field, sent)| {
+            field.strip_suffix("_sent").is_none_or(|of_type| {
+                row.get(&format!("{of_type}_acked")) == Some(sent)
+                    || row.contains_key(&format!("{of_type}_error"))
+            })
+        })
+    })
+}
+
 /// One line on a terminal that is written over; nothing elsewhere.
 struct ProgressLine {
     is_terminal: bool,
@@ -261,4 +302,20 @@ pub(super) async fn down(client: &LabClient) -> anyhow::Result<ExitCode> {
     }
     eprintln!("lab \"{}\" is down", client.name());
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_is_synced_when_it_has_answered_all() {
+        assert!(are_synced(b"[]"));
+        let row = |acked: &str, more: &str| {
+            format!(r#"[{{"proxy":"a.b","cluster_sent":"2","cluster_acked":"{acked}"{more}}}]"#)
+        };
+        assert!(are_synced(row("2", "").as_bytes()));
+        assert!(!are_synced(row("1", "").as_bytes()));
+        assert!(are_synced(row("1", r#","cluster_error":"no""#).as_bytes()));
+    }
 }
