@@ -70,8 +70,10 @@ pub enum AuthorityError {
 pub(crate) struct Authority {
     signer: Arc<ArcSwap<Signer>>,
     state_dir: PathBuf,
-    /// Of the files that were looked at last, good or not.
+    /// Of the files that are in force.
     stamp: Mutex<u64>,
+    /// Of the files of whose damage was told.
+    told: Mutex<Option<u64>>,
     authenticators: Authenticators,
     slot: Arc<CertificateSlot>,
     bundle: Arc<ArcSwap<TrustBundle>>,
@@ -111,6 +113,7 @@ impl Authority {
             signer: Arc::new(ArcSwap::from_pointee(signer)),
             state_dir: options.state_dir.clone(),
             stamp: Mutex::new(stamp),
+            told: Mutex::default(),
             metrics: IssuanceMetrics::default(),
         };
         authority.renew_serving(now)?;
@@ -143,14 +146,20 @@ impl Authority {
 
     /// Answers when the certificate ends.
     fn renew_serving(&self, now: SystemTime) -> Result<SystemTime, AuthorityError> {
-        let key = PrivateKey::generate()?;
-        let issued = self
-            .signer
-            .load()
-            .sign_serving(&key, &self.dns_names, SERVING_TTL, now)?;
-        let certificate = ServingCertificate::with_key(issued.chain_pem().as_bytes(), &key, now)?;
+        let (certificate, not_after) = self.serving_certificate(&self.signer.load(), now)?;
         self.slot.set(&certificate);
-        Ok(issued.validity.not_after)
+        Ok(not_after)
+    }
+
+    fn serving_certificate(
+        &self,
+        signer: &Signer,
+        now: SystemTime,
+    ) -> Result<(ServingCertificate, SystemTime), AuthorityError> {
+        let key = PrivateKey::generate()?;
+        let issued = signer.sign_serving(&key, &self.dns_names, SERVING_TTL, now)?;
+        let certificate = ServingCertificate::with_key(issued.chain_pem().as_bytes(), &key, now)?;
+        Ok((certificate, issued.validity.not_after))
     }
 
     /// Renews the serving certificate and follows the authority's files, for ever.
@@ -202,12 +211,20 @@ impl Authority {
             }
             Err(error) => {
                 self.metrics.root_cert_reload_err_count.inc();
-                let error = with_causes(&error);
-                tracing::error!(
-                    error,
-                    "the changed authority was not taken up, the old one stays"
-                );
+                self.tell(&error);
             }
+        }
+    }
+
+    /// Tells of files that were not taken up, of the same files once.
+    fn tell(&self, error: &AuthorityError) {
+        let stamp = Signer::stamp(&self.state_dir.join(CA_FOLDER)).ok();
+        if std::mem::replace(&mut *self.told.lock(), stamp) != stamp || stamp.is_none() {
+            let error = with_causes(error);
+            tracing::error!(
+                error,
+                "the changed authority was not taken up, the old one stays"
+            );
         }
     }
 
@@ -216,21 +233,25 @@ impl Authority {
         let directory = self.state_dir.join(CA_FOLDER);
         let stamp = Signer::stamp(&directory)?;
         let current = self.signer.load_full();
-        // Of damaged files it is told once.
-        let is_new = std::mem::replace(&mut *self.stamp.lock(), stamp) != stamp;
-        if !is_new && !current.is_ageing(now) {
+        let is_ageing = current.is_ageing(now);
+        if stamp == *self.stamp.lock() && !is_ageing {
             return Ok(false);
         }
         let signer = Signer::load(&directory, current.options().clone(), now)?;
         let roots = signer.roots_pem();
         let bundle = TrustBundle::new(signer.trust_domain().clone(), roots.as_bytes())?;
+        let (certificate, _) = self.serving_certificate(&signer, now)?;
         publish(&self.state_dir, roots)?;
         // Those who come with new certificates are believed before any are signed.
         self.bundle.store(Arc::new(bundle));
         self.signer.store(Arc::new(signer));
-        self.renew_serving(now)?;
-        // Loading may have renewed the root.
-        *self.stamp.lock() = Signer::stamp(&directory)?;
+        self.slot.set(&certificate);
+        // Loading an ageing root renews it, and with it the files.
+        *self.stamp.lock() = if is_ageing {
+            Signer::stamp(&directory)?
+        } else {
+            stamp
+        };
         Ok(true)
     }
 }

@@ -53,6 +53,14 @@ impl Memory {
         self.seen.send_replace(true);
     }
 
+    /// That there is nothing has been accepted: the next start need not wonder.
+    pub(crate) fn forget(&self) {
+        if let Err(error) = std::fs::remove_file(&self.marker) {
+            let path = self.marker.display();
+            tracing::warn!(%path, %error, "the next start will ask again whether the configuration was lost");
+        }
+    }
+
     /// Waits until there are objects. Cancel safe.
     pub(crate) async fn noted(&self) {
         let mut seen = self.seen.subscribe();
@@ -67,4 +75,20 @@ pub(crate) const TELLING: [Kind; 2] = [Kind::Service, Kind::Pod];
 
 fn is_telling(change: &Change) -> bool {
     matches!(change, Change::Upsert(object) if TELLING.contains(&object.kind()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_is_missed_until_it_is_accepted() {
+        let directory = tempfile::tempdir().unwrap();
+        let start = || Memory::new(directory.path());
+        assert!(!start().misses(&[]));
+        start().note();
+        assert!(start().misses(&[]));
+        start().forget();
+        assert!(!start().misses(&[]));
+    }
 }

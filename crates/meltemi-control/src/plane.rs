@@ -185,7 +185,11 @@ impl Control {
         self.authenticators
             .get_or_init(|| authority.authenticators());
         let memory = Arc::new(Memory::new(&self.options.state_dir));
-        let is_held = !self.options.accept_empty_config && memory.misses(&first.changes);
+        let misses = memory.misses(&first.changes);
+        if misses && self.options.accept_empty_config {
+            memory.forget();
+        }
+        let is_held = misses && !self.options.accept_empty_config;
         let push_metrics = PushMetrics::new(&self.metrics);
         let has_mesh_file = self.options.mesh_config.is_some();
         let cluster_id = &self.options.cluster_id;
@@ -284,7 +288,10 @@ impl Hold {
             );
             match tokio::time::timeout(PATIENCE, self.memory.noted()).await {
                 Ok(()) => tracing::info!("there are Services or Pods again, serving"),
-                Err(_) => tracing::error!("the configuration stayed empty, and is served"),
+                Err(_) => {
+                    self.memory.forget();
+                    tracing::error!("the configuration stayed empty, and is served");
+                }
             }
             self.metrics.set_held(false);
             self.is_held.store(false, Ordering::Release);

@@ -147,7 +147,7 @@ impl Lab {
         .json()
     }
 
-    /// Sets the mTLS mode of the default namespace and waits until the proxy of `target` runs in it.
+    /// Sets the mTLS mode of the default namespace and waits until the proxy of `target` runs in it, and its callers know.
     #[track_caller]
     pub fn set_mode(&self, mode: &str, target: &str) {
         self.apply(&format!(
@@ -159,6 +159,7 @@ impl Lab {
             let ports = tls["inbound"].as_array().cloned().unwrap_or_default();
             (!ports.is_empty() && ports.iter().all(|port| port["mode"] == mode)).then_some(())
         });
+        self.wait_ready();
     }
 
     /// Starts the load generator in an application container.

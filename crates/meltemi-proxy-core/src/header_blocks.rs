@@ -20,6 +20,11 @@ const PREFACE_BYTES: u32 = 24;
 const TABLE_LIMIT_BYTES: u32 = 4096;
 /// RFC 7541 section 4.1.
 const ENTRY_OVERHEAD_BYTES: u32 = 32;
+/// The first bit of a stream's number is reserved.
+const STREAM_MASK: u32 = 0x7fff_ffff;
+/// Of a priority: the stream that it depends on, and a weight (RFC 7540 section 6.2).
+const PRIORITY_BYTES: u32 = 5;
+const DEPENDENCY_BYTES: u32 = 4;
 
 mod kind {
     pub(super) const HEADERS: u8 = 1;
@@ -49,7 +54,6 @@ pub struct HeaderBlocks {
     is_trailers: bool,
     /// Where the flags stand of the HEADERS frame that began the block, if it began in the bytes being read.
     flags_at: Option<usize>,
-    is_faulty: bool,
     fields: Fields,
 }
 
@@ -64,6 +68,20 @@ struct Part {
     is_padded: bool,
     pad: u32,
     ends_block: bool,
+    /// The frame's stream, and the one that its priority depends on, as far as it was read.
+    depends: Option<(u32, u32)>,
+}
+
+/// Where a connection has to end, after how many of the bytes just read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// A frame could still be sent.
+    BetweenFrames {
+        passed: usize,
+    },
+    InFrame {
+        passed: usize,
+    },
 }
 
 impl Default for HeaderBlocks {
@@ -77,16 +95,15 @@ impl Default for HeaderBlocks {
             last_stream: 0,
             is_trailers: false,
             flags_at: None,
-            is_faulty: false,
             fields: Fields::default(),
         }
     }
 }
 
 impl HeaderBlocks {
-    /// Reads on, and spoils what must be refused. `Some` is how many of the bytes may pass before the connection has to end
-    /// with a protocol error: what was found could not be spoilt any more.
-    pub fn read(&mut self, bytes: &mut [u8]) -> Option<usize> {
+    /// Reads on, and spoils what must be refused. `Some` is where the connection has to end: what was found could not be
+    /// spoilt any more.
+    pub fn read(&mut self, bytes: &mut [u8]) -> Option<End> {
         self.flags_at = None;
         let mut at = 0;
         loop {
@@ -104,11 +121,16 @@ impl HeaderBlocks {
             if self.payload > 0 {
                 return None;
             }
-            if self.part.take().is_some_and(|part| part.ends_block) {
-                self.end_block(bytes);
-            }
-            if self.is_faulty {
-                return Some(at);
+            if let Some(part) = self.part.take() {
+                if part.depends_on_itself() {
+                    return Some(End::BetweenFrames { passed: at });
+                }
+                if part.ends_block && !self.end_block(bytes) {
+                    // Without its last byte it is no frame, and the library takes nothing of it.
+                    return Some(End::InFrame {
+                        passed: at.saturating_sub(1),
+                    });
+                }
             }
             let taken = (9 - self.header_len).min(bytes.len() - at);
             self.header[self.header_len..self.header_len + taken]
@@ -119,23 +141,28 @@ impl HeaderBlocks {
                 return None;
             }
             self.header_len = 0;
-            self.frame(at);
-            if self.is_faulty && at >= 9 {
-                return Some(at - 9);
+            if !self.frame(at) {
+                // What came of the header before has passed.
+                return Some(match at.checked_sub(9) {
+                    Some(passed) => End::BetweenFrames { passed },
+                    None => End::InFrame { passed: 0 },
+                });
             }
         }
     }
 
-    /// A frame's header ends at `at`.
-    fn frame(&mut self, at: usize) {
+    /// A frame's header ends at `at`. False if it may not be there.
+    fn frame(&mut self, at: usize) -> bool {
         let [a, b, c, kind, flags, stream @ ..] = self.header;
+        let stream = u32::from_be_bytes(stream) & STREAM_MASK;
         self.payload = u32::from_be_bytes([0, a, b, c]);
         // RFC 9113 section 3.4: the preface ends with a SETTINGS frame.
-        self.is_faulty = self.frames == 0 && kind != kind::SETTINGS;
+        if self.frames == 0 && kind != kind::SETTINGS {
+            return false;
+        }
         self.frames += 1;
         let is_headers = kind == kind::HEADERS;
         if is_headers {
-            let stream = u32::from_be_bytes(stream) & 0x7fff_ffff;
             self.is_trailers = stream <= self.last_stream;
             self.last_stream = self.last_stream.max(stream);
             self.flags_at = at.checked_sub(5);
@@ -146,32 +173,51 @@ impl HeaderBlocks {
         self.part = (is_headers || kind == kind::CONTINUATION).then_some(Part {
             len: self.payload,
             read: 0,
-            front: u32::from(is_padded) + if has_priority { 5 } else { 0 },
+            front: u32::from(is_padded) + if has_priority { PRIORITY_BYTES } else { 0 },
             is_padded,
             pad: 0,
             ends_block: flags & flag::END_HEADERS != 0,
+            depends: has_priority.then_some((stream, 0)),
         });
+        true
     }
 
-    fn end_block(&mut self, bytes: &mut [u8]) {
+    /// False if what must be refused can no longer be spoilt.
+    fn end_block(&self, bytes: &mut [u8]) -> bool {
         if !(self.is_trailers && self.fields.has_pseudo) {
-            return;
+            return true;
         }
-        match self.flags_at {
-            // Trailers that do not end their stream are malformed (RFC 9113 section 8.1).
-            Some(at) => bytes[at] &= !flag::END_STREAM,
-            None => self.is_faulty = true,
-        }
+        let Some(at) = self.flags_at else {
+            return false;
+        };
+        // Trailers that do not end their stream are malformed (RFC 9113 section 8.1).
+        bytes[at] &= !flag::END_STREAM;
+        true
     }
 }
 
 impl Part {
+    /// The library resets such a stream without a look at its header block (RFC 7540 section 5.3.1): from then on it keeps
+    /// another table than the peer does, and than we do.
+    fn depends_on_itself(&self) -> bool {
+        self.depends
+            .is_some_and(|(stream, dependency)| stream == dependency & STREAM_MASK)
+    }
+
     fn read(&mut self, bytes: &mut [u8], fields: &mut Fields) {
         if self.is_padded && self.read == 0 {
             self.pad = bytes.first().copied().map_or(0, u32::from);
         }
         let until = |position: u32| (position.saturating_sub(self.read) as usize).min(bytes.len());
         let (start, end) = (until(self.front), until(self.len.saturating_sub(self.pad)));
+        if let Some((_, dependency)) = &mut self.depends {
+            let first = self.front - PRIORITY_BYTES;
+            for (position, byte) in (self.read..).zip(&bytes[..start]) {
+                if (first..first + DEPENDENCY_BYTES).contains(&position) {
+                    *dependency = *dependency << 8 | u32::from(*byte);
+                }
+            }
+        }
         if start < end {
             fields.read(&mut bytes[start..end]);
         }

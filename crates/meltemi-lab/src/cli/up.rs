@@ -209,8 +209,8 @@ async fn until_synced(client: &LabClient) {
     let deadline = Instant::now() + SYNC_LIMIT;
     let mut since = None;
     while Instant::now() < deadline {
-        let asked = client.istiod_http(Method::GET, "debug/syncz").await;
-        let Ok((StatusCode::OK, proxies)) = asked else {
+        let asked = timeout_at(deadline, client.istiod_http(Method::GET, "debug/syncz"));
+        let Ok(Ok((StatusCode::OK, proxies))) = asked.await else {
             return;
         };
         if !are_synced(&proxies) {
@@ -224,8 +224,9 @@ async fn until_synced(client: &LabClient) {
 
 /// Whether every proxy has answered all that it was sent.
 fn are_synced(proxies: &[u8]) -> bool {
-    let proxies: Vec<BTreeMap<String, String>> =
-        serde_json::from_slice(proxies).unwrap_or_default();
+    let Ok(proxies) = serde_json::from_slice::<Vec<BTreeMap<String, String>>>(proxies) else {
+        return false;
+    };
     proxies.iter().all(|row| {
         row.iter().all(|(field, sent)| {
             field.strip_suffix("_sent").is_none_or(|of_type| {
@@ -310,7 +311,7 @@ mod tests {
 
     #[test]
     fn a_proxy_is_synced_when_it_has_answered_all() {
-        assert!(are_synced(b"[]"));
+        assert!(are_synced(b"[]") && !are_synced(b"[{\"proxy\":1}]"));
         let row = |acked: &str, more: &str| {
             format!(r#"[{{"proxy":"a.b","cluster_sent":"2","cluster_acked":"{acked}"{more}}}]"#)
         };

@@ -30,9 +30,9 @@ fn pass(frames: &[Vec<u8>], size: usize) -> (Vec<u8>, bool) {
     for piece in bytes.chunks_mut(size) {
         match blocks.read(piece) {
             None => passed.extend_from_slice(piece),
-            Some(at) => {
+            Some(End::BetweenFrames { passed: at } | End::InFrame { passed: at }) => {
                 passed.extend_from_slice(&piece[..at]);
-                return (passed, true);
+                return (passed.split_off(PREFACE_BYTES as usize + 9), true);
             }
         }
     }
@@ -121,8 +121,13 @@ fn trailers_with_a_pseudo_header_field_do_not_end_their_stream() {
         let spoilt = headers(flag::END_HEADERS, 1, &trailers);
         let expected = [request.clone(), spoilt].concat();
         assert_eq!(pass(&frames, 1000), (expected, false));
-        // In pieces it is too late for that: the connection ends.
-        assert!(pass(&frames, 1).1);
+        // In pieces it is too late for that: the connection ends, with a frame that is none.
+        let mut cut = frames.concat();
+        cut.pop();
+        for size in [1, 2] {
+            let (passed, is_cut) = pass(&frames, size);
+            assert!(is_cut && cut.starts_with(&passed), "{size}");
+        }
     }
     let good = [vec![0], text("x-sum"), text("1")].concat();
     let frames = [request, headers(ENDS, 1, &good)];
@@ -131,10 +136,40 @@ fn trailers_with_a_pseudo_header_field_do_not_end_their_stream() {
 
 #[test]
 fn a_preface_without_settings_ends_the_connection() {
-    let mut blocks = HeaderBlocks::default();
-    let mut bytes = vec![0; PREFACE_BYTES as usize];
-    bytes.extend(headers(ENDS, 1, &[0x82]));
-    assert_eq!(blocks.read(&mut bytes), Some(PREFACE_BYTES as usize));
+    let frame = headers(ENDS, 1, &[0x82]);
+    for size in [1, 2, 3, 7, 1000] {
+        let mut blocks = HeaderBlocks::default();
+        let mut bytes = vec![0; PREFACE_BYTES as usize];
+        bytes.extend(&frame);
+        let mut passed = 0;
+        let end = bytes.chunks_mut(size).find_map(|piece| {
+            let end = blocks.read(piece);
+            passed += if end.is_none() { piece.len() } else { 0 };
+            end
+        });
+        let end = end.expect("it ends");
+        let (End::BetweenFrames { passed: more } | End::InFrame { passed: more }) = end;
+        passed += more;
+        assert!(
+            passed < PREFACE_BYTES as usize + 9,
+            "{size}: a whole header passed"
+        );
+    }
+}
+
+#[test]
+fn a_stream_that_depends_on_itself_ends_the_connection() {
+    let flags = ENDS | flag::PRIORITY;
+    let block =
+        |dependency: u8| [vec![0, 0, 0, dependency, 16, 0x40], text("x"), text("y")].concat();
+    for size in [1, 2, 3, 7, 1000] {
+        let itself = headers(flags, 3, &block(3));
+        let (passed, is_cut) = pass(&[itself.clone(), headers(ENDS, 5, &[0x82])], size);
+        assert!(is_cut, "{size}");
+        assert_eq!(passed, itself, "{size}: nothing behind it passes");
+    }
+    let other = headers(flags, 3, &block(1));
+    check(std::slice::from_ref(&other), std::slice::from_ref(&other));
 }
 
 #[test]

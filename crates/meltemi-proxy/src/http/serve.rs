@@ -293,10 +293,12 @@ async fn serve_http2(connection: Arc<HttpConnection>, wire: Wire) {
         tokio::select! {
             biased;
             result = poll_fn(|cx| turn.poll(cx, |cx| serving.as_mut().poll(cx))) => {
+                let mut flooded = connection.wire.was_flooded();
                 if let Err(error) = result {
+                    flooded |= is_flood(&error);
                     tracing::debug!(id = connection.downstream.id, %error, "downstream connection ended");
                 }
-                if connection.wire.was_flooded() {
+                if flooded {
                     connection.worker.shared.telemetry.counters.frame_floods.add(1);
                 }
                 return;
@@ -313,4 +315,13 @@ async fn serve_http2(connection: Arc<HttpConnection>, wire: Wire) {
             },
         }
     }
+}
+
+/// Whether the library sent the peer away for its frames, by a bound of its own.
+fn is_flood(error: &hyper::Error) -> bool {
+    use std::error::Error as _;
+    let source = error.source().and_then(|source| source.downcast_ref());
+    source.is_some_and(|error: &h2::Error| {
+        !error.is_remote() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM)
+    })
 }

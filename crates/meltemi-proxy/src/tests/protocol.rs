@@ -452,8 +452,8 @@ async fn streams_that_are_reset_at_once_are_counted() {
         );
         sent += 1;
     }
-    // How many of them are on their way when it is noticed is the machine's.
-    assert!((500..ALL).contains(&sent), "{sent}");
+    // By how many, and by whose bound, depends on how many arrive at once.
+    assert!(sent < ALL, "{sent}");
     let counted = "meltemi_http2_frame_floods_total 1".to_owned();
     while !sidecar
         .metric(&["meltemi_http2_frame_floods_total"])

@@ -12,6 +12,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use meltemi_pki::HandshakeInfo;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
+use tokio::task::coop::has_budget_remaining;
 
 use crate::http::body::RequestBody;
 use crate::io::{Gathered, Transport, Turn, gather};
@@ -79,6 +80,10 @@ impl Driver {
             return exchange(cx);
         }
         self.drive(cx);
+        if !has_budget_remaining() {
+            // The runtime makes it wait for the next turn, whatever there is.
+            return exchange(cx);
+        }
         // Nobody but the connection moves this end, so that it has nothing to wake.
         exchange(&mut Context::from_waker(Waker::noop()))
     }

@@ -237,7 +237,7 @@ fn build_client(
         None => DnsClientTls::insecure_skip_verify(),
         Some(validation) => {
             let client = DnsClientTls::new(&roots(&validation.trust, credentials)?)?;
-            if tls.auto_sni_san_validation {
+            if tls.auto_sni_san_validation && is_named {
                 // The requested name takes the place of the configured ones.
                 client
             } else {

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Container;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, fchown};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -220,6 +220,10 @@ impl ContainerTask {
             .directory
             .join(format!("{}.json", self.container.name));
         fs::write(&file, serde_json::to_vec(entrance)?)?;
+        if let Some(ids) = entrance.ids {
+            // As a container runtime does: programs without root open /dev/stdout, too.
+            fchown(&output, Some(ids.uid.into()), Some(ids.gid.into()))?;
+        }
         let mut command = enter::command(&file);
         command
             .stdin(OwnedFd::from(ready))

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use meltemi_proxy_core::frame_budget::FrameMeter;
-use meltemi_proxy_core::header_blocks::HeaderBlocks;
+use meltemi_proxy_core::header_blocks::{End, HeaderBlocks};
 use meltemi_proxy_core::runtime::HttpConnectionManager;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Instant;
@@ -30,6 +30,8 @@ const PROTOCOL_ERROR: [u8; 9] = [0; 9];
 enum Cut {
     Endless(usize),
     ProtocolError(usize),
+    /// In the middle of a frame: nothing that is sent then would be understood.
+    Broken,
 }
 
 pub(super) struct Guard {
@@ -78,10 +80,13 @@ impl Guard {
         if self.state.was_flooded() {
             self.meter.exceed();
         }
-        let faultless = self.blocks.read(&mut buf.filled_mut()[start..]);
-        if let Some(passed) = faultless {
+        if let Some(end) = self.blocks.read(&mut buf.filled_mut()[start..]) {
+            let (passed, cut) = match end {
+                End::BetweenFrames { passed } => (passed, Cut::ProtocolError(0)),
+                End::InFrame { passed } => (passed, Cut::Broken),
+            };
             buf.set_filled(start + passed);
-            self.cut = Some(Cut::ProtocolError(0));
+            self.cut = Some(cut);
         }
         let started = self.started;
         let passed = self
@@ -119,6 +124,7 @@ impl Cut {
             Self::Endless(given) if *given < 9 => (given, ENDLESS_HEADERS, ENDLESS_LIMIT_BYTES),
             Self::Endless(given) => (given, ENDLESS_CONTINUATION, ENDLESS_LIMIT_BYTES),
             Self::ProtocolError(given) => (given, PROTOCOL_ERROR, PROTOCOL_ERROR.len()),
+            Self::Broken => return Err(io::ErrorKind::InvalidData.into()),
         };
         if *given >= limit {
             return Err(io::ErrorKind::InvalidData.into());
