@@ -210,7 +210,6 @@ impl Authority {
                 tracing::info!("the authority's key, certificates and roots were taken up anew");
             }
             Err(error) => {
-                self.metrics.root_cert_reload_err_count.inc();
                 self.tell(&error);
             }
         }
@@ -220,6 +219,7 @@ impl Authority {
     fn tell(&self, error: &AuthorityError) {
         let stamp = Signer::stamp(&self.state_dir.join(CA_FOLDER)).ok();
         if std::mem::replace(&mut *self.told.lock(), stamp) != stamp || stamp.is_none() {
+            self.metrics.root_cert_reload_err_count.inc();
             let error = with_causes(error);
             tracing::error!(
                 error,
