@@ -12,6 +12,7 @@
 //! | MEL0203 | an older DestinationRule for the host says the same thing differently |
 //! | MEL0204 | a Service's selector finds no pod |
 //! | MEL0205 | the externalName of a Service is no service |
+//! | MEL0206 | a destination's port is none of its service's |
 
 mod selection;
 
@@ -138,13 +139,18 @@ fn destination_problem(
     let namespace = &object.meta.namespace;
     let host = Hostname::resolve(&destination.host, namespace, CLUSTER_DOMAIN).ok()?;
     let Some(service) = known_service(mesh, &host) else {
+        let mut hint = near_hosts(mesh, &destination.host, &host, namespace);
+        if hint.is_empty() {
+            hint =
+                "create the Service, or a ServiceEntry for what lies outside the mesh".to_owned();
+        }
         return Some(report(
             object,
             Severity::Error,
             "IST0101",
             field.field("host"),
             format!("referenced host not found: \"{}\"", destination.host),
-            near_hosts(mesh, &destination.host, &host, namespace),
+            hint,
         ));
     };
     if destination.port.is_none() && service.ports.len() > 1 {
@@ -158,6 +164,26 @@ fn destination_problem(
                 destination.host
             ),
             format!("set port.number to one of {}", port_list(service)),
+        ));
+    }
+    let chosen = destination.port.as_ref().map(|port| port.number);
+    if let Some(number) = chosen
+        && !service.ports.is_empty()
+        && !service
+            .ports
+            .iter()
+            .any(|port| u32::from(port.number) == number)
+    {
+        return Some(report(
+            object,
+            Severity::Error,
+            "MEL0206",
+            field.field("port").field("number"),
+            format!(
+                "the destination \"{}\" has no port {number}: requests that are routed there fail",
+                destination.host
+            ),
+            format!("its ports: {}", port_list(service)),
         ));
     }
     subset_problem(mesh, object, destination, &host, service, field)

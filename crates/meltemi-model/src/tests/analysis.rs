@@ -44,6 +44,18 @@ fn unknown_hosts_and_subsets_are_told_with_their_likely_meaning() {
 }
 
 #[test]
+fn a_port_that_the_service_does_not_have_is_told() {
+    let yaml = "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v, namespace: default}\n\
+                spec: {hosts: [reviews], http: [{route: [{destination: {host: reviews, port: {number: 99}}}]}]}\n";
+    assert_eq!(
+        findings(yaml),
+        [
+            "MEL0206 VirtualService default/v: spec.http[0].route[0].destination.port.number: the destination \"reviews\" has no port 99: requests that are routed there fail (its ports: 9080)",
+        ]
+    );
+}
+
+#[test]
 fn what_an_older_destination_rule_says_is_not_said_again() {
     let rule = |name: &str, created: u8, version: &str| {
         format!(
