@@ -28,5 +28,5 @@ pub use issuer::{TokenIssuer, TokenRequest};
 pub use metrics::IssuanceMetrics;
 pub use service::CertificateService;
 pub use signer::{IssuedCertificate, SignError, Signer, SignerOptions};
-pub use state::StateError;
+pub use state::{StateError, with_causes};
 pub use token::{JwtAuthenticator, KeySetError};

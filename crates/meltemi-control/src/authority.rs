@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use meltemi_ca::{
     Authenticator, Authenticators, CertificateService, ClientCertificateAuthenticator,
     IssuanceMetrics, JwtAuthenticator, KeySetError, SignError, Signer, SignerOptions, StateError,
+    with_causes,
 };
 use meltemi_core::TrustDomain;
 use meltemi_core::names::TOKEN_AUDIENCE;
@@ -254,18 +255,6 @@ impl Authority {
         };
         Ok(true)
     }
-}
-
-/// An error with its causes in one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 fn authenticators(
