@@ -51,14 +51,14 @@ pub struct Status {
     pub pods_total: usize,
     /// Files and folders given with `-f` that are watched.
     pub watched: Vec<PathBuf>,
-    /// Watched files that are not in force as they stand.
+    /// Watched files with errors or warnings.
     pub faults: Vec<Fault>,
     /// `namespace/pod: reason` for each pod or owner that is not ready.
     pub waiting: Vec<String>,
     pub age_seconds: u64,
 }
 
-/// A watched file that is not in force as it stands: of what was refused, the last good content is.
+/// A watched file with errors or warnings. Of what was refused, the last good content is in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
     pub file: PathBuf,

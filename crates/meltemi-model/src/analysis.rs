@@ -13,7 +13,9 @@
 //! | MEL0204 | a Service's selector finds no pod |
 //! | MEL0205 | the externalName of a Service is no service |
 //! | MEL0206 | a destination's port is none of its service's |
+//! | MEL0207 | a DestinationRule's TLS mode is refused by the workloads that it is for |
 
+mod mutual_tls;
 mod selection;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,6 +52,7 @@ pub fn analyze(mesh: &Mesh) -> Vec<Diagnostic> {
     conflicting_hosts(&snapshot, &mut found);
     competing_policies(&snapshot, &mut found);
     competing_rules(mesh, &snapshot, &mut found);
+    mutual_tls::conflicts(mesh, &snapshot, &pods, &mut found);
     found
 }
 

@@ -79,38 +79,29 @@ fn describe(status: &wire::Status, now: Timestamp) -> String {
     lines.join("\n") + "\n"
 }
 
-/// A watched file's errors; what is only warned of is counted.
+/// What is wrong with a watched file: its errors first.
 fn describe_fault(fault: &Fault, now: Timestamp) -> Vec<String> {
     let since = fault.since.parse::<Timestamp>();
     let age = since.map_or_else(
         |_unreadable| String::new(),
         |since| format!(" ({} ago)", age(now.as_second() - since.as_second())),
     );
-    let (warnings, errors): (Vec<_>, Vec<_>) = fault
+    let (errors, warnings): (Vec<_>, Vec<_>) = fault
         .diagnostics
         .iter()
-        .partition(|diagnostic| diagnostic.severity != Severity::Error);
-    let file = fault.file.display();
-    let mut lines = vec![format!(
-        "  {file}: broken since {}{age}; the last good content stays in force:",
-        fault.since
-    )];
-    let shown = if errors.is_empty() {
-        &warnings
+        .partition(|diagnostic| diagnostic.severity == Severity::Error);
+    let (file, since) = (fault.file.display(), &fault.since);
+    let head = if errors.is_empty() {
+        format!("  {file}: in force, with warnings since {since}{age}:")
     } else {
-        &errors
+        format!(
+            "  {file}: errors since {since}{age}; of what is refused the last good content stays in force:"
+        )
     };
-    for diagnostic in shown {
-        let text = diagnostic.to_string();
-        lines.extend(text.lines().map(|line| format!("    {line}")));
-    }
-    if !errors.is_empty() && !warnings.is_empty() {
-        lines.push(format!(
-            "    and {} warnings: `meltemi lab apply --dry-run=server -f {file}` shows them",
-            warnings.len()
-        ));
-    }
-    lines
+    let told = errors.into_iter().chain(warnings).map(ToString::to_string);
+    let told = told.collect::<Vec<_>>().join("\n");
+    let told = told.lines().map(|line| format!("    {line}"));
+    std::iter::once(head).chain(told).collect()
 }
 
 pub(super) fn readiness(ready: bool) -> &'static str {
@@ -179,6 +170,11 @@ mod tests {
             since: "2026-01-01T00:00:00Z".to_owned(),
             diagnostics: vec![Diagnostic::warning("MEL0008", "unknown field"), error],
         };
+        let warned = Fault {
+            file: "/m/v.yaml".into(),
+            diagnostics: vec![Diagnostic::warning("MEL0008", "unknown field")],
+            ..fault.clone()
+        };
         let status = wire::Status {
             name: "a".to_owned(),
             supervisor_pid: 1,
@@ -191,15 +187,16 @@ mod tests {
             pods_ready: 1,
             pods_total: 2,
             watched: vec!["/m/w.yaml".into()],
-            faults: vec![fault],
+            faults: vec![fault, warned],
             waiting: vec!["default/x: app: ErrImagePull".to_owned()],
             age_seconds: 5,
         };
         let text = describe(&status, "2026-01-01T00:01:30Z".parse().unwrap());
         for expected in [
             "Pods:           1/2 ready\n  default/x: app: ErrImagePull\n",
-            "  /m/w.yaml: broken since 2026-01-01T00:00:00Z (90s ago); the last good content stays in force:\n    \
-             error MEL0001: not valid YAML\n      --> /m/w.yaml:63:10\n    and 1 warnings",
+            "  /m/w.yaml: errors since 2026-01-01T00:00:00Z (90s ago); of what is refused the last good content stays in force:\n    \
+             error MEL0001: not valid YAML\n      --> /m/w.yaml:63:10\n    warning MEL0008: unknown field\n",
+            "  /m/v.yaml: in force, with warnings since 2026-01-01T00:00:00Z (90s ago):\n    warning MEL0008: unknown field\n",
         ] {
             assert!(text.contains(expected), "{text}");
         }

@@ -1,4 +1,4 @@
-//! The watched files that are not in force as they stand.
+//! What is wrong with the watched files.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -31,16 +31,11 @@ impl Faults {
     }
 }
 
-/// What is told of a file that has errors: these, and its warnings. Warnings alone keep nothing from being in force.
+/// What is told of a file: its errors and warnings.
 pub(super) fn of_report(report: &Report) -> Vec<Diagnostic> {
     let mut told = report.diagnostics.clone();
     told.retain(|diagnostic| diagnostic.severity != Severity::Info);
-    let has_error = |diagnostic: &Diagnostic| diagnostic.severity == Severity::Error;
-    if told.iter().any(has_error) {
-        told
-    } else {
-        Vec::new()
-    }
+    told
 }
 
 /// What is told of a file that cannot be read.
@@ -90,11 +85,12 @@ mod tests {
     }
 
     #[test]
-    fn warnings_are_told_beside_errors_only() {
-        let warning = || Diagnostic::warning("W", "unknown field");
-        assert!(of_report(&report(vec![warning()])).is_empty());
-        let both = of_report(&report(vec![warning(), Diagnostic::error("E", "refused")]));
-        assert_eq!(both.len(), 2);
+    fn errors_and_warnings_are_told() {
+        let note = Diagnostic::new("I", Severity::Info, "fine");
+        let warning = Diagnostic::warning("W", "unknown field");
+        let error = Diagnostic::error("E", "refused");
+        let told = of_report(&report(vec![note, warning.clone(), error.clone()]));
+        assert_eq!(told, [warning, error]);
     }
 
     #[test]

@@ -96,7 +96,7 @@ impl Watcher {
         self.watched.lock().paths.keys().cloned().collect()
     }
 
-    /// The files that are not in force as they stand. What was wrong between objects may have been mended elsewhere, so
+    /// The files with errors or warnings. What was wrong between objects may have been mended elsewhere, so
     /// that broken files are judged again.
     pub(crate) async fn faults(&self) -> Vec<Fault> {
         let broken = self.faults.lock().list();

@@ -20,9 +20,21 @@ impl Pods {
 
     /// Whether one of a namespace has the labels of every selector.
     pub(super) fn has(&self, namespace: &str, selectors: &[&Labels]) -> bool {
-        let in_namespace = |(own, _): &&(String, Labels)| own == namespace;
-        let mut pods = self.0.iter().filter(in_namespace);
-        pods.any(|(_, labels)| selectors.iter().all(|selector| selector.selects(labels)))
+        self.selected(namespace, selectors).next().is_some()
+    }
+
+    /// The labels of those of a namespace that have the labels of every selector.
+    pub(super) fn selected(
+        &self,
+        namespace: &str,
+        selectors: &[&Labels],
+    ) -> impl Iterator<Item = &Labels> {
+        let in_namespace = move |(own, _): &&(String, Labels)| own == namespace;
+        self.0
+            .iter()
+            .filter(in_namespace)
+            .map(|(_, labels)| labels)
+            .filter(move |labels| selectors.iter().all(|selector| selector.selects(labels)))
     }
 
     fn values<'a>(&'a self, namespace: &'a str, key: &'a str) -> impl Iterator<Item = &'a str> {

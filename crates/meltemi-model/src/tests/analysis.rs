@@ -56,6 +56,65 @@ fn a_port_that_the_service_does_not_have_is_told() {
 }
 
 #[test]
+fn a_tls_mode_that_the_workloads_refuse_is_told_at_both_objects() {
+    let rule = |host: &str, policy: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: {host}, namespace: default}}\n\
+             spec: {{host: {host}, trafficPolicy: {policy}, subsets: [{{name: v1, labels: {{}}}}]}}\n"
+        )
+    };
+    let policy = |spec: &str| {
+        format!(
+            "---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{name: p, namespace: default}}\nspec: {spec}\n"
+        )
+    };
+    let mutual = rule("reviews", "{tls: {mode: ISTIO_MUTUAL}}");
+    assert_eq!(
+        findings(&[mutual.as_str(), &policy("{mtls: {mode: DISABLE}}")].concat()),
+        [
+            "MEL0207 DestinationRule default/reviews: spec.trafficPolicy.tls.mode: calls to reviews.default.svc.cluster.local:9080 fail: the rule says ISTIO_MUTUAL, the PeerAuthentication default/p says DISABLE (leave out the rule's tls settings: mutual TLS is then used wherever the workload takes it; or change the policy)",
+            "MEL0207 PeerAuthentication default/p: spec.mtls.mode: calls to reviews.default.svc.cluster.local:9080 fail: the policy says DISABLE, the DestinationRule default/reviews says ISTIO_MUTUAL (leave out the rule's tls settings, or change the mode)",
+        ]
+    );
+    let plain = rule(
+        "reviews",
+        "{portLevelSettings: [{port: {number: 9080}, tls: {mode: DISABLE}}]}",
+    );
+    let strict_port =
+        "{selector: {matchLabels: {app: reviews}}, portLevelMtls: {8080: {mode: STRICT}}}";
+    let found = findings(&[plain.as_str(), &policy(strict_port)].concat());
+    let fields = [
+        "DestinationRule default/reviews: spec.trafficPolicy.portLevelSettings[0].tls.mode:",
+        "PeerAuthentication default/p: spec.portLevelMtls.8080.mode:",
+    ];
+    assert_eq!(found.len(), fields.len(), "{found:?}");
+    for (found, field) in found.iter().zip(fields) {
+        assert!(found.contains(field), "{found}");
+    }
+    let [without_sidecar] = &findings(&rule("legacy", "{tls: {mode: ISTIO_MUTUAL}}"))[..] else {
+        panic!("one finding")
+    };
+    assert!(without_sidecar.contains("a pod behind it has no sidecar"));
+    for fitting in [
+        [mutual.as_str(), &policy("{mtls: {mode: STRICT}}")].concat(),
+        [plain.as_str(), &policy("{mtls: {mode: PERMISSIVE}}")].concat(),
+        rule("legacy", "{tls: {mode: DISABLE}}"),
+    ] {
+        assert_eq!(findings(&fitting), Vec::<String>::new(), "{fitting}");
+    }
+}
+
+#[test]
+fn a_refused_tls_mode_is_told_before_there_are_pods() {
+    let yaml = "---\napiVersion: v1\nkind: Service\nmetadata: {name: new, namespace: default}\nspec: {clusterIP: 10.96.0.7, selector: {app: new}, ports: [{name: http, port: 80}]}\n\
+                ---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: new, namespace: default}\n\
+                spec: {selector: {matchLabels: {app: new}}, template: {metadata: {labels: {app: new}}, spec: {containers: [{name: a, image: a}]}}}\n\
+                ---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: p, namespace: default}\nspec: {mtls: {mode: STRICT}}\n\
+                ---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: new, namespace: default}\nspec: {host: new, trafficPolicy: {tls: {mode: SIMPLE}}}\n";
+    assert_eq!(findings(yaml).len(), 2);
+}
+
+#[test]
 fn what_an_older_destination_rule_says_is_not_said_again() {
     let rule = |name: &str, created: u8, version: &str| {
         format!(
