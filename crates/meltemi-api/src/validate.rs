@@ -141,7 +141,11 @@ impl Check<'_> {
             let text = error.to_string();
             let reason = text.lines().last().unwrap_or_default();
             let reason = reason.strip_prefix("error: ").unwrap_or(reason);
-            self.error(field, format!("not an RE2 regular expression: {reason}"));
+            self.error_hint(
+                field,
+                format!("not an RE2 regular expression: {reason}"),
+                "RE2 has no look-around and no back-references, and brackets come in pairs",
+            );
         }
     }
 

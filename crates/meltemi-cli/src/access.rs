@@ -34,6 +34,11 @@ pub trait Access: Send + Sync {
         Box::pin(std::future::ready(Ok(None)))
     }
 
+    /// The objects that the mesh's configuration is made of, as one manifest of kind List; empty where none can be listed.
+    fn objects(&self) -> BoxFuture<'_, Result<String, AccessError>> {
+        Box::pin(std::future::ready(Ok(String::new())))
+    }
+
     /// What this mesh's injector is set to; `None` where it cannot be asked, and `kube-inject` uses the defaults.
     fn injection_settings(&self) -> BoxFuture<'_, Option<InjectionSettings>> {
         Box::pin(std::future::ready(None))

@@ -1,10 +1,12 @@
 //! `analyze`: mistakes in files or in the running mesh, each object alone and all together.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anstyle::AnsiColor;
-use meltemi_api::Change;
 use meltemi_api::istio::MeshConfig;
+use meltemi_api::{Change, Object};
 use meltemi_core::{Diagnostic, ObjectRef, Severity};
 use meltemi_model::Mesh;
 use serde::Deserialize as _;
@@ -13,7 +15,7 @@ use serde_json::{Value, json};
 use crate::command::AnalyzeArgs;
 use crate::output::structured;
 use crate::proxy_status::istiod_json;
-use crate::{Access, CliError, Format, Io};
+use crate::{Access, AccessError, CliError, Format, Io};
 
 /// The deepest folder that is looked into.
 const FOLDER_DEPTH: usize = 16;
@@ -38,7 +40,8 @@ pub(crate) async fn run(
         );
         return Err(CliError::usage("there is nothing to analyze", hint));
     } else {
-        diagnose(&files, namespace, io)?
+        let live = running(args.use_kube, access, io).await?;
+        diagnose(&files, &live, namespace, io)?
     };
     let shown = severity(&args.output_threshold);
     let failing = severity(&args.failure_threshold);
@@ -129,22 +132,69 @@ fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Cl
     Ok(())
 }
 
+/// The objects of the running mesh that files are judged with. Without a mesh files are judged alone, unless one was
+/// asked for.
+async fn running(
+    wanted: Option<bool>,
+    access: &dyn Access,
+    io: &mut Io<'_>,
+) -> Result<Vec<Arc<Object>>, CliError> {
+    if wanted == Some(false) {
+        return Ok(Vec::new());
+    }
+    let text = match access.objects().await {
+        Err(AccessError::Unreachable { message, .. }) if wanted.is_none() => {
+            io.note(&format!("{message}: the files are judged alone"))?;
+            String::new()
+        }
+        objects => objects?,
+    };
+    let mut objects = meltemi_api::parse("the running mesh", &text, "default").objects;
+    for object in &mut objects {
+        Arc::make_mut(object).source = None;
+    }
+    Ok(objects)
+}
+
+/// What is wrong with the objects of the files, and what they would newly make wrong with those that run.
 fn diagnose(
     files: &[PathBuf],
+    live: &[Arc<Object>],
     namespace: &str,
     io: &mut Io<'_>,
 ) -> Result<Vec<Diagnostic>, CliError> {
-    let mut diagnostics = Vec::new();
     let mut mesh = Mesh::new(MeshConfig::default());
+    mesh.apply(&changes(live.to_vec()));
+    let before = meltemi_model::analyze(&mesh);
+    let mut diagnostics = Vec::new();
+    let mut own = BTreeSet::new();
     for file in files {
         let text = crate::kube_inject::read(file, io)?;
         let parsed = meltemi_api::parse(&file.display().to_string(), &text, namespace);
         diagnostics.extend(parsed.diagnostics);
-        let changes: Vec<Change> = parsed.objects.into_iter().map(Change::Upsert).collect();
-        mesh.apply(&changes);
+        let mut objects = parsed.objects;
+        for object in &mut objects {
+            let runs = mesh.object(&object.key());
+            let created = runs.and_then(|runs| runs.meta.created);
+            let meta = &mut Arc::make_mut(object).meta;
+            meta.created = meta.created.or(created);
+            own.insert(object.reference());
+        }
+        mesh.apply(&changes(objects));
     }
-    diagnostics.extend(meltemi_model::analyze(&mesh));
+    let after = meltemi_model::analyze(&mesh);
+    diagnostics.extend(after.into_iter().filter(|found| {
+        let is_own = found
+            .object
+            .as_ref()
+            .is_some_and(|object| own.contains(object));
+        is_own || !before.contains(found)
+    }));
     Ok(diagnostics)
+}
+
+fn changes(objects: Vec<Arc<Object>>) -> Vec<Change> {
+    objects.into_iter().map(Change::Upsert).collect()
 }
 
 fn severity(name: &str) -> Severity {

@@ -313,11 +313,14 @@ pub struct KubeInjectArgs {
 
 #[derive(Clone, Debug, Args)]
 pub struct AnalyzeArgs {
-    /// Files or folders; the running mesh without any
+    /// Files or folders, judged as if they were applied to the running mesh; the running mesh itself without any
     pub files: Vec<PathBuf>,
     /// Files or folders
     #[arg(short = 'f', long = "filename")]
     pub filenames: Vec<PathBuf>,
+    /// Whether files are judged together with the running mesh; by default where there is one
+    #[arg(short = 'k', long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub use_kube: Option<bool>,
     #[command(flatten)]
     pub namespace: Namespace,
     /// All namespaces of the running mesh

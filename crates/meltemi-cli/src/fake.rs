@@ -17,6 +17,8 @@ pub(crate) struct Fake {
     pub(crate) unreachable: bool,
     /// Selectors of Services in the default namespace.
     pub(crate) services: BTreeMap<String, BTreeMap<String, String>>,
+    /// A manifest with the mesh's objects.
+    pub(crate) objects: String,
 }
 
 pub(crate) struct Output {
@@ -138,5 +140,9 @@ impl Access for Fake {
         _namespace: &'a str,
     ) -> BoxFuture<'a, Result<Option<BTreeMap<String, String>>, AccessError>> {
         Box::pin(ready(Ok(self.services.get(service).cloned())))
+    }
+
+    fn objects(&self) -> BoxFuture<'_, Result<String, AccessError>> {
+        Box::pin(ready(Ok(self.objects.clone())))
     }
 }

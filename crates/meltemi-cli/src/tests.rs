@@ -174,6 +174,43 @@ fn analyze_finds_issues_and_fails_by_severity() {
 }
 
 #[test]
+fn files_are_judged_as_if_they_were_applied_to_the_running_mesh() {
+    let service = |name: &str| {
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "default"},
+            "spec": {"clusterIP": "10.96.0.1", "ports": [{"name": "http", "port": 80}]}})
+    };
+    let route = |name: &str, to: &str| {
+        json!({"apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": {"name": name, "namespace": "default"},
+            "spec": {"hosts": [to], "http": [{"route": [{"destination": {"host": to}}]}]}})
+    };
+    let mut mesh = Fake::default();
+    let items = json!([service("reviews"), route("broken", "gone")]);
+    mesh.objects = json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string();
+    let judge = |object: &Value, flags: &[&str]| {
+        let line = [&["analyze", "-f", "-"], flags].concat();
+        mesh.run_with(&object.to_string(), &line)
+    };
+    let joined = judge(&route("new", "reviews"), &[]);
+    assert_eq!((joined.status, joined.stdout.as_str()), (0, ""));
+    let alone = judge(&route("new", "reviews"), &["--use-kube=false"]);
+    assert!(alone.stdout.contains("IST0101"), "{}", alone.stdout);
+    let renamed = judge(&route("new", "gone"), &["-k"]);
+    let both = renamed.stdout;
+    assert!(
+        both.contains("IST0109 VirtualService default/broken"),
+        "{both}"
+    );
+    assert!(
+        both.contains("IST0101 VirtualService default/new"),
+        "{both}"
+    );
+    assert!(
+        !both.contains("IST0101 VirtualService default/broken"),
+        "{both}"
+    );
+}
+
+#[test]
 fn every_command_shows_examples() {
     #[derive(clap::Parser)]
     struct Program {

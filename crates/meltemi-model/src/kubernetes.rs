@@ -156,6 +156,7 @@ pub(crate) fn workload(
     let service_account = spec
         .service_account_name
         .clone()
+        .or_else(|| spec.service_account.clone())
         .unwrap_or_else(|| "default".to_owned());
     let ready = status
         .conditions

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use futures_util::future::BoxFuture;
 use http::{Method as HttpMethod, StatusCode};
 use meltemi_api::istio::MeshConfig;
-use meltemi_api::parse_message;
+use meltemi_api::{Kind, parse_message};
 use meltemi_cli::{Access, AccessError, Method, Pod, Response};
 use meltemi_core::names;
 use meltemi_inject::InjectionSettings;
 use meltemi_lab::client::{ClientError, LabClient};
 use meltemi_lab::wire::Failure;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The environment variable that names the lab, as `--name` of `meltemi lab` does.
 const LAB_NAME: &str = "MELTEMI_LAB";
@@ -96,6 +96,19 @@ impl Access for Lab {
             let mut services = services.iter();
             let found = services.find(|found| found["metadata"]["name"] == *service);
             Ok(found.and_then(|found| texts(&found["spec"]["selector"])))
+        })
+    }
+
+    fn objects(&self) -> BoxFuture<'_, Result<String, AccessError>> {
+        Box::pin(async {
+            let mut items = Vec::new();
+            // A Secret is nothing to judge, and nothing to carry about.
+            let kinds = Kind::ALL.iter().filter(|kind| **kind != Kind::Secret);
+            for kind in kinds {
+                let found = self.0.objects(kind.as_str(), None).await;
+                items.extend(found.map_err(failure)?);
+            }
+            Ok(json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string())
         })
     }
 
@@ -190,8 +203,6 @@ fn pod(pod: &Value) -> Pod {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

@@ -148,7 +148,8 @@ fn unread_or_unknown(tree: &Node, group: &str, kind: &str, report: &mut Report) 
             Unread::Mesh => Diagnostic::warning(
                 "MEL0004",
                 format!("{kind} is not supported yet, the object is ignored"),
-            ),
+            )
+            .hint("nothing acts on it; the other objects of the file are taken"),
             Unread::Kubernetes => Diagnostic::new(
                 "MEL0009",
                 Severity::Info,

@@ -229,7 +229,11 @@ fn check_tls(tls: &ClientTlsSettings, path: &FieldPath, check: &mut Check<'_>) {
             let has_secret = check.is_written(&path.field("credentialName"));
             for (field, value) in files.into_iter().take(2) {
                 if value.is_empty() && !has_secret {
-                    check.error(&path.field(field), "is required in mode MUTUAL");
+                    check.error_hint(
+                        &path.field(field),
+                        "is required in mode MUTUAL",
+                        "name a file that the sidecar can read, or use mode ISTIO_MUTUAL for the mesh's own certificates",
+                    );
                 }
             }
         }

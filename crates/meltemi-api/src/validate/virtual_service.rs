@@ -16,7 +16,11 @@ pub(super) fn check(service: &VirtualService, spec: &FieldPath, check: &mut Chec
     check_hosts(service, spec, check);
     check.export_to(&spec.field("exportTo"), &service.export_to);
     if service.http.is_empty() && service.tls.is_empty() && service.tcp.is_empty() {
-        check.error(spec, "http, tcp or tls must be provided");
+        check.error_hint(
+            spec,
+            "http, tcp or tls must be provided",
+            "add http with a route, such as [{route: [{destination: {host: reviews}}]}]",
+        );
     }
     let http = spec.field("http");
     for (index, route) in service.http.iter().enumerate() {
@@ -26,7 +30,11 @@ pub(super) fn check(service: &VirtualService, spec: &FieldPath, check: &mut Chec
     for (index, route) in service.tls.iter().enumerate() {
         let path = spec.field("tls").index(index);
         if route.matches.is_empty() {
-            check.error(&path.field("match"), "a TLS route needs a match");
+            check.error_hint(
+                &path.field("match"),
+                "a TLS route needs a match",
+                "add match with sniHosts",
+            );
         }
         for (index, matcher) in route.matches.iter().enumerate() {
             tls_match(
@@ -51,7 +59,11 @@ fn check_hosts(service: &VirtualService, spec: &FieldPath, check: &mut Check<'_>
     let hosts = spec.field("hosts");
     if service.hosts.is_empty() {
         // Delegates have no hosts; nothing else may lack them.
-        check.error(&hosts, "at least one host is required");
+        check.error_hint(
+            &hosts,
+            "at least one host is required",
+            "name the Service, or the host that clients call",
+        );
     }
     for (index, host) in service.hosts.iter().enumerate() {
         let field = hosts.index(index);
@@ -155,7 +167,7 @@ fn check_fault(fault: &Fault, path: &FieldPath, check: &mut Check<'_>) {
     if let Some(delay) = &fault.delay {
         let path = path.field("delay");
         if delay.fixed_delay.is_none() {
-            check.error(&path.field("fixedDelay"), "is required");
+            check.error_hint(&path.field("fixedDelay"), "is required", "such as 5s");
         }
         check.duration(&path.field("fixedDelay"), delay.fixed_delay);
         let percent = delay.percentage.map(|percentage| percentage.value);
