@@ -124,6 +124,13 @@ fn strict_and_verify(lab: &Lab) {
             && yaml.contains("outbound_.9080_._.ratings.default.svc.cluster.local"),
         "{yaml}"
     );
+    let listeners = lab
+        .meltemi(&["proxy-config", "listeners", PRODUCTPAGE])
+        .ok();
+    assert!(
+        listeners.contains("Inline Route: /healthz/ready*"),
+        "{listeners}"
+    );
     let status = lab.meltemi(&["proxy-status"]).ok();
     assert!(
         status.contains("productpage-v1") && status.contains("CDS,LDS,EDS,RDS"),

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use meltemi_core::names::{SDS_ROOT_CA, SDS_WORKLOAD};
+use meltemi_core::names::{SDS_ROOT_CA, SDS_WORKLOAD, port};
 use meltemi_proto::google::protobuf::Any;
 use meltemi_proto::json::{FieldNames, any_to_json_with};
 use meltemi_proto::type_url;
@@ -158,7 +158,37 @@ fn listeners(resources: &Type) -> Value {
             .map(|(name, rejected)| json!({ "name": name, "error_state": error_state(rejected) })),
     );
     all.extend(others(resources));
-    json!({ "@type": type_url::LISTENERS_CONFIG_DUMP, "version_info": version(resources), "dynamic_listeners": all })
+    json!({
+        "@type": type_url::LISTENERS_CONFIG_DUMP,
+        "version_info": version(resources),
+        "static_listeners": own_listeners(),
+        "dynamic_listeners": all,
+    })
+}
+
+/// What the proxy answers itself, in the form that Istio's bootstrap has for it: people look for these two among the
+/// listeners.
+fn own_listeners() -> Vec<Value> {
+    let listener = |port: u16, path: &str, cluster: &str| {
+        let route = json!({ "match": { "prefix": path }, "route": { "cluster": cluster } });
+        let manager = json!({
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+            "stat_prefix": "agent",
+            "route_config": { "virtual_hosts": [{ "name": "backend", "domains": ["*"], "routes": [route] }] },
+        });
+        let address = json!({ "socket_address": { "address": "0.0.0.0", "port_value": port } });
+        json!({
+            "listener": {
+                "@type": type_url::LISTENER,
+                "address": address,
+                "filter_chains": [{ "filters": [{ "name": "envoy.filters.network.http_connection_manager", "typed_config": manager }] }],
+            },
+        })
+    };
+    vec![
+        listener(port::READINESS, "/healthz/ready", "agent"),
+        listener(port::ENVOY_STATS, "/stats/prometheus", "prometheus_stats"),
+    ]
 }
 
 /// Route configurations. Virtual hosts that came by themselves are shown in theirs, as Envoy does.
