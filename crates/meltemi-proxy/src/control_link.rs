@@ -11,18 +11,18 @@ use meltemi_xds::{Rejection, Resource, Subscriptions, Update, Updates};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::allocator;
 use crate::bootstrap::{Bootstrap, node};
 use crate::config::demand::{Allowance, Demand, Wish};
 use crate::config::guard::{Loss, RemovalGuard, UNSAID_LIMIT};
 use crate::config::saved::Saved;
 use crate::config::{self, Configurator, SWEEP_INTERVAL, is_standing_listener};
 use crate::control_channel::{self, Endpoint};
+use crate::memory;
 use crate::worker::Shared;
 
 /// How often a configuration that changed is written for the next start.
 const SAVE_INTERVAL: Duration = Duration::from_secs(5);
-/// After an update of this size the memory that it was taken in with is given back.
+/// After an update of this size the memory that it was taken in with is given back; after start-up its own too.
 const LARGE_BYTES: usize = 256 << 10;
 /// When: the client has to answer the update first.
 const GIVE_BACK_DELAY: Duration = Duration::from_millis(250);
@@ -65,6 +65,8 @@ struct Link {
     allowance: Allowance,
     /// An operator says that the control plane means its removals.
     believe: Arc<Notify>,
+    /// The configuration was complete once.
+    has_started: bool,
     /// Memory is to be given back then.
     give_back_at: Option<Instant>,
 }
@@ -98,6 +100,7 @@ impl Link {
             is_restored: false,
             allowance: Allowance::default(),
             believe,
+            has_started: false,
             give_back_at: None,
         }
     }
@@ -128,7 +131,7 @@ impl Link {
                 () = until(settled) => self.apply_waiting(),
                 () = until(self.give_back_at) => {
                     self.give_back_at = None;
-                    allocator::give_back();
+                    memory::give_back();
                 }
                 () = believe.notified() => self.give_in(),
                 _ = sweep.tick() => {
@@ -161,6 +164,9 @@ impl Link {
         update.reject(rejected);
         if self.configurator.is_complete() {
             self.gate.open();
+            if !std::mem::replace(&mut self.has_started, true) {
+                self.give_back_at = Some(Instant::now() + GIVE_BACK_DELAY);
+            }
         }
     }
 

@@ -10,7 +10,6 @@
 //! the control plane's half of the mesh is met only as xDS on the wire.
 
 mod admin;
-mod allocator;
 mod app;
 pub mod applets;
 mod bootstrap;
@@ -24,6 +23,7 @@ mod envoy;
 mod http;
 mod io;
 mod listener;
+mod memory;
 mod status;
 mod tcp;
 mod telemetry;
