@@ -1,4 +1,4 @@
-//! Everything a contributor runs: `cargo xtask demo | test | conformance | fuzz | bench | lint | setup`.
+//! Everything a contributor runs: `cargo xtask demo | test | conformance | fuzz | bench | kube | lint | setup`.
 //!
 //! It depends on the standard library alone, so that it is there a second after `cargo xtask` was typed.
 #![allow(
@@ -11,6 +11,7 @@ mod bench;
 mod conformance;
 mod demo;
 mod fuzz;
+mod kube;
 mod lint;
 mod setup;
 mod shell;
@@ -18,8 +19,7 @@ mod test;
 
 use std::process::ExitCode;
 
-const HELP: &str = "\
-Everything a contributor runs. Each command does its own set-up.
+const HELP: &str = r#"Everything a contributor runs. Each command does its own set-up.
 
 Usage: cargo xtask <COMMAND>
 
@@ -31,6 +31,7 @@ Commands:
   bench proxy       measures our proxy beside a stock Envoy and HAProxy (options: cargo xtask bench proxy --help)
   fuzz TARGET [--for 10m]
                     feeds a parser or a decider inputs that it makes up as it goes (see fuzz/Cargo.toml)
+  kube up|down|...  a real Kubernetes of two nodes on this machine (docs/testbed.md; cargo xtask kube --help)
   lint              rustfmt and clippy, as CI wants them
   setup             only the set-up: installs the Debian packages that are missing (as root)
 
@@ -41,7 +42,8 @@ Examples:
   cargo xtask test lab::guide
   cargo xtask conformance http --only smuggling
   cargo xtask bench proxy --quick
-";
+  cargo xtask kube up && eval "$(cargo xtask kube env)" && kubectl get nodes
+"#;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         "conformance" => conformance::run(rest),
         "bench" => bench::run(rest),
         "fuzz" => fuzz::run(rest),
+        "kube" => kube::run(rest),
         "lint" => lint::run(),
         "setup" => setup::run(),
         "help" | "--help" | "-h" => {

