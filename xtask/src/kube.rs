@@ -12,20 +12,21 @@ const PROGRAM: &str = "meltemi-testbed";
 /// Set-up or build fails, or the command does.
 pub(crate) fn run(args: &[String]) -> Result<(), String> {
     let cache = shell::cache_dir();
-    // Only `up` takes long enough for its compiler to be worth hearing.
-    let is_up = args.iter().any(|arg| arg == "up");
-    if is_up {
+    // The other commands are answered at once, and in silence: a shell evaluates what `env` prints.
+    let calls_tools = args.iter().any(|arg| arg == "up" || arg == "smoke");
+    if calls_tools {
+        setup::run()?;
         setup::kube()?;
     }
     let mut build = shell::cargo();
     build.args(["build", "--locked", "--bin", PROGRAM]);
-    if !is_up {
+    if !calls_tools {
         build.arg("--quiet");
     }
     shell::run(&mut build)?;
     let mut command = Command::new(shell::target_dir()?.join("debug").join(PROGRAM));
     command.args(args);
-    if is_up {
+    if calls_tools {
         command
             .env("MELTEMI_KUBECTL", setup::kubectl()?)
             .env("MELTEMI_KUBE_CACHE", &cache)

@@ -16,6 +16,7 @@
 pub mod cluster;
 pub mod image;
 pub mod program;
+pub mod smoke;
 pub mod supervisor;
 
 mod cgroup;

@@ -13,6 +13,7 @@ use clap::{Parser, Subcommand};
 use meltemi_testbed::cluster::{self, Cluster};
 use meltemi_testbed::image::Image;
 use meltemi_testbed::program::Programs;
+use meltemi_testbed::smoke;
 use meltemi_testbed::supervisor::{self, Options};
 use meltemi_testbed::{Plan, State};
 
@@ -39,6 +40,8 @@ enum Command {
     Kubeconfig,
     /// Prints what a shell needs: eval "$(cargo xtask kube env)"
     Env,
+    /// Proves that the cluster has what a sidecar mesh asks of one
+    Smoke(KubectlArgs),
     /// Loads image archives into every node
     Load {
         #[arg(required = true, value_name = "ARCHIVE")]
@@ -71,6 +74,12 @@ struct UpArgs {
     /// Where built programs are kept
     #[arg(long, value_name = "FOLDER", env = "MELTEMI_KUBE_CACHE")]
     cache: PathBuf,
+    #[command(flatten)]
+    kubectl: KubectlArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct KubectlArgs {
     #[arg(
         long,
         value_name = "PROGRAM",
@@ -144,6 +153,7 @@ async fn dispatch(dir: PathBuf, command: Command) -> Result<ExitCode> {
             "export KUBECONFIG={}",
             running(&dir)?.kubeconfig().display()
         ),
+        Command::Smoke(args) => smoke::run(&running(&dir)?, &args.kubectl, say).await?,
         Command::Load { archives } => {
             let state = running(&dir)?;
             for archive in archives {
@@ -177,7 +187,7 @@ async fn up(state: &State, args: UpArgs) -> Result<()> {
         state: state.clone(),
         plan: Plan::new(args.nodes)?,
         programs: Programs::ensure(&args.module, &args.cache, say).await?,
-        kubectl: args.kubectl,
+        kubectl: args.kubectl.kubectl,
     };
     let exe = std::env::current_exe().context("cannot find this program's own path")?;
     let mut cluster = Cluster::start(&exe, &options).await?;
