@@ -149,10 +149,7 @@ async fn dispatch(dir: PathBuf, command: Command) -> Result<ExitCode> {
         Command::Down => down(&dir).await?,
         Command::Status => return status(&dir),
         Command::Kubeconfig => println!("{}", running(&dir)?.kubeconfig().display()),
-        Command::Env => println!(
-            "export KUBECONFIG={}",
-            running(&dir)?.kubeconfig().display()
-        ),
+        Command::Env => print_environment(&running(&dir)?),
         Command::Smoke(args) => smoke::run(&running(&dir)?, &args.kubectl, say).await?,
         Command::Load { archives } => {
             let state = running(&dir)?;
@@ -267,6 +264,11 @@ fn running(dir: &Path) -> Result<State> {
     State::find(dir)?
         .filter(|state| cluster::is_running(state).unwrap_or(false))
         .context("nothing runs; start it: cargo xtask kube up")
+}
+
+fn print_environment(state: &State) {
+    println!("export KUBECONFIG={}", state.kubeconfig().display());
+    println!("export KUBECACHEDIR={}", state.kubectl_cache().display());
 }
 
 fn print_use(state: &State) {

@@ -5,6 +5,7 @@
 //!  supervisor.pid  as the machine counts processes
 //!  supervisor.log  which processes have ended
 //!  admin.kubeconfig  for people and tests: through the relay on the machine's loopback
+//!  kubectl/        what kubectl remembers of the cluster
 //!  pki/            authority, certificates, the kubeconfigs of the parts
 //!  etc/            configuration files; etc/NODE/ for a node's own
 //!  etcd/           the data
@@ -67,6 +68,11 @@ impl State {
     /// The file for kubectl.
     pub fn kubeconfig(&self) -> PathBuf {
         self.root.join("admin.kubeconfig")
+    }
+
+    /// What kubectl remembers of this cluster.
+    pub fn kubectl_cache(&self) -> PathBuf {
+        self.root.join("kubectl")
     }
 
     pub fn logs(&self) -> PathBuf {
@@ -135,7 +141,7 @@ impl State {
 
     /// Removes what an earlier cluster has left, but for what the starter of this one has made.
     pub(crate) fn wipe(&self) -> Result<()> {
-        for folder in ["pki", "etc", "etcd", "logs", "nodes"] {
+        for folder in ["pki", "etc", "etcd", "kubectl", "logs", "nodes"] {
             ignore_missing(fs::remove_dir_all(self.root.join(folder)))
                 .with_context(|| format!("cannot remove {folder} of an earlier cluster"))?;
         }

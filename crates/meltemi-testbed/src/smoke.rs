@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
-use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::image::Image;
@@ -40,6 +39,7 @@ pub async fn run(state: &State, kubectl: &Path, say: impl Fn(&str)) -> Result<()
         kubectl: Kubectl {
             program: kubectl.to_owned(),
             kubeconfig: state.kubeconfig(),
+            cache: state.kubectl_cache(),
         },
         namespace: format!("smoke-{}", std::process::id()),
     };
@@ -268,11 +268,9 @@ impl Smoke {
     }
 
     async fn port_forward(&self) -> Result<()> {
-        let mut command = Command::new(&self.kubectl.program);
+        let forward = ["-n", &self.namespace, "port-forward", "service/web", ":80"];
+        let mut command = self.kubectl.command(&forward);
         command
-            .arg("--kubeconfig")
-            .arg(&self.kubectl.kubeconfig)
-            .args(["-n", &self.namespace, "port-forward", "service/web", ":80"])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .kill_on_drop(true);

@@ -143,6 +143,7 @@ impl Options {
         Kubectl {
             program: self.kubectl.clone(),
             kubeconfig: self.pki().kubeconfig("admin"),
+            cache: self.state.kubectl_cache(),
         }
     }
 
