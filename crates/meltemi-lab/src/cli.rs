@@ -62,7 +62,7 @@ enum Command {
     Delete(delete::Delete),
     /// Show objects.
     Get(get::Options),
-    /// Show all about pods: their containers, why they are not ready, and what happened to them.
+    /// Show all about an object; of pods their containers, why they are not ready, and what happened to them.
     Describe(describe::Options),
     /// Set (K=V) or remove (K-) labels of an object.
     Label(objects::Label),

@@ -18,7 +18,7 @@ use tokio::net::UnixStream;
 
 use crate::paths;
 use crate::wire::{
-    Event, Failure, Handover, Kill, Label, Outcome, Progress, Report, Restart, Revision, Scale,
+    Failure, Handover, Kill, Label, Outcome, Progress, Report, Restart, Revision, Scale,
     Status, Watch,
 };
 
@@ -154,7 +154,7 @@ impl LabClient {
         .await
     }
 
-    /// Objects of one kind (its Kubernetes name, such as `VirtualService`), in one namespace or in all.
+    /// Objects of one kind (its Kubernetes name, such as `VirtualService`; `Event`, too), in one namespace or in all.
     pub async fn objects(
         &self,
         kind: &str,
@@ -179,12 +179,6 @@ impl LabClient {
             list["items"].as_array().cloned().unwrap_or_default(),
             revision.unwrap_or_default(),
         ))
-    }
-
-    /// What happened to the containers of a pod.
-    pub async fn events(&self, namespace: &str, pod: &str) -> Result<Vec<Event>, ClientError> {
-        let query = query(&[("namespace", namespace), ("pod", pod)]);
-        self.get(&format!("/events?{query}")).await
     }
 
     /// The containers of the pod that a target stands for.

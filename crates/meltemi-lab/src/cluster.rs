@@ -8,6 +8,7 @@ mod admission;
 mod analysis;
 mod apply;
 pub(crate) mod commands;
+mod events;
 mod mirror;
 mod publish;
 mod workloads;
@@ -31,10 +32,12 @@ use tokio::task::JoinHandle;
 
 use crate::dns::Zone;
 use crate::pod::env::References;
+use crate::pod::events::Event;
 use crate::pod::worker::{Inputs, Machine, PodHandle, Start};
 use crate::store::{Store, now};
 
 pub(crate) use commands::NotFound;
+pub(crate) use events::EVENT;
 use mirror::Mirror;
 
 /// Controllers that have not settled after this many rounds are left for the next event.
@@ -65,7 +68,7 @@ pub(crate) struct Cluster {
     injection: InjectionSettings,
     mesh_text: String,
     /// Why a controller could not make what it should, by the object it acts for.
-    failures: BTreeMap<ObjectKey, String>,
+    failures: BTreeMap<ObjectKey, Event>,
     addresses: Addresses,
     mirror: Mirror,
     vips: String,

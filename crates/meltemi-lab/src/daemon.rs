@@ -25,11 +25,11 @@ use serde_json::{Value, json};
 use tokio::net::UnixListener;
 use tokio::sync::watch as signal;
 
-use crate::cluster::{Cluster, Handle, NotFound, commands};
+use crate::cluster::{Cluster, EVENT, Handle, NotFound, commands};
 use crate::machine_pids::MachinePids;
 use crate::network::PodNetwork;
 use crate::wire::{
-    Event, Failure, Kill, Label, Progress, Report, Restart, Revision, Scale, Status, Watch,
+    Failure, Kill, Label, Progress, Report, Restart, Revision, Scale, Status, Watch,
 };
 
 pub(crate) use watch::Watcher;
@@ -67,7 +67,6 @@ pub(crate) fn serve(daemon: Arc<Daemon>, run_dir: &std::path::Path) -> anyhow::R
         .route("/status", get(status))
         .route("/progress", get(progress))
         .route("/changes", get(changes))
-        .route("/events", get(events))
         .route("/containers", get(containers))
         .route("/forward", get(forwardable))
         .route("/apply", post(apply))
@@ -295,16 +294,23 @@ async fn objects(
     Path(kind): Path<String>,
     Query(query): Query<InNamespace>,
 ) -> Answer<Json<Value>> {
-    let kind = commands::kind(&kind)?;
-    let namespace = query
-        .namespace
-        .filter(|_| kind.scope() == Scope::Namespaced);
-    let (items, revision) = daemon
-        .call(move |cluster| {
+    let (items, revision) = if kind == EVENT {
+        let events = daemon.call(move |cluster| {
+            let items = cluster.event_objects(query.namespace.as_deref());
+            (items, cluster.store.revision())
+        });
+        events.await?
+    } else {
+        let kind = commands::kind(&kind)?;
+        let namespace = query
+            .namespace
+            .filter(|_| kind.scope() == Scope::Namespaced);
+        let objects = daemon.call(move |cluster| {
             let items = cluster.objects(kind, namespace.as_deref());
             (items, cluster.store.revision())
-        })
-        .await?;
+        });
+        objects.await?
+    };
     Ok(Json(json!({
         "apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": revision.to_string()}, "items": items
     })))
@@ -314,14 +320,6 @@ async fn objects(
 struct OfPod {
     namespace: String,
     pod: String,
-}
-
-async fn events(
-    State(daemon): Shared,
-    Query(OfPod { namespace, pod }): Query<OfPod>,
-) -> Answer<Json<Vec<Event>>> {
-    let events = daemon.call(move |cluster| cluster.events(&namespace, &pod));
-    Ok(Json(events.await??))
 }
 
 async fn containers(

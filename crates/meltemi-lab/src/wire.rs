@@ -10,8 +10,7 @@
 //! | `POST /apply?namespace=NS&file=NAME[&dry_run=true][&create=true]`, YAML body | [`Report`] |
 //! | `POST /delete?namespace=NS&file=NAME[&grace=SECONDS]`, YAML body | [`Report`] |
 //! | `DELETE /objects/{kind}/{name}?namespace=NS[&grace=SECONDS]` | [`Report`] |
-//! | `GET /objects/{kind}[?namespace=NS]` | `{"items": [...]}`, Kubernetes objects as JSON with their status |
-//! | `GET /events?namespace=NS&pod=POD` | a list of [`Event`], the oldest first |
+//! | `GET /objects/{kind}[?namespace=NS]` | `{"items": [...]}`, Kubernetes objects as JSON with their status; `Event` is a kind, too |
 //! | `GET /containers?namespace=NS&pod=POD` | the names of a target's containers |
 //! | `GET /forward?namespace=NS&target=T&port=P` | `{}` where connections could be forwarded to |
 //! | `POST /label` | [`Label`] in, [`Report`] out |
@@ -65,19 +64,6 @@ pub struct Fault {
     /// When it was first read so (RFC 3339).
     pub since: String,
     pub diagnostics: Vec<Diagnostic>,
-}
-
-/// Something that happened to a container of a pod.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Event {
-    pub is_warning: bool,
-    /// One word, as a kubelet's.
-    pub reason: String,
-    pub message: String,
-    pub count: u32,
-    /// When it happened first and last (RFC 3339).
-    pub first: String,
-    pub last: String,
 }
 
 /// How far everything that was asked for is from being ready.

@@ -1,4 +1,8 @@
-//! `describe pod`: kubectl's page about a pod, which ends with what happened to it.
+//! `describe`: kubectl's page about an object, which ends with what happened to it.
+
+mod pod;
+mod service;
+mod workload;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -7,219 +11,185 @@ use clap::Args;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::kinds::{EVENT, Kind};
+use super::selector::Selector;
 use super::table::{Table, age};
-use super::{Namespace, kinds};
+use super::{Namespace, get};
 use crate::client::LabClient;
-use crate::wire::Event;
 
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  meltemi lab describe pod ratings-v1-6f8b9c-x2k4p\n  meltemi lab describe pod/ratings-v1   # the beginning of a name\n  \
-                        meltemi lab describe pods -n shop"
+                        meltemi lab describe pods -l app=ratings -n shop\n  meltemi lab describe svc reviews\n  \
+                        meltemi lab describe deployment reviews-v1"
 )]
 pub(super) struct Options {
-    /// pod NAME..., pod/NAME, or pods for all; the beginning of a name will do.
+    /// KIND NAME..., KIND/NAME, or KIND for all; the beginning of a name will do.
     #[arg(required = true)]
     words: Vec<String>,
+    /// Only objects with these labels: K=V,K2!=V2,K3 in (A,B).
+    #[arg(short = 'l', long, default_value = "", hide_default_value = true)]
+    selector: Selector,
     #[command(flatten)]
     namespace: Namespace,
 }
 
 pub(super) async fn describe(client: &LabClient, options: &Options) -> anyhow::Result<ExitCode> {
     let namespace = &options.namespace.namespace;
-    let names = pods_named(&options.words)?;
-    let mut pods = client.objects("Pod", Some(namespace)).await?;
-    let is_asked = |pod: &Value| names.is_empty() || names.iter().any(|name| begins(pod, name));
-    pods.retain(is_asked);
-    if let Some(name) = names
-        .iter()
-        .find(|name| !pods.iter().any(|pod| begins(pod, name)))
-    {
-        anyhow::bail!("pods \"{name}\" not found in namespace \"{namespace}\"");
+    let wanted = get::wanted(&options.words)?;
+    let events = client.objects(EVENT, None).await?;
+    let mut pages = Vec::new();
+    for (kind, names) in wanted {
+        let mut objects = client
+            .objects(kind.kind, kind.namespaced.then_some(namespace.as_str()))
+            .await?;
+        objects.retain(|object| options.selector.matches(object));
+        for object in named(kind, &names, objects, namespace)? {
+            let mut lines = match kind.kind {
+                "Pod" => pod::page(&object),
+                "Service" => {
+                    let slices = client.objects("EndpointSlice", Some(namespace)).await?;
+                    service::page(&object, &slices)
+                }
+                "Deployment" | "ReplicaSet" | "StatefulSet" | "Job" => workload::page(&object),
+                _ => any(&object)?,
+            };
+            lines.push(events_table(&events_of(&object, &events), Timestamp::now()));
+            pages.push(lines.join("\n"));
+        }
+    }
+    if pages.is_empty() {
+        anstream::eprintln!("No resources found in {namespace} namespace.");
     }
     let mut out = anstream::stdout().lock();
-    for (index, pod) in pods.iter().enumerate() {
-        let name = text(pod, "/metadata/name");
-        // One that has gone meanwhile has no events.
-        let events = client.events(namespace, &name).await.unwrap_or_default();
-        if index > 0 {
-            writeln!(out, "\n")?;
-        }
-        write!(out, "{}", page(pod, &events, Timestamp::now()))?;
-    }
+    write!(out, "{}", pages.join("\n\n"))?;
     out.flush()?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The names of the pods that the words mean; none for all.
-fn pods_named(words: &[String]) -> anyhow::Result<Vec<String>> {
-    let mut names = Vec::new();
-    for (index, word) in words.iter().enumerate() {
-        let (kind, name) = match word.split_once('/') {
-            Some((kind, name)) => (Some(kind), Some(name)),
-            None if index == 0 => (Some(word.as_str()), None),
-            None => (None, Some(word.as_str())),
-        };
-        if let Some(kind) = kind {
-            let kind = kinds::find(kind)?;
-            anyhow::ensure!(
-                kind.kind == "Pod",
-                "only pods are described; `meltemi lab get {} -o yaml` shows the rest",
-                kind.resource
-            );
-        }
-        names.extend(name.map(str::to_owned));
+/// The objects with one of the names, else those whose names begin so; all without a name.
+fn named(
+    kind: &Kind,
+    names: &[String],
+    objects: Vec<Value>,
+    namespace: &str,
+) -> anyhow::Result<Vec<Value>> {
+    if names.is_empty() {
+        return Ok(objects);
     }
-    Ok(names)
+    let mut found = Vec::new();
+    for name in names {
+        let with = |is: &dyn Fn(&str) -> bool| {
+            let objects = objects.iter();
+            let named = objects.filter(|object| is(&text(object, "/metadata/name")));
+            named.cloned().collect::<Vec<_>>()
+        };
+        let mut these = with(&|other| other == name);
+        if these.is_empty() {
+            these = with(&|other| other.starts_with(name.as_str()));
+        }
+        anyhow::ensure!(
+            !these.is_empty(),
+            "{} \"{name}\" not found in namespace \"{namespace}\"",
+            kind.resource
+        );
+        found.append(&mut these);
+    }
+    Ok(found)
 }
 
-fn begins(pod: &Value, name: &str) -> bool {
-    text(pod, "/metadata/name").starts_with(name)
+fn events_of<'a>(object: &Value, events: &'a [Value]) -> Vec<&'a Value> {
+    let about = |event: &&Value| event["involvedObject"]["uid"] == object["metadata"]["uid"];
+    events.iter().filter(about).collect()
 }
 
-fn page(pod: &Value, events: &[Event], now: Timestamp) -> String {
-    let owner = pod.pointer("/metadata/ownerReferences/0");
-    let owner = owner.map(|owner| format!("{}/{}", text(owner, "/kind"), text(owner, "/name")));
+/// What is known of a kind without a page of its own: its metadata, and the rest as it is written.
+fn any(object: &Value) -> anyhow::Result<Vec<String>> {
+    const WIDTH: usize = 14;
     let mut lines = vec![
-        line("Name", &text(pod, "/metadata/name")),
-        line("Namespace", &text(pod, "/metadata/namespace")),
-        line("Service Account", &text(pod, "/spec/serviceAccountName")),
-        line("Node", &text(pod, "/spec/nodeName")),
-        line("Start Time", &text(pod, "/metadata/creationTimestamp")),
+        line(WIDTH, "Name", &text(object, "/metadata/name")),
+        line(WIDTH, "Namespace", &text(object, "/metadata/namespace")),
     ];
-    lines.extend(pairs("Labels", &pod["metadata"]["labels"]));
-    lines.extend(pairs("Annotations", &pod["metadata"]["annotations"]));
-    lines.push(line("Status", &text(pod, "/status/phase")));
-    lines.push(line("IP", &text(pod, "/status/podIP")));
-    lines.extend(owner.map(|owner| line("Controlled By", &owner)));
-    for (title, specs, statuses) in [
-        ("Init Containers", "initContainers", "initContainerStatuses"),
-        ("Containers", "containers", "containerStatuses"),
-    ] {
-        let specs = list(&pod["spec"][specs]);
-        if specs.is_empty() {
+    lines.extend(pairs(WIDTH, "Labels", &object["metadata"]["labels"]));
+    lines.extend(pairs(
+        WIDTH,
+        "Annotations",
+        &object["metadata"]["annotations"],
+    ));
+    lines.push(line(WIDTH, "API Version", &text(object, "/apiVersion")));
+    lines.push(line(WIDTH, "Kind", &text(object, "/kind")));
+    for (title, field) in [("Spec", "spec"), ("Data", "data")] {
+        if object[field].is_null() {
+            continue;
+        }
+        // The values of a Secret are not shown, as by kubectl.
+        if object["kind"] == "Secret" {
+            let names = object[field].as_object().into_iter().flatten();
+            lines.push(format!("{title}:"));
+            lines.extend(names.map(|(name, _)| format!("  {name}")));
             continue;
         }
         lines.push(format!("{title}:"));
-        for spec in specs {
-            let named = |status: &&&Value| status["name"] == spec["name"];
-            let all = list(&pod["status"][statuses]);
-            let status = all.iter().find(named).copied();
-            lines.extend(container(spec, status.unwrap_or(&Value::Null)));
-        }
+        let written = serde_saphyr::to_string(&object[field])?;
+        lines.extend(written.lines().map(|line| format!("  {line}")));
     }
-    lines.push("Conditions:".to_owned());
-    lines.push(format!("  {:<18}{}", "Type", "Status"));
-    for condition in list(&pod["status"]["conditions"]) {
-        let kind = text(condition, "/type");
-        lines.push(format!("  {kind:<18}{}", text(condition, "/status")));
-    }
-    let mut page = lines.join("\n") + "\n";
-    page += &events_table(events, now);
-    page
+    Ok(lines)
 }
 
-fn line(title: &str, value: &str) -> String {
+fn line(width: usize, title: &str, value: &str) -> String {
     let value = if value.is_empty() { "<none>" } else { value };
-    format!("{:<18}{value}", format!("{title}:"))
+    format!("{:<width$}{value}", format!("{title}:"))
 }
 
 /// `K=V` each on a line of its own, the first beside the title.
-fn pairs(title: &str, map: &Value) -> Vec<String> {
-    let pairs = map.as_object().into_iter().flatten();
-    let pairs: Vec<String> = pairs
-        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
-        .collect();
+fn pairs(width: usize, title: &str, map: &Value) -> Vec<String> {
+    let pairs = each_pair(map);
     let Some((first, rest)) = pairs.split_first() else {
-        return vec![line(title, "")];
+        return vec![line(width, title, "")];
     };
-    let mut lines = vec![line(title, first)];
-    lines.extend(rest.iter().map(|pair| format!("{:18}{pair}", "")));
+    let mut lines = vec![line(width, title, first)];
+    lines.extend(rest.iter().map(|pair| format!("{:width$}{pair}", "")));
     lines
 }
 
-fn container(spec: &Value, status: &Value) -> Vec<String> {
-    let inner = |title: &str, value: &str| format!("    {}", line(title, value));
-    let words = |field: &str| {
-        let words = list(&spec[field]).into_iter().filter_map(Value::as_str);
-        words.collect::<Vec<_>>().join(" ")
-    };
-    let mut lines = vec![format!("  {}:", text(spec, "/name"))];
-    lines.push(inner("Image", &text(spec, "/image")));
-    for (title, field) in [("Command", "command"), ("Args", "args")] {
-        let words = words(field);
-        if !words.is_empty() {
-            lines.push(inner(title, &words));
-        }
-    }
-    lines.extend(state("State", &status["state"]));
-    lines.extend(state("Last State", &status["lastState"]));
-    lines.push(inner(
-        "Ready",
-        if status["ready"] == true {
-            "True"
-        } else {
-            "False"
-        },
-    ));
-    let restarts = status["restartCount"].as_u64().unwrap_or(0);
-    lines.push(inner("Restart Count", &restarts.to_string()));
-    lines
+/// `K=V,K=V`
+fn joined(map: &Value) -> String {
+    each_pair(map).join(",")
 }
 
-/// One of waiting, running and terminated, with what is known of it.
-fn state(title: &str, state: &Value) -> Vec<String> {
-    let Some((name, of)) = state.as_object().and_then(|state| state.iter().next()) else {
-        return Vec::new();
-    };
-    let mut word = name.clone();
-    if let Some(first) = word.get_mut(..1) {
-        first.make_ascii_uppercase();
-    }
-    let mut lines = vec![format!("    {}", line(title, &word))];
-    for (title, field) in [
-        ("Reason", "reason"),
-        ("Message", "message"),
-        ("Exit Code", "exitCode"),
-        ("Started", "startedAt"),
-        ("Finished", "finishedAt"),
-    ] {
-        let value = match &of[field] {
-            Value::Null => continue,
-            Value::String(value) => value.clone(),
-            other => other.to_string(),
-        };
-        if !value.is_empty() {
-            lines.push(format!("      {}", line(title, &value)));
-        }
-    }
-    lines
+fn each_pair(map: &Value) -> Vec<String> {
+    let pairs = map.as_object().into_iter().flatten();
+    pairs
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect()
 }
 
-fn events_table(events: &[Event], now: Timestamp) -> String {
+fn events_table(events: &[&Value], now: Timestamp) -> String {
     if events.is_empty() {
-        return line("Events", "") + "\n";
+        return line(18, "Events", "") + "\n";
     }
-    let since = |time: &str| {
+    let since = |time: String| {
         let time = time.parse::<Timestamp>();
         time.map_or_else(
             |_unreadable| "<unknown>".to_owned(),
             |time| age(now.as_second() - time.as_second()),
         )
     };
-    let mut table = Table::new(&["  Type", "Reason", "Age", "Message"]);
+    let mut table = Table::with_gap(&["  Type", "Reason", "Age", "From", "Message"], 2);
+    table.row(
+        ["  ----", "------", "----", "----", "-------"]
+            .map(str::to_owned)
+            .to_vec(),
+    );
     for event in events {
-        let mut happened = since(&event.last);
-        if event.count > 1 {
-            happened += &format!(" (x{} over {})", event.count, since(&event.first));
+        let of = |path| text(event, path);
+        let mut happened = since(of("/lastTimestamp"));
+        if let Some(count @ 2..) = event["count"].as_u64() {
+            happened += &format!(" (x{count} over {})", since(of("/firstTimestamp")));
         }
-        let kind = if event.is_warning {
-            "  Warning"
-        } else {
-            "  Normal"
-        };
-        let cells = [kind, &event.reason, &happened, &event.message];
-        table.row(cells.map(str::to_owned).to_vec());
+        let kind = format!("  {}", of("/type"));
+        let from = of("/source/component");
+        table.row(vec![kind, of("/reason"), happened, from, of("/message")]);
     }
     let mut text = Vec::new();
     // Writing to memory does not fail.
@@ -243,50 +213,53 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_has_state_and_events() {
-        let pod = json!({
-            "metadata": {"name": "crash", "namespace": "default", "labels": {"app": "a", "version": "v1"}, "creationTimestamp": "2026-01-01T00:00:00Z"},
-            "spec": {"nodeName": "lab", "containers": [{"name": "c", "image": "busybox", "command": ["sh", "-c", "exit 3"]}]},
-            "status": {
-                "phase": "Running", "podIP": "10.244.0.5", "conditions": [{"type": "Ready", "status": "False"}],
-                "containerStatuses": [{
-                    "name": "c", "ready": false, "restartCount": 2,
-                    "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}},
-                    "lastState": {"terminated": {"exitCode": 3, "reason": "Error"}}
-                }]
-            }
+    fn events_have_kubectls_columns() {
+        let event = json!({
+            "type": "Warning", "reason": "BackOff", "message": "Back-off restarting failed container c", "count": 2,
+            "firstTimestamp": "2026-01-01T00:00:10Z", "lastTimestamp": "2026-01-01T00:00:50Z",
+            "source": {"component": "kubelet"},
         });
-        let event = Event {
-            is_warning: true,
-            reason: "BackOff".to_owned(),
-            message: "c: restarting after a pause".to_owned(),
-            count: 2,
-            first: "2026-01-01T00:00:10Z".to_owned(),
-            last: "2026-01-01T00:00:50Z".to_owned(),
-        };
-        let page = page(&pod, &[event], "2026-01-01T00:01:00Z".parse().unwrap());
-        for expected in [
-            "Name:             crash\n",
-            "Labels:           app=a\n                  version=v1\n",
-            "Annotations:      <none>\n",
-            "  c:\n    Image:            busybox\n    Command:          sh -c exit 3\n    State:            Waiting\n      Reason:           CrashLoopBackOff\n",
-            "    Last State:       Terminated\n      Reason:           Error\n      Exit Code:        3\n",
-            "    Restart Count:    2\n",
-            "  Warning   BackOff   10s (x2 over 50s)   c: restarting after a pause\n",
-        ] {
-            assert!(page.contains(expected), "{expected:?} is not in\n{page}");
-        }
+        let now = "2026-01-01T00:01:00Z".parse().unwrap();
+        assert_eq!(
+            events_table(&[&event], now),
+            "Events:\n  Type     Reason   Age                From     Message\n  \
+             ----     ------   ----               ----     -------\n  \
+             Warning  BackOff  10s (x2 over 50s)  kubelet  Back-off restarting failed container c\n"
+        );
+        assert_eq!(events_table(&[], now), "Events:           <none>\n");
     }
 
     #[test]
-    fn pods_are_named_as_kubectl_has_it() {
-        let named = |words: &str| {
-            let words: Vec<String> = words.split(' ').map(str::to_owned).collect();
-            pods_named(&words).ok()
+    fn a_name_or_its_beginning() {
+        let objects: Vec<Value> = ["web", "web-1", "db"]
+            .map(|name| json!({"metadata": {"name": name}}))
+            .to_vec();
+        let kind = super::super::kinds::find("pod").unwrap();
+        let names = |asked: &[&str]| {
+            let asked: Vec<String> = asked.iter().map(|name| (*name).to_owned()).collect();
+            let found = named(kind, &asked, objects.clone(), "default");
+            found.map(|found| {
+                found
+                    .iter()
+                    .map(|one| text(one, "/metadata/name"))
+                    .collect::<Vec<_>>()
+            })
         };
-        assert_eq!(named("pods"), Some(vec![]));
-        assert_eq!(named("po a b"), Some(vec!["a".to_owned(), "b".to_owned()]));
-        assert_eq!(named("pod/a"), Some(vec!["a".to_owned()]));
-        assert_eq!(named("deploy a"), None);
+        assert_eq!(names(&["web"]).unwrap(), ["web"]);
+        assert_eq!(names(&["we"]).unwrap(), ["web", "web-1"]);
+        assert_eq!(names(&[]).unwrap().len(), 3);
+        let missing = names(&["db", "x"]).unwrap_err().to_string();
+        assert!(missing.contains("pod \"x\" not found"), "{missing}");
+    }
+
+    #[test]
+    fn a_kind_without_a_page_shows_what_is_written_and_no_secrets() {
+        let rule = json!({"apiVersion": "v1", "kind": "DestinationRule", "metadata": {"name": "r"}, "spec": {"host": "reviews"}});
+        let page = any(&rule).unwrap().join("\n");
+        assert!(page.ends_with("Spec:\n  host: reviews"), "{page}");
+        let secret =
+            json!({"kind": "Secret", "metadata": {"name": "s"}, "data": {"key": "c2VjcmV0"}});
+        let page = any(&secret).unwrap().join("\n");
+        assert!(page.ends_with("Data:\n  key"), "{page}");
     }
 }

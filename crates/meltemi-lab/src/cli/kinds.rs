@@ -25,6 +25,9 @@ const fn kind(
     }
 }
 
+/// What happened to objects; they are read only.
+pub(super) const EVENT: &str = "Event";
+
 pub(super) const KINDS: &[Kind] = &[
     kind("Pod", "pod", "pods", &["po"], true),
     kind("Service", "service", "services", &["svc"], true),
@@ -74,6 +77,7 @@ pub(super) const KINDS: &[Kind] = &[
         &["ep"],
         true,
     ),
+    kind(EVENT, "event", "events", &["ev"], true),
     kind(
         "VirtualService",
         "virtualservice.networking.istio.io",

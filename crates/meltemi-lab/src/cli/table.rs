@@ -4,12 +4,19 @@ use std::io::{self, Write};
 
 pub(super) struct Table {
     rows: Vec<Vec<String>>,
+    gap: usize,
 }
 
 impl Table {
     pub(super) fn new(header: &[&str]) -> Self {
+        Self::with_gap(header, 3)
+    }
+
+    /// A table with that many blanks between columns.
+    pub(super) fn with_gap(header: &[&str], gap: usize) -> Self {
         Self {
             rows: vec![header.iter().map(|cell| (*cell).to_owned()).collect()],
+            gap,
         }
     }
 
@@ -33,10 +40,11 @@ impl Table {
         let widths: Vec<usize> = (0..columns)
             .map(|column| width(column).unwrap_or(0))
             .collect();
+        let gap = self.gap;
         for row in &self.rows {
             let mut line = String::new();
             for (cell, width) in row.iter().zip(&widths) {
-                line += &format!("{cell:<width$}   ");
+                line += &format!("{cell:<width$}{:gap$}", "");
             }
             writeln!(out, "{}", line.trim_end())?;
         }

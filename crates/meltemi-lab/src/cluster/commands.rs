@@ -17,7 +17,7 @@ use crate::controller;
 use crate::network::PodNetwork;
 use crate::pod::worker::Shared;
 use crate::store::display;
-use crate::wire::{Change, Event, Kill, Label, Progress, Report, Restart, Scale};
+use crate::wire::{Change, Kill, Label, Progress, Report, Restart, Scale};
 
 /// What was asked about is not there, in kubectl's words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -286,13 +286,6 @@ impl Cluster {
         };
         let mut keys = changes.iter().filter_map(key);
         keys.any(|key| self.store.get(&key).is_some())
-    }
-
-    pub(crate) fn events(&self, namespace: &str, pod: &str) -> Result<Vec<Event>, NotFound> {
-        let key = ObjectKey::new(Kind::Pod, namespace, pod);
-        let handle = self.pods.get(&pod_key(&key));
-        let handle = handle.ok_or_else(|| NotFound::Object(display(&key)))?;
-        Ok(handle.runtime.borrow().events.clone())
     }
 
     fn why_not_ready(&self, key: &ObjectKey) -> String {

@@ -112,7 +112,7 @@ impl Cluster {
             "unavailableReplicas": desired.saturating_sub(ready),
             "conditions": [
                 {"type": "Available", "status": if ready >= desired { "True" } else { "False" }},
-                {"type": "Progressing", "status": "True", "message": self.failures.get(key)},
+                {"type": "Progressing", "status": "True", "message": self.failures.get(key).map(|event| &event.message)},
             ],
         });
         self.set_status(key, status) || changed
@@ -157,10 +157,7 @@ impl Cluster {
                 true
             }
             Err(error) => {
-                if self.failures.get(owner) != Some(&error) {
-                    tracing::warn!("{owner}: {error}");
-                }
-                self.failures.insert(owner.clone(), error);
+                self.note_failure(owner, error);
                 false
             }
         }
@@ -407,10 +404,6 @@ impl Cluster {
             return self.mark_deleted_within(key, grace);
         }
         self.store.remove(key).is_some()
-    }
-
-    pub(crate) fn failures(&self) -> impl Iterator<Item = (&ObjectKey, &String)> {
-        self.failures.iter()
     }
 
     fn owned<T: Typed>(

@@ -1,6 +1,7 @@
 //! What the worker knows of a pod, and the `status` that Kubernetes would show for it (pure).
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
@@ -9,8 +10,11 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::events::Event;
 use crate::network::NODE_ADDRESS;
-use crate::wire::Event;
+
+/// The reason of a container that waits for its next run.
+pub(crate) const CRASH_LOOP: &str = "CrashLoopBackOff";
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct PodRuntime {
@@ -68,6 +72,37 @@ pub(crate) struct Ended {
 }
 
 impl ContainerRuntime {
+    /// The restart count of the run that is next: a kubelet counts restarts that have begun, not ends.
+    pub(crate) fn next_restarts(&self) -> u32 {
+        self.restarts + u32::from(self.last.is_some())
+    }
+
+    /// A run begins.
+    pub(crate) fn begins(&mut self, pid: i32, since: Timestamp) {
+        self.restarts = self.next_restarts();
+        self.state = State::Running { since };
+        self.pid = Some(pid);
+    }
+
+    pub(crate) fn ends(&mut self, ended: Ended) {
+        self.state = State::Ended(ended);
+        (self.ready, self.started, self.pid) = (false, false, None);
+    }
+
+    /// A run that ended is followed by another one after a pause, which may be none.
+    pub(crate) fn will_restart(&mut self, pause: Duration) {
+        if let State::Ended(ended) = &self.state {
+            self.last = Some(ended.clone());
+        }
+        if !pause.is_zero() {
+            let (seconds, name) = (pause.as_secs(), &self.name);
+            self.state = State::Waiting {
+                reason: CRASH_LOOP.to_owned(),
+                message: format!("back-off {seconds}s restarting failed container={name}"),
+            };
+        }
+    }
+
     /// Why the container is not ready, for a person: its state, how it ended last, and what its probes say.
     pub(crate) fn why_not_ready(&self) -> String {
         let name = &self.name;
@@ -299,6 +334,36 @@ mod tests {
             events: Vec::new(),
         };
         assert_eq!((runtime.phase(), runtime.is_ready()), (phase, ready));
+    }
+
+    #[test]
+    fn restarts_are_counted_when_they_begin() {
+        let State::Ended(end) = ended(3) else {
+            panic!("an end")
+        };
+        let created = State::Waiting {
+            reason: "ContainerCreating".to_owned(),
+            message: String::new(),
+        };
+        let mut container = container(Role::Main, created, false);
+        container.begins(1, Timestamp::UNIX_EPOCH);
+        assert_eq!(container.restarts, 0);
+        // The first restart comes at once, the second after a pause.
+        container.ends(end.clone());
+        container.will_restart(Duration::ZERO);
+        assert_eq!((container.restarts, container.next_restarts()), (0, 1));
+        container.begins(2, Timestamp::UNIX_EPOCH);
+        assert_eq!(container.restarts, 1);
+        container.ends(end);
+        container.will_restart(Duration::from_secs(10));
+        let status = container.status();
+        let waiting = status.state.and_then(|state| state.waiting).unwrap();
+        assert_eq!(
+            (waiting.reason.as_deref(), status.restart_count),
+            (Some(CRASH_LOOP), 1)
+        );
+        container.begins(3, Timestamp::UNIX_EPOCH);
+        assert_eq!(container.restarts, 2);
     }
 
     #[test]

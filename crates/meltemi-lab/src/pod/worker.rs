@@ -25,13 +25,14 @@ use tokio::time::Instant;
 
 use super::backoff::RestartPolicy;
 use super::env::{References, hostname};
+use super::events::{self, KUBELET, SCHEDULER, Told};
 use super::logs::Logs;
 use super::status::{ContainerRuntime, PodRuntime, Role, State};
 use super::volumes::{self, Files, TokenError};
 use crate::children::Children;
 use crate::images::{Images, Programs};
 use crate::network::{DNS_ADDRESS, NODE_ADDRESS, Node, PodNetwork};
-use crate::tokens::Tokens;
+use crate::tokens::{NODE_NAME, Tokens};
 
 /// Kubernetes' default `terminationGracePeriodSeconds`.
 const GRACE: Duration = Duration::from_secs(30);
@@ -221,6 +222,8 @@ fn initial(pod: &Pod) -> PodRuntime {
         pid: None,
         trouble: String::new(),
     });
+    let mut happened = Vec::new();
+    events::note(&mut happened, scheduled(pod), Timestamp::now());
     PodRuntime {
         address: None,
         created: pod
@@ -232,8 +235,15 @@ fn initial(pod: &Pod) -> PodRuntime {
         initialized: false,
         gone: false,
         ready_since: None,
-        events: Vec::new(),
+        events: happened,
     }
+}
+
+fn scheduled(pod: &Pod) -> Told {
+    let of = |field: &Option<String>| field.clone().unwrap_or_default();
+    let (namespace, name) = (of(&pod.metadata.namespace), of(&pod.metadata.name));
+    let message = format!("Successfully assigned {namespace}/{name} to {NODE_NAME}");
+    Told::normal(SCHEDULER, "Scheduled", message)
 }
 
 /// Waits until the pod or container is to stop; a vanished sender means so too.
@@ -297,7 +307,8 @@ impl Shared {
             Ok(false) => {}
             Err(error) => {
                 tracing::warn!(pod = %self.directory.display(), "{error:#}");
-                self.waiting_all("FailedCreatePodSandBox", &format!("{error:#}"));
+                let message = format!("Failed to create pod sandbox: {error:#}");
+                self.held_up("FailedCreatePodSandBox", message);
                 std::future::pending().await
             }
         }
@@ -405,13 +416,26 @@ impl Shared {
         }
     }
 
-    fn waiting_all(&self, reason: &str, message: &str) {
+    /// Says what keeps every container from being made. Their reason stays a kubelet's, the event names what it is.
+    fn held_up(&self, reason: &'static str, why: String) {
         self.runtime.send_modify(|runtime| {
             for container in &mut runtime.containers {
-                container.state = State::Waiting {
-                    reason: reason.to_owned(),
-                    message: message.to_owned(),
-                };
+                if let State::Waiting { message, .. } = &mut container.state {
+                    message.clone_from(&why);
+                }
+            }
+            let event = Told::warning(KUBELET, reason, why);
+            events::note(&mut runtime.events, event, Timestamp::now());
+        });
+    }
+
+    /// Volumes are there: nothing is said of them any more.
+    fn not_held_up(&self) {
+        self.runtime.send_modify(|runtime| {
+            for container in &mut runtime.containers {
+                if let State::Waiting { message, .. } = &mut container.state {
+                    message.clear();
+                }
             }
         });
     }
@@ -464,11 +488,12 @@ impl Shared {
             match self.volume_files(&current) {
                 Ok(files) => {
                     self.write_volumes(&current.pod, &files, &BTreeMap::new())?;
+                    self.not_held_up();
                     return Ok(files);
                 }
-                Err(error) => self.waiting_all(
-                    "ContainerCreating",
-                    &format!("MountVolume.SetUp failed: {error}"),
+                Err((volume, error)) => self.held_up(
+                    "FailedMount",
+                    format!("MountVolume.SetUp failed for volume \"{volume}\" : {error}"),
                 ),
             }
             inputs.changed().await?;
@@ -518,7 +543,7 @@ impl Shared {
     fn volume_files(
         &self,
         inputs: &Inputs,
-    ) -> Result<BTreeMap<String, Files>, volumes::VolumeError> {
+    ) -> Result<BTreeMap<String, Files>, (String, volumes::VolumeError)> {
         let token = |audience: &str, seconds: i64| -> Result<String, TokenError> {
             self.machine.tokens.issue(&inputs.pod, audience, seconds)
         };
@@ -535,7 +560,8 @@ impl Shared {
                 NODE_ADDRESS,
                 &inputs.references,
                 &token,
-            )?;
+            )
+            .map_err(|error| (volume.name.clone(), error))?;
             all.extend(files.map(|files| (volume.name.clone(), files)));
         }
         Ok(all)

@@ -75,31 +75,12 @@ impl ContainerTask {
             let (exit, reason) = self.watch(run, &mut started).await;
             let ended = ended(exit, reason, began);
             let stopping = self.stop.borrow().is_some();
-            self.update(|container| {
-                container.state = State::Ended(ended);
-                (container.ready, container.started, container.pid) = (false, false, None);
-            });
+            self.update(|container| container.ends(ended));
             if stopping || !self.policy.restarts(exit.code) {
                 return exit.code == 0;
             }
             let delay = backoff.after(since.elapsed());
-            self.update(|container| {
-                container.restarts += 1;
-                if let State::Ended(ended) = &container.state {
-                    container.last = Some(ended.clone());
-                }
-                if !delay.is_zero() {
-                    let message = format!(
-                        "back-off {}s restarting failed container={}",
-                        delay.as_secs(),
-                        container.name
-                    );
-                    container.state = State::Waiting {
-                        reason: "CrashLoopBackOff".to_owned(),
-                        message,
-                    };
-                }
-            });
+            self.update(|container| container.will_restart(delay));
             if !self.pause(delay).await {
                 return false;
             }
@@ -129,7 +110,7 @@ impl ContainerTask {
         let entrance = self
             .entrance()
             .map_err(|error| (error.reason(), error.into()))?;
-        let restarts = self.read(|container| container.restarts);
+        let restarts = self.read(ContainerRuntime::next_restarts);
         let failed = |error: anyhow::Error| ("RunContainerError", error);
         let (output, writer) = io::pipe().map_err(|error| failed(error.into()))?;
         let logs = self.pod.directory.join("logs");
@@ -158,8 +139,7 @@ impl ContainerTask {
         }
         let mounts = MountNamespace::of(pid);
         self.update(|container| {
-            container.state = State::Running { since: began };
-            container.pid = Some(pid);
+            container.begins(pid, began);
             container.started = self.container.startup_probe.is_none();
             container.ready = container.started && self.container.readiness_probe.is_none();
         });
@@ -509,7 +489,9 @@ impl ContainerTask {
             if let Some(container) = runtime.containers.get_mut(self.index) {
                 let before = container.clone();
                 change(container);
-                events::note(&mut runtime.events, &before, container, Timestamp::now());
+                for event in events::of_change(&before, container) {
+                    events::note(&mut runtime.events, event, Timestamp::now());
+                }
             }
             if runtime.is_ready() != was_ready {
                 runtime.ready_since = Some(Timestamp::now());
