@@ -1,23 +1,25 @@
 //! Starting, watching and ending a lab.
 
+mod progress;
+
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anstream::{eprint, eprintln};
+use anstream::eprintln;
 use anyhow::Context;
 use clap::Args;
 use hyper::{Method, StatusCode};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use self::progress::Shown;
 use super::status::readiness;
 use super::{files, objects};
 use crate::client::{ClientError, LabClient};
 use crate::launch;
-use crate::wire::{Progress, Watch};
+use crate::wire::Watch;
 
 /// How often the end of a lab is asked for, and how long it may take.
 const POLL: Duration = Duration::from_millis(50);
@@ -57,9 +59,9 @@ pub(super) struct Options {
     /// Return only when every pod is ready.
     #[arg(long, default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
     wait: bool,
-    /// How long to wait, in seconds.
-    #[arg(long, default_value_t = 120)]
-    timeout: u64,
+    /// How long to wait, such as 90s or 1m30s; a number alone counts seconds.
+    #[arg(long, value_name = "DURATION", value_parser = limit, default_value = "120s")]
+    timeout: Duration,
 }
 
 impl Options {
@@ -79,6 +81,14 @@ impl Options {
 /// A duration, kept as it was written for the control plane.
 fn lifetime(text: &str) -> Result<String, String> {
     super::duration(text).map(|_valid| text.to_owned())
+}
+
+/// A duration, or a number of seconds.
+fn limit(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds) => Ok(Duration::from_secs(seconds)),
+        Err(_not_a_number) => super::duration(text),
+    }
 }
 
 /// Brings the lab up. Ctrl-C ends what this command started; a lab that ran before goes on.
@@ -117,7 +127,7 @@ async fn fill(
     let applied = objects::apply_inputs(client, &options.namespace.namespace, inputs, None).await?;
     watch(client, options).await?;
     if options.wait {
-        until_ready(client, Duration::from_secs(options.timeout)).await?;
+        until_ready(client, options.timeout).await?;
         until_synced(client).await;
     }
     summarise(client).await?;
@@ -182,24 +192,21 @@ pub(super) async fn ensure_any(client: &LabClient) -> anyhow::Result<()> {
 
 async fn until_ready(client: &LabClient, limit: Duration) -> anyhow::Result<()> {
     let deadline = Instant::now() + limit;
-    let mut line = ProgressLine::new();
+    let mut shown = Shown::new(Instant::now());
     loop {
         let progress = client.progress().await?;
-        line.show(&progress);
+        shown.show(&progress, Instant::now());
         if progress.ready {
-            line.clear();
+            shown.clear();
             return Ok(());
         }
         if Instant::now() >= deadline {
-            line.clear();
-            anyhow::bail!(
-                "not ready after {} s:\n  {}",
-                limit.as_secs(),
-                progress.waiting.join("\n  ")
-            );
+            shown.clear();
+            anyhow::bail!(progress::timed_out(limit, &progress));
         }
+        let next = deadline.min(Instant::now() + progress::EVERY);
         // What went wrong with the question goes wrong with the next one too.
-        drop(timeout_at(deadline, client.changed(progress.revision)).await);
+        drop(timeout_at(next, client.changed(progress.revision)).await);
     }
 }
 
@@ -235,39 +242,6 @@ fn are_synced(proxies: &[u8]) -> bool {
             })
         })
     })
-}
-
-/// One line on a terminal that is written over; nothing elsewhere.
-struct ProgressLine {
-    is_terminal: bool,
-    last: String,
-}
-
-impl ProgressLine {
-    fn new() -> Self {
-        Self {
-            is_terminal: std::io::stderr().is_terminal(),
-            last: String::new(),
-        }
-    }
-
-    fn show(&mut self, progress: &Progress) {
-        let first = progress.waiting.first().map_or("", String::as_str);
-        let text = format!(
-            "{}/{} pods ready  {first}",
-            progress.pods_ready, progress.pods_total
-        );
-        if self.is_terminal && text != self.last {
-            eprint!("\r\x1b[2K{text}");
-            self.last = text;
-        }
-    }
-
-    fn clear(&self) {
-        if self.is_terminal && !self.last.is_empty() {
-            eprint!("\r\x1b[2K");
-        }
-    }
 }
 
 async fn summarise(client: &LabClient) -> anyhow::Result<()> {
@@ -308,6 +282,16 @@ pub(super) async fn down(client: &LabClient) -> anyhow::Result<ExitCode> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_is_a_duration_or_seconds() {
+        for (text, seconds) in [("5", 5), ("5s", 5), ("2m", 120), ("1m30s", 90), ("0", 0)] {
+            assert_eq!(limit(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for wrong in ["", "5 s", "-1", "soon"] {
+            assert!(limit(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_proxy_is_synced_when_it_has_answered_all() {
