@@ -18,8 +18,8 @@ use tokio::net::UnixStream;
 
 use crate::paths;
 use crate::wire::{
-    Failure, Handover, Kill, Label, Outcome, Progress, Report, Restart, Revision, Scale,
-    Status, Watch,
+    Failure, Handover, Kill, Label, Outcome, Progress, Report, Restart, Revision, Scale, Status,
+    Validation, Watch,
 };
 
 /// The largest answer read whole; logs and captures are streamed instead.
@@ -85,8 +85,13 @@ impl LabClient {
         namespace: &str,
         file: &str,
         text: String,
+        validate: Validation,
     ) -> Result<Report, ClientError> {
-        let query = query(&[("namespace", namespace), ("file", file)]);
+        let query = query(&[
+            ("namespace", namespace),
+            ("file", file),
+            ("validate", validate.as_str()),
+        ]);
         self.send(Method::POST, &format!("/apply?{query}"), text.into())
             .await
     }
@@ -97,11 +102,13 @@ impl LabClient {
         namespace: &str,
         file: &str,
         text: String,
+        validate: Validation,
     ) -> Result<Report, ClientError> {
         let query = query(&[
             ("namespace", namespace),
             ("file", file),
             ("dry_run", "true"),
+            ("validate", validate.as_str()),
         ]);
         self.send(Method::POST, &format!("/apply?{query}"), text.into())
             .await
@@ -113,8 +120,14 @@ impl LabClient {
         namespace: &str,
         file: &str,
         text: String,
+        validate: Validation,
     ) -> Result<Report, ClientError> {
-        let query = query(&[("namespace", namespace), ("file", file), ("create", "true")]);
+        let query = query(&[
+            ("namespace", namespace),
+            ("file", file),
+            ("create", "true"),
+            ("validate", validate.as_str()),
+        ]);
         self.send(Method::POST, &format!("/apply?{query}"), text.into())
             .await
     }

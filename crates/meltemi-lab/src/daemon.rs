@@ -29,7 +29,7 @@ use crate::cluster::{Cluster, EVENT, Handle, NotFound, commands};
 use crate::machine_pids::MachinePids;
 use crate::network::PodNetwork;
 use crate::wire::{
-    Failure, Kill, Label, Progress, Report, Restart, Revision, Scale, Status, Watch,
+    Failure, Kill, Label, Progress, Report, Restart, Revision, Scale, Status, Validation, Watch,
 };
 
 pub(crate) use watch::Watcher;
@@ -160,6 +160,8 @@ struct File {
     dry_run: bool,
     #[serde(default)]
     create: bool,
+    #[serde(default)]
+    validate: Validation,
     /// Seconds that deleted pods have to end in, instead of their own.
     grace: Option<u64>,
 }
@@ -233,15 +235,16 @@ async fn apply(
         file,
         dry_run,
         create,
+        validate,
         grace: _,
     } = query;
     let report = daemon.call(move |cluster| {
         if dry_run {
-            cluster.judge(&namespace, &file, &text)
+            cluster.judge(&namespace, &file, &text, validate)
         } else if create {
-            cluster.create(&namespace, &file, &text)
+            cluster.create(&namespace, &file, &text, validate)
         } else {
-            cluster.apply(&namespace, &file, &text)
+            cluster.apply(&namespace, &file, &text, validate)
         }
     });
     Ok(Json(report.await?))

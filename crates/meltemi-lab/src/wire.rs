@@ -7,7 +7,7 @@
 //! | `GET /status` | [`Status`] |
 //! | `GET /progress` | [`Progress`] |
 //! | `GET /changes?after=N` | [`Revision`], as soon as the objects are newer than revision N |
-//! | `POST /apply?namespace=NS&file=NAME[&dry_run=true][&create=true]`, YAML body | [`Report`] |
+//! | `POST /apply?namespace=NS&file=NAME[&dry_run=true][&create=true][&validate=strict]`, YAML body | [`Report`]; see [`Validation`] |
 //! | `POST /delete?namespace=NS&file=NAME[&grace=SECONDS]`, YAML body | [`Report`] |
 //! | `DELETE /objects/{kind}/{name}?namespace=NS[&grace=SECONDS]` | [`Report`] |
 //! | `GET /objects/{kind}[?namespace=NS]` | `{"items": [...]}`, Kubernetes objects as JSON with their status; `Event` is a kind, too |
@@ -82,6 +82,30 @@ pub struct Progress {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Revision {
     pub revision: u64,
+}
+
+/// What becomes of a Kubernetes object with a field that its kind does not have. (One of Istio's kinds is always refused:
+/// a misspelt policy protects nothing.)
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Validation {
+    /// It is refused.
+    Strict,
+    /// It is applied without the field, which is told.
+    #[default]
+    Warn,
+    /// It is applied without the field.
+    Ignore,
+}
+
+impl Validation {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Strict => "strict",
+            Self::Warn => "warn",
+            Self::Ignore => "ignore",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

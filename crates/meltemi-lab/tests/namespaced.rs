@@ -18,7 +18,7 @@ use http::Method;
 use http_body_util::BodyExt as _;
 use meltemi_lab::client::LabClient;
 use meltemi_lab::launch::{self, LaunchError, Options};
-use meltemi_lab::wire::{Handover, Label, Outcome, Restart};
+use meltemi_lab::wire::{Handover, Label, Outcome, Restart, Validation};
 use tokio::time::{Instant, sleep};
 
 const MANIFEST: &str = r#"
@@ -214,7 +214,12 @@ fn as_nobody() -> ExitCode {
 
 async fn story(client: LabClient) {
     let report = client
-        .apply("default", "test.yaml", MANIFEST.to_owned())
+        .apply(
+            "default",
+            "test.yaml",
+            MANIFEST.to_owned(),
+            Validation::Strict,
+        )
         .await
         .unwrap();
     assert_eq!(
@@ -224,7 +229,12 @@ async fn story(client: LabClient) {
         report.diagnostics
     );
     let again = client
-        .apply("default", "test.yaml", MANIFEST.to_owned())
+        .apply(
+            "default",
+            "test.yaml",
+            MANIFEST.to_owned(),
+            Validation::Strict,
+        )
         .await
         .unwrap();
     assert!(
@@ -329,7 +339,7 @@ async fn story(client: LabClient) {
     // Live changes: a ConfigMap reaches its volume.
     let map = "{apiVersion: v1, kind: ConfigMap, metadata: {name: page}, data: {index: changed}}";
     client
-        .apply("default", "map.yaml", map.to_owned())
+        .apply("default", "map.yaml", map.to_owned(), Validation::Strict)
         .await
         .unwrap();
     until("the volume follows", || {
@@ -361,7 +371,12 @@ async fn story(client: LabClient) {
     assert_eq!(uids.len(), 2);
     let deleted = client.delete_object("StatefulSet", "default", "set", None);
     assert_eq!(deleted.await.unwrap().results[0].action, "deleted");
-    let applied = client.apply("default", "test.yaml", MANIFEST.to_owned());
+    let applied = client.apply(
+        "default",
+        "test.yaml",
+        MANIFEST.to_owned(),
+        Validation::Strict,
+    );
     assert_eq!(applied.await.unwrap().rejected, 0);
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {

@@ -24,6 +24,8 @@ pub(super) struct Create {
     /// Only say what would happen; with `-o yaml` the object.
     #[arg(long, value_enum, num_args = 0..=1, default_value = "none", hide_default_value = true, default_missing_value = "client", require_equals = true)]
     dry_run: objects::DryRun,
+    #[command(flatten)]
+    validate: objects::Validate,
     /// yaml or json: the object instead of a line.
     #[arg(short, long, value_parser = ["yaml", "json"], requires = "words")]
     output: Option<String>,
@@ -44,12 +46,17 @@ pub(super) async fn create(client: &LabClient, options: &Create) -> anyhow::Resu
         return Ok(ExitCode::SUCCESS);
     }
     up::ensure_any(client).await?;
+    let validate = options.validate.validate;
     let (mut created, mut rejected, mut told) = (0, 0, 0);
     for input in inputs {
         let text = input.text.clone();
         let mut report = match dry_run {
-            None => client.create(namespace, &input.name, text).await?,
-            Some(_) => client.judge(namespace, &input.name, text).await?,
+            None => {
+                client
+                    .create(namespace, &input.name, text, validate)
+                    .await?
+            }
+            Some(_) => client.judge(namespace, &input.name, text, validate).await?,
         };
         for change in &mut report.results {
             change.action += &dry_run.map_or_else(String::new, |remark| format!(" ({remark})"));

@@ -8,11 +8,12 @@ use std::process::ExitCode;
 use anstream::eprintln;
 use clap::Args;
 use meltemi_api::labels;
+use meltemi_core::{Diagnostic, Severity};
 
 use super::files::{self, Input};
 use super::{Namespace, kinds, up};
 use crate::client::LabClient;
-use crate::wire::{self, Report};
+use crate::wire::{self, Change, Report, Validation};
 
 #[derive(Debug, Args)]
 #[command(
@@ -27,7 +28,27 @@ pub(super) struct Apply {
     #[arg(long, value_enum, num_args = 0..=1, default_value = "none", default_missing_value = "client", require_equals = true)]
     dry_run: DryRun,
     #[command(flatten)]
+    validate: Validate,
+    #[command(flatten)]
     namespace: Namespace,
+}
+
+/// kubectl's flag, with its default.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Validate {
+    /// Refuse (true, strict) Kubernetes objects with fields that their kind does not have, apply them without the field and say so
+    /// (warn), or say nothing (false, ignore).
+    #[arg(long, value_parser = validation, num_args = 0..=1, default_value = "strict", default_missing_value = "strict", require_equals = true)]
+    pub(super) validate: Validation,
+}
+
+fn validation(text: &str) -> Result<Validation, String> {
+    match text {
+        "true" | "strict" => Ok(Validation::Strict),
+        "warn" => Ok(Validation::Warn),
+        "false" | "ignore" => Ok(Validation::Ignore),
+        _ => Err("one of true, strict, warn, false, ignore".to_owned()),
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -52,7 +73,11 @@ pub(super) async fn apply(client: &LabClient, options: &Apply) -> anyhow::Result
     let inputs = files::read_all(&options.filename)?;
     up::ensure_any(client).await?;
     let namespace = &options.namespace.namespace;
-    let applied = apply_inputs(client, namespace, inputs, options.dry_run.remark()).await?;
+    let how = How {
+        dry_run: options.dry_run.remark(),
+        validate: options.validate.validate,
+    };
+    let applied = apply_inputs(client, namespace, inputs, how).await?;
     anyhow::ensure!(applied != Applied::Nothing, "no objects passed to apply");
     Ok(applied.exit_code())
 }
@@ -77,18 +102,27 @@ impl Applied {
     }
 }
 
-/// Applies one input after the other; with the remark of a dry run only says what would happen.
+/// How objects are applied.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct How<'a> {
+    /// The remark of a dry run, which only says what would happen.
+    pub(super) dry_run: Option<&'a str>,
+    pub(super) validate: Validation,
+}
+
+/// Applies one input after the other.
 pub(super) async fn apply_inputs(
     client: &LabClient,
     namespace: &str,
     inputs: Vec<Input>,
-    dry_run: Option<&str>,
+    How { dry_run, validate }: How<'_>,
 ) -> anyhow::Result<Applied> {
     let (mut accepted, mut rejected, mut told) = (0, 0, 0);
     for input in inputs {
+        let (file, text) = (input.name.as_str(), input.text);
         let mut report = match dry_run {
-            None => client.apply(namespace, &input.name, input.text).await?,
-            Some(_) => client.judge(namespace, &input.name, input.text).await?,
+            None => client.apply(namespace, file, text, validate).await?,
+            Some(_) => client.judge(namespace, file, text, validate).await?,
         };
         told += report.diagnostics.len();
         if let Some(remark) = dry_run {
@@ -114,9 +148,28 @@ pub(super) fn print(report: &Report) -> std::io::Result<()> {
     }
     out.flush()?;
     for diagnostic in &report.diagnostics {
-        eprintln!("{diagnostic}");
+        eprintln!("{}", told(diagnostic, &report.results));
     }
     Ok(())
+}
+
+/// What is refused is an error, what is applied is warned of: of an object that was taken, what is wrong between it and others
+/// is a warning here, and an error of `meltemi analyze`.
+fn told(diagnostic: &Diagnostic, taken: &[Change]) -> Diagnostic {
+    let mut diagnostic = diagnostic.clone();
+    let is_taken = diagnostic.object.as_ref().is_some_and(|object| {
+        taken.iter().any(|change| {
+            let (resource, name) = change.object.split_once('/').unwrap_or_default();
+            let kind = resource.split('.').next().unwrap_or_default();
+            kind.eq_ignore_ascii_case(&object.kind)
+                && name == object.name
+                && change.namespace == object.namespace
+        })
+    });
+    if is_taken {
+        diagnostic.severity = diagnostic.severity.min(Severity::Warning);
+    }
+    diagnostic
 }
 
 /// Reads `KIND NAME...` or `KIND/NAME...`.
@@ -236,7 +289,46 @@ fn label_changes(words: &[String]) -> anyhow::Result<BTreeMap<String, Option<Str
 
 #[cfg(test)]
 mod tests {
+    use meltemi_core::ObjectRef;
+
     use super::*;
+
+    #[test]
+    fn what_was_applied_is_only_warned_of() {
+        let change = Change {
+            object: "virtualservice.networking.istio.io/reviews".to_owned(),
+            namespace: "default".to_owned(),
+            action: "created".to_owned(),
+        };
+        let severity = |name: &str, namespace: &str| {
+            let object = ObjectRef::new("VirtualService", namespace, name);
+            let error = Diagnostic::error("IST0101", "host not found").object(object);
+            told(&error, std::slice::from_ref(&change)).severity
+        };
+        assert_eq!(severity("reviews", "default"), Severity::Warning);
+        assert_eq!(severity("ratings", "default"), Severity::Error);
+        assert_eq!(severity("reviews", "other"), Severity::Error);
+        let info = Diagnostic::new("X", Severity::Info, "unused").object(ObjectRef::new(
+            "VirtualService",
+            "default",
+            "reviews",
+        ));
+        assert_eq!(told(&info, &[change]).severity, Severity::Info);
+    }
+
+    #[test]
+    fn validation_has_kubectls_words() {
+        for (word, expected) in [
+            ("true", Validation::Strict),
+            ("strict", Validation::Strict),
+            ("warn", Validation::Warn),
+            ("false", Validation::Ignore),
+            ("ignore", Validation::Ignore),
+        ] {
+            assert_eq!(validation(word), Ok(expected), "{word}");
+        }
+        assert!(validation("maybe").is_err());
+    }
 
     #[test]
     fn objects_are_named_both_ways() {

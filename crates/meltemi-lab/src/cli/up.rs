@@ -19,7 +19,7 @@ use super::status::readiness;
 use super::{files, objects};
 use crate::client::{ClientError, LabClient};
 use crate::launch;
-use crate::wire::Watch;
+use crate::wire::{Validation, Watch};
 
 /// How often the end of a lab is asked for, and how long it may take.
 const POLL: Duration = Duration::from_millis(50);
@@ -124,7 +124,12 @@ async fn fill(
             late.join(", ")
         );
     }
-    let applied = objects::apply_inputs(client, &options.namespace.namespace, inputs, None).await?;
+    // As the watch does when the files change: a field too many keeps nothing from running.
+    let how = objects::How {
+        dry_run: None,
+        validate: Validation::Warn,
+    };
+    let applied = objects::apply_inputs(client, &options.namespace.namespace, inputs, how).await?;
     watch(client, options).await?;
     if options.wait {
         until_ready(client, options.timeout).await?;

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::Pod;
 use meltemi_api::{Kind, ObjectKey, Parsed, Scope};
-use meltemi_core::{Diagnostic, FieldPath, Severity};
+use meltemi_core::{Diagnostic, FieldPath, ObjectRef, Severity};
 use serde_json::{Value, json};
 
 use super::admission::set_defaults;
@@ -10,10 +10,13 @@ use super::commands::change;
 use super::{Cluster, analysis, is_deleted};
 use crate::store::{Applied, display};
 use crate::unsupported;
-use crate::wire::Report;
+use crate::wire::{Report, Validation};
 
 /// The code of objects that a mesh has no use for.
 const UNUSED_KIND: &str = "MEL0009";
+
+/// The code of fields that a Kubernetes kind does not have.
+const UNKNOWN_FIELD: &str = "MEL0008";
 
 /// Why an object that reads well is not taken.
 struct Refused {
@@ -24,42 +27,57 @@ struct Refused {
 
 impl Cluster {
     /// Applies every document of one file, as far as each is sound.
-    pub(crate) fn apply(&mut self, namespace: &str, file: &str, text: &str) -> Report {
-        self.take(namespace, file, text, Self::apply_object)
+    pub(crate) fn apply(
+        &mut self,
+        namespace: &str,
+        file: &str,
+        text: &str,
+        validate: Validation,
+    ) -> Report {
+        let parsed = read(file, text, namespace, validate);
+        self.take(parsed, Self::apply_object)
     }
 
     /// What [`Self::apply`] would answer now, and changes nothing.
-    pub(crate) fn judge(&mut self, namespace: &str, file: &str, text: &str) -> Report {
-        self.take(namespace, file, text, |cluster, key, written| {
+    pub(crate) fn judge(
+        &mut self,
+        namespace: &str,
+        file: &str,
+        text: &str,
+        validate: Validation,
+    ) -> Report {
+        let parsed = read(file, text, namespace, validate);
+        self.take(parsed, |cluster, key, written| {
             cluster.judge_object(key, written)
         })
     }
 
     /// As [`Self::apply`], but what is there already is refused, as by `kubectl create`.
-    pub(crate) fn create(&mut self, namespace: &str, file: &str, text: &str) -> Report {
-        self.take(
-            namespace,
-            file,
-            text,
-            |cluster, key, written| match cluster.store.get(key) {
+    pub(crate) fn create(
+        &mut self,
+        namespace: &str,
+        file: &str,
+        text: &str,
+        validate: Validation,
+    ) -> Report {
+        let parsed = read(file, text, namespace, validate);
+        self.take(parsed, |cluster, key, written| {
+            match cluster.store.get(key) {
                 None => cluster.apply_object(key, written),
                 Some(_) => Err(Refused {
                     field: FieldPath::new("metadata").field("name"),
                     message: format!("{} already exists", display(key)),
                     hint: "`meltemi lab apply` changes what is there".to_owned(),
                 }),
-            },
-        )
+            }
+        })
     }
 
     fn take(
         &mut self,
-        namespace: &str,
-        file: &str,
-        text: &str,
+        parsed: Parsed,
         act: fn(&mut Self, &ObjectKey, Value) -> Result<Applied, Refused>,
     ) -> Report {
-        let parsed = meltemi_api::parse(file, text, namespace);
         let mut report = Report {
             rejected: refused(&parsed),
             diagnostics: parsed.diagnostics,
@@ -214,6 +232,48 @@ fn relabel(pod: &mut Value, written: &Value) {
     }
 }
 
+fn read(file: &str, text: &str, namespace: &str, validate: Validation) -> Parsed {
+    let mut parsed = meltemi_api::parse(file, text, namespace);
+    enforce(&mut parsed, validate);
+    parsed
+}
+
+/// What becomes of objects with unknown fields (Kubernetes, "Server side field validation").
+fn enforce(parsed: &mut Parsed, validate: Validation) {
+    match validate {
+        Validation::Warn => {}
+        Validation::Ignore => parsed
+            .diagnostics
+            .retain(|diagnostic| diagnostic.code != UNKNOWN_FIELD),
+        Validation::Strict => {
+            let mut strange = Vec::new();
+            for diagnostic in &mut parsed.diagnostics {
+                if diagnostic.code == UNKNOWN_FIELD {
+                    refuse_field(diagnostic);
+                    strange.extend(diagnostic.object.clone());
+                }
+            }
+            let is_strange = |object: &ObjectRef| strange.contains(object);
+            let refused = parsed
+                .objects
+                .extract_if(.., |object| is_strange(&object.reference()));
+            parsed.rejected.extend(refused.map(|object| object.key()));
+        }
+    }
+}
+
+/// An API server's words, with what can be done.
+fn refuse_field(unknown: &mut Diagnostic) {
+    unknown.severity = Severity::Error;
+    unknown.message = format!("strict decoding error: unknown field \"{}\"", unknown.field);
+    let remedy = "--validate=warn applies the object without it";
+    unknown.hint = if unknown.hint.is_empty() {
+        format!("mend or remove it; {remedy}")
+    } else {
+        format!("{} {remedy}", unknown.hint)
+    };
+}
+
 /// What a cluster would run and the lab does not is missed by someone: a warning, where to a mesh it is nothing.
 fn does_not_run(diagnostic: &mut Diagnostic) {
     let kind = diagnostic
@@ -248,6 +308,29 @@ fn refused(parsed: &Parsed) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_unknown_field_refuses_its_object_and_no_other() {
+        let text = "apiVersion: v1\nkind: Service\nmetadata: {name: odd}\nspec:\n  ports: [{port: 80}]\n  clusterIp: None\n---\n\
+                    apiVersion: v1\nkind: Service\nmetadata: {name: sound}\nspec: {ports: [{port: 80}]}\n";
+        let told = |validate: Validation| {
+            let parsed = read("x.yaml", text, "default", validate);
+            let names: Vec<String> = parsed.objects.iter().map(|one| one.key().name).collect();
+            let told: Vec<String> = parsed
+                .diagnostics
+                .iter()
+                .filter(|one| one.code == UNKNOWN_FIELD)
+                .map(|one| format!("{} {}", one.severity, one.message))
+                .collect();
+            (names.join(","), refused(&parsed), told.join(";"))
+        };
+        let (both, sound) = ("odd,sound".to_owned(), "sound".to_owned());
+        let strict = "error strict decoding error: unknown field \"spec.clusterIp\"";
+        assert_eq!(told(Validation::Strict), (sound, 1, strict.to_owned()));
+        let warning = "warning unknown field \"clusterIp\"".to_owned();
+        assert_eq!(told(Validation::Warn), (both.clone(), 0, warning));
+        assert_eq!(told(Validation::Ignore), (both, 0, String::new()));
+    }
 
     #[test]
     fn what_a_cluster_would_run_is_warned_of() {

@@ -18,7 +18,7 @@ use tokio::time::sleep;
 use super::faults::{self, Faults};
 use crate::cluster::Handle;
 use crate::store::now;
-use crate::wire::{Change, Fault, Report, Watch};
+use crate::wire::{Change, Fault, Report, Validation, Watch};
 
 /// An editor's several writes are one change.
 const SETTLE: Duration = Duration::from_millis(5);
@@ -108,7 +108,7 @@ impl Watcher {
             let name = fault.file.display().to_string();
             let judge = self
                 .cluster
-                .call(move |cluster| cluster.judge(&namespace, &name, &text));
+                .call(move |cluster| cluster.judge(&namespace, &name, &text, Validation::Warn));
             if let Some(report) = judge.await {
                 self.note(&fault.file, faults::of_report(&report));
             }
@@ -179,7 +179,7 @@ impl Watcher {
         let name = file.display().to_string();
         let apply = self
             .cluster
-            .call(move |cluster| cluster.apply(&namespace, &name, &text));
+            .call(move |cluster| cluster.apply(&namespace, &name, &text, Validation::Warn));
         if let Some(report) = apply.await {
             log(file, &report);
             self.note(file, faults::of_report(&report));
