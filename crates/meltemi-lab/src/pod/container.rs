@@ -15,6 +15,8 @@ use crate::rootfs::{Link, Mount, Source};
 
 /// Where programs are bound in every container; first in its PATH.
 const PROGRAMS: &str = "/usr/local/bin";
+/// Names under which `meltemi-apps` is a tool.
+const TOOLS: [&str; 2] = ["nc", "nslookup"];
 const PATH: &str = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The user of an application whose manifest names none ("nonroot" of common base images).
 const DEFAULT_UID: u32 = 65532;
@@ -230,18 +232,21 @@ fn capabilities(container: &Container, single_id: bool) -> Result<u64, Container
     Ok(set.bits())
 }
 
-/// `pilot-agent` by its own path, as Istio's image has it; and in the proxy's container a `curl` that goes through the mesh.
+/// Links in a container's PATH. `pilot-agent` is there by its own path, as Istio's image has it, and in the proxy's container a
+/// `curl` that goes through the mesh. Tools that guides call inside of pods are ours where the machine has none.
 fn links(container: &Container, programs: &Programs) -> Vec<Link> {
-    if programs.find("meltemi-proxy").is_none() {
-        return Vec::new();
-    }
-    let link = |name: &str| Link {
+    let link = |name: &str, to: &str| Link {
         path: Path::new(PROGRAMS).join(name),
-        to: "meltemi-proxy".into(),
+        to: to.into(),
     };
-    let mut links = vec![link("pilot-agent")];
-    if container.name == PROXY_CONTAINER {
-        links.push(link("curl"));
+    let mut links = Vec::new();
+    if programs.find("meltemi-proxy").is_some() {
+        links.push(link("pilot-agent", "meltemi-proxy"));
+        links.extend((container.name == PROXY_CONTAINER).then(|| link("curl", "meltemi-proxy")));
+    }
+    if programs.find("meltemi-apps").is_some() {
+        let missing = TOOLS.iter().filter(|tool| programs.find(tool).is_none());
+        links.extend(missing.map(|tool| link(tool, "meltemi-apps")));
     }
     links
 }
@@ -418,6 +423,34 @@ mod tests {
                 .to_string()
                 .contains("\"nginx\" is not in the lab's image table")
         );
+    }
+
+    #[test]
+    fn tools_that_the_machine_lacks_are_ours() {
+        let found = |programs: &[&str]| {
+            let folder = tempfile::tempdir().unwrap();
+            for program in programs {
+                use std::os::unix::fs::PermissionsExt as _;
+                let path = folder.path().join(program);
+                std::fs::write(&path, "").unwrap();
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+            }
+            let programs = Programs {
+                beside: folder.path().to_owned(),
+            };
+            let links = links(&Container::default(), &programs);
+            let linked = |link: Link| (link.path.ends_with("nc")).then_some(link.to);
+            links.into_iter().find_map(linked)
+        };
+        // A machine that has an nc of its own on PATH needs no link in any case.
+        let has_own = Programs {
+            beside: "/nowhere".into(),
+        }
+        .find("nc")
+        .is_some();
+        assert_eq!(found(&["meltemi-apps"]).is_some(), !has_own);
+        assert_eq!(found(&["meltemi-apps", "nc"]), None);
+        assert_eq!(found(&[]), None);
     }
 
     #[test]
