@@ -1,5 +1,6 @@
 //! `meltemi lab ...`: kubectl's spelling for a mesh on one machine.
 
+mod chosen;
 mod create;
 mod delete;
 mod describe;
@@ -9,6 +10,7 @@ mod get;
 mod inside;
 mod jsonpath;
 mod kinds;
+mod marks;
 mod objects;
 mod rollout;
 mod scale;
@@ -17,6 +19,7 @@ mod status;
 mod table;
 mod terminal;
 mod up;
+mod wait;
 
 use std::process::ExitCode;
 
@@ -65,7 +68,11 @@ enum Command {
     /// Show all about an object; of pods their containers, why they are not ready, and what happened to them.
     Describe(describe::Options),
     /// Set (K=V) or remove (K-) labels of an object.
-    Label(objects::Label),
+    Label(marks::Label),
+    /// Set (K=V) or remove (K-) annotations of an object.
+    Annotate(marks::Annotate),
+    /// Wait until objects have a condition, a value, or are gone.
+    Wait(wait::Options),
     /// Run a command in a container; its exit status becomes this one's.
     Exec(inside::Exec),
     /// Print the log of a container.
@@ -115,7 +122,9 @@ pub async fn run(lab: &Lab) -> anyhow::Result<ExitCode> {
         Command::Delete(options) => delete::delete(&client, options).await,
         Command::Get(options) => get::get(&client, options).await,
         Command::Describe(options) => describe::describe(&client, options).await,
-        Command::Label(options) => objects::label(&client, options).await,
+        Command::Label(options) => marks::label(&client, options).await,
+        Command::Annotate(options) => marks::annotate(&client, options).await,
+        Command::Wait(options) => wait::wait(&client, options).await,
         Command::Exec(options) => inside::exec(&client, options).await,
         Command::Logs(options) => inside::logs(&client, options).await,
         Command::Rollout(options) => rollout::rollout(&client, options).await,
@@ -205,6 +214,8 @@ mod tests {
             ("lab delete pod a --wait=false", "wait", false),
             ("lab logs -f=true a", "follow", true),
             ("lab exec -it a -- sh", "tty", true),
+            ("lab label pod a -n b k=v --overwrite", "overwrite", true),
+            ("lab annotate pod --all -n b k=v", "all", true),
         ] {
             let matches = program().try_get_matches_from(words.split(' ')).unwrap();
             let (_, command) = matches.subcommand().unwrap();

@@ -18,7 +18,7 @@ use tokio::net::UnixStream;
 
 use crate::paths;
 use crate::wire::{
-    Failure, Handover, Kill, Label, Outcome, Progress, Report, Restart, Revision, Scale, Status,
+    Failure, Handover, Kill, Mark, Outcome, Progress, Report, Restart, Revision, Scale, Status,
     Validation, Watch,
 };
 
@@ -226,8 +226,9 @@ impl LabClient {
         self.get(&format!("/forward?{query}")).await
     }
 
-    pub async fn label(&self, label: &Label) -> Result<Report, ClientError> {
-        self.post("/label", label).await
+    /// Labels or annotates an object.
+    pub async fn mark(&self, mark: &Mark) -> Result<Report, ClientError> {
+        self.post("/mark", mark).await
     }
 
     pub async fn restart(&self, restart: &Restart) -> Result<Report, ClientError> {

@@ -29,7 +29,7 @@ use crate::cluster::{Cluster, EVENT, Handle, NotFound, commands};
 use crate::machine_pids::MachinePids;
 use crate::network::PodNetwork;
 use crate::wire::{
-    Failure, Kill, Label, Progress, Report, Restart, Revision, Scale, Status, Validation, Watch,
+    Failure, Kill, Mark, Progress, Report, Restart, Revision, Scale, Status, Validation, Watch,
 };
 
 pub(crate) use watch::Watcher;
@@ -73,7 +73,7 @@ pub(crate) fn serve(daemon: Arc<Daemon>, run_dir: &std::path::Path) -> anyhow::R
         .route("/delete", post(delete_file))
         .route("/objects/{kind}", get(objects))
         .route("/objects/{kind}/{name}", delete(delete_object))
-        .route("/label", post(label))
+        .route("/mark", post(mark))
         .route("/restart", post(restart))
         .route("/scale", post(scale))
         .route("/kill", post(kill))
@@ -355,10 +355,10 @@ async fn forwardable(
     Ok(Json(json!({})))
 }
 
-async fn label(State(daemon): Shared, body: Bytes) -> Answer<Json<Report>> {
-    let label: Label = read(&body)?;
+async fn mark(State(daemon): Shared, body: Bytes) -> Answer<Json<Report>> {
+    let mark: Mark = read(&body)?;
     Ok(Json(
-        daemon.call(move |cluster| cluster.label(&label)).await??,
+        daemon.call(move |cluster| cluster.mark(&mark)).await??,
     ))
 }
 

@@ -13,7 +13,7 @@
 //! | `GET /objects/{kind}[?namespace=NS]` | `{"items": [...]}`, Kubernetes objects as JSON with their status; `Event` is a kind, too |
 //! | `GET /containers?namespace=NS&pod=POD` | the names of a target's containers |
 //! | `GET /forward?namespace=NS&target=T&port=P` | `{}` where connections could be forwarded to |
-//! | `POST /label` | [`Label`] in, [`Report`] out |
+//! | `POST /mark` | [`Mark`] in, [`Report`] out |
 //! | `POST /restart` | [`Restart`] in, [`Report`] out |
 //! | `POST /scale` | [`Scale`] in, [`Report`] out |
 //! | `POST /kill` | [`Kill`] in, `{}` out |
@@ -121,17 +121,36 @@ pub struct Change {
     /// As kubectl prints it: `deployment.apps/reviews-v1`.
     pub object: String,
     pub namespace: String,
-    /// `created`, `configured`, `unchanged`, `deleted`, `labeled`, `restarted`, `scaled`.
+    /// `created`, `configured`, `unchanged`, `deleted`, `labeled`, `annotated`, `restarted`, `scaled`.
     pub action: String,
 }
 
+/// Which part of an object's metadata a [`Mark`] changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MarkField {
+    Labels,
+    Annotations,
+}
+
+impl MarkField {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Labels => "labels",
+            Self::Annotations => "annotations",
+        }
+    }
+}
+
+/// Sets and removes labels or annotations.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Label {
+pub struct Mark {
     pub kind: String,
     pub name: String,
     pub namespace: String,
-    /// `None` removes the label.
-    pub labels: BTreeMap<String, Option<String>>,
+    pub field: MarkField,
+    /// `None` removes the label or annotation.
+    pub values: BTreeMap<String, Option<String>>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

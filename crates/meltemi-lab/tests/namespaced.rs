@@ -18,7 +18,7 @@ use http::Method;
 use http_body_util::BodyExt as _;
 use meltemi_lab::client::LabClient;
 use meltemi_lab::launch::{self, LaunchError, Options};
-use meltemi_lab::wire::{Handover, Label, Outcome, Restart, Validation};
+use meltemi_lab::wire::{Handover, Mark, MarkField, Outcome, Restart, Validation};
 use tokio::time::{Instant, sleep};
 
 const MANIFEST: &str = r#"
@@ -390,15 +390,16 @@ async fn story(client: LabClient) {
     ready(&client, 5).await;
 
     // Labels, and the port of a pod's own loopback.
-    let labels = [("istio-injection".to_owned(), Some("enabled".to_owned()))].into();
-    let label = Label {
+    let values = [("istio-injection".to_owned(), Some("enabled".to_owned()))].into();
+    let label = Mark {
         kind: "namespace".into(),
         name: "default".into(),
         namespace: String::new(),
-        labels,
+        field: MarkField::Labels,
+        values,
     };
     assert_eq!(
-        client.label(&label).await.unwrap().results[0].action,
+        client.mark(&label).await.unwrap().results[0].action,
         "labeled"
     );
     let pod = pod_names(&client).await.into_iter().next().unwrap();

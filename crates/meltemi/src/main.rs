@@ -4,12 +4,14 @@
 
 mod access;
 mod demo;
+mod tips;
 
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use meltemi_cli::{Io, behind_the_command, exit, unused_istioctl_flags, with_istioctl_flags};
 use meltemi_process::logging::{self, LogOptions};
@@ -66,7 +68,7 @@ fn main() -> ExitCode {
         .and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
     let (cli, matches) = match parsed {
         Ok(parsed) => parsed,
-        Err(error) => return usage(&error),
+        Err(error) => return usage(error),
     };
     for flag in unused_istioctl_flags(&matches) {
         anstream::eprintln!(
@@ -107,9 +109,20 @@ fn program(called: &str) -> clap::Command {
 }
 
 /// Prints help to stdout with status 0, and a usage error to stderr with istioctl's status for it.
-fn usage(error: &clap::Error) -> ExitCode {
+fn usage(mut error: clap::Error) -> ExitCode {
+    tips::forget_far_suggestions(&mut error);
     if error.print().is_err() {
         return ExitCode::FAILURE;
+    }
+    if let Some(ContextValue::String(command)) = error.get(ContextKind::InvalidSubcommand) {
+        let program = Cli::command();
+        let lab = program.find_subcommand("lab");
+        let commands = lab.into_iter().flat_map(clap::Command::get_subcommands);
+        let commands: Vec<&str> = commands.map(clap::Command::get_name).collect();
+        let in_lab = std::env::args().nth(1).is_some_and(|word| word == "lab");
+        if let Some(tip) = tips::instead_of(command, in_lab, &commands) {
+            anstream::eprintln!("\n  tip: {tip}");
+        }
     }
     if error.use_stderr() {
         ExitCode::from(exit::USAGE)

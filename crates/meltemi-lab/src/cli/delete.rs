@@ -10,8 +10,8 @@ use clap::Args;
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
-use super::selector::Selector;
-use super::{Namespace, duration, files, get, kinds};
+use super::chosen::{Choice, chosen};
+use super::{Namespace, duration, files};
 use crate::client::{ClientError, LabClient};
 use crate::wire::{Change, Report};
 
@@ -29,17 +29,13 @@ const NOT_FOUND: &str = "MEL0502";
 )]
 pub(super) struct Delete {
     /// A file, a folder, or `-` for standard input; may be given again.
-    #[arg(short, long = "filename")]
+    #[arg(short, long = "filename", conflicts_with_all = ["selector", "all"])]
     filename: Vec<PathBuf>,
     /// KIND[,KIND...] NAME... or KIND/NAME...; with -l or --all only KIND.
     #[arg(conflicts_with = "filename", required_unless_present = "filename")]
     objects: Vec<String>,
-    /// The objects with these labels.
-    #[arg(short = 'l', long, conflicts_with_all = ["filename", "all"])]
-    selector: Option<Selector>,
-    /// All objects of the kinds, in the namespace.
-    #[arg(long, conflicts_with = "filename")]
-    all: bool,
+    #[command(flatten)]
+    choice: Choice,
     /// Do not fail when an object is not there.
     #[arg(long)]
     ignore_not_found: bool,
@@ -99,7 +95,13 @@ pub(super) async fn delete(client: &LabClient, options: &Delete) -> anyhow::Resu
         missing += report.rejected;
         deleted.append(&mut report.results);
     }
-    for (kind, name) in chosen(client, options).await? {
+    let objects = chosen(
+        client,
+        &options.objects,
+        &options.choice,
+        &options.namespace,
+    );
+    for (kind, name) in objects.await? {
         let report = client.delete_object(kind.kind, namespace, &name, options.grace());
         match report.await {
             Ok(mut report) => {
@@ -122,38 +124,6 @@ pub(super) async fn delete(client: &LabClient, options: &Delete) -> anyhow::Resu
     } else {
         ExitCode::FAILURE
     })
-}
-
-/// What is named, or has the labels.
-async fn chosen(
-    client: &LabClient,
-    options: &Delete,
-) -> anyhow::Result<Vec<(&'static kinds::Kind, String)>> {
-    let mut chosen = Vec::new();
-    for (kind, names) in get::wanted(&options.objects)? {
-        let by_labels = options.all || options.selector.is_some();
-        if names.is_empty() {
-            anyhow::ensure!(
-                by_labels,
-                "which {}? Give a name, -l LABELS or --all",
-                kind.resource
-            );
-            let namespace = kind
-                .namespaced
-                .then_some(options.namespace.namespace.as_str());
-            let mut objects = client.objects(kind.kind, namespace).await?;
-            objects.retain(|object| options.selector.iter().all(|chosen| chosen.matches(object)));
-            let name = |object: &Value| Some(object["metadata"]["name"].as_str()?.to_owned());
-            chosen.extend(objects.iter().filter_map(name).map(|name| (kind, name)));
-            continue;
-        }
-        anyhow::ensure!(
-            !by_labels,
-            "name cannot be provided when a selector is specified"
-        );
-        chosen.extend(names.into_iter().map(|name| (kind, name)));
-    }
-    Ok(chosen)
 }
 
 fn print(report: &Report, forced: bool) -> std::io::Result<()> {

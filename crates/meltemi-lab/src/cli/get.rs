@@ -2,6 +2,7 @@
 
 mod cells;
 mod columns;
+mod custom;
 mod pods;
 
 use std::io::Write;
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 
 use self::cells::{labels, text};
 use self::columns::{Column, columns, is_named};
+use self::custom::CustomColumns;
 use super::endpoints;
 use super::jsonpath::Template;
 use super::kinds::{self, Kind};
@@ -24,7 +26,8 @@ use crate::client::LabClient;
 #[command(
     after_help = "Examples:\n  meltemi lab get pods\n  meltemi lab get pods -A -o wide\n  meltemi lab get deploy -o yaml\n  \
                         meltemi lab get vs,dr\n  meltemi lab get svc/reviews -o json\n  \
-                        meltemi lab get pod -l app=ratings -o jsonpath='{.items[0].metadata.name}'\n  meltemi lab get pods -w\n  meltemi lab get events -A"
+                        meltemi lab get pod -l app=ratings -o jsonpath='{.items[0].metadata.name}'\n  meltemi lab get pods -w\n  meltemi lab get events -A\n  \
+                        meltemi lab get pods --sort-by=.metadata.creationTimestamp -o custom-columns=NAME:.metadata.name,NODE:.spec.nodeName"
 )]
 pub(super) struct Options {
     /// KIND[,KIND...] [NAME...] or KIND/NAME...
@@ -39,9 +42,12 @@ pub(super) struct Options {
     /// Only objects with these labels: K=V,K2!=V2,K3 in (A,B).
     #[arg(short = 'l', long, default_value = "", hide_default_value = true)]
     selector: Selector,
-    /// wide, json, yaml, name or jsonpath=TEMPLATE; a table otherwise.
+    /// wide, json, yaml, name, jsonpath=TEMPLATE or custom-columns=TITLE:PATH,...; a table otherwise.
     #[arg(short, long, default_value = "table", hide_default_value = true)]
     output: Output,
+    /// The order, by what a path such as .metadata.creationTimestamp leads to.
+    #[arg(long, value_name = "PATH", value_parser = Template::relaxed)]
+    sort_by: Option<Template>,
     /// Go on and show what changes.
     #[arg(short, long)]
     watch: bool,
@@ -67,6 +73,7 @@ enum Output {
     Yaml,
     Name,
     JsonPath(Template),
+    Custom(CustomColumns),
 }
 
 impl FromStr for Output {
@@ -79,9 +86,14 @@ impl FromStr for Output {
             "json" => Self::Json,
             "yaml" => Self::Yaml,
             "name" => Self::Name,
-            _ => match text.strip_prefix("jsonpath=") {
-                Some(template) => Self::JsonPath(template.parse()?),
-                None => return Err("one of wide, json, yaml, name, jsonpath=TEMPLATE".to_owned()),
+            _ => match text.split_once('=') {
+                Some(("jsonpath", template)) => Self::JsonPath(template.parse()?),
+                Some(("custom-columns", columns)) => Self::Custom(columns.parse()?),
+                _ => {
+                    let known =
+                        "wide, json, yaml, name, jsonpath=TEMPLATE, custom-columns=TITLE:PATH";
+                    return Err(format!("one of {known}"));
+                }
             },
         })
     }
@@ -181,6 +193,11 @@ fn show(options: &Options, found: Vec<Found>, first: bool) -> anyhow::Result<()>
             "{}",
             serde_saphyr::to_string(&document(options, found))?
         )?,
+        Output::Custom(columns) => {
+            let objects = found.iter().flat_map(|found| &found.objects);
+            let table = columns.table(objects);
+            print_table(&mut out, &table, first && !options.no_headers)?;
+        }
         Output::JsonPath(template) => {
             write!(out, "{}", template.render(&document(options, found)))?
         }
@@ -248,6 +265,9 @@ async fn find(
         };
         (text(object, "/metadata/namespace"), text(object, second))
     });
+    if let Some(path) = &options.sort_by {
+        objects.sort_by(|a, b| custom::order(path, a, b));
+    }
     let found = Found {
         kind,
         objects,
@@ -299,15 +319,8 @@ fn tables(
             writeln!(out)?;
         }
         is_first = false;
-        let mut buffer = Vec::new();
-        table(kind, objects, options, found.len() > 1).print(&mut buffer)?;
-        let text = String::from_utf8_lossy(&buffer);
-        let shown = if options.no_headers || !with_header {
-            text.split_once('\n').map_or("", |(_, rest)| rest)
-        } else {
-            &text
-        };
-        write!(out, "{shown}")?;
+        let table = table(kind, objects, options, found.len() > 1);
+        print_table(out, &table, with_header && !options.no_headers)?;
     }
     if is_first {
         match options.all_namespaces {
@@ -316,6 +329,18 @@ fn tables(
         }
     }
     Ok(())
+}
+
+fn print_table(out: &mut impl Write, table: &Table, with_header: bool) -> std::io::Result<()> {
+    let mut buffer = Vec::new();
+    table.print(&mut buffer)?;
+    let text = String::from_utf8_lossy(&buffer);
+    let shown = if with_header {
+        &text
+    } else {
+        text.split_once('\n').map_or("", |(_, rest)| rest)
+    };
+    write!(out, "{shown}")
 }
 
 fn table(kind: &Kind, objects: &[Value], options: &Options, with_kind: bool) -> Table {

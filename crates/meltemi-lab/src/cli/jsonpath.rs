@@ -70,6 +70,35 @@ impl Template {
     pub(super) fn render(&self, root: &Value) -> String {
         render(&self.0, root)
     }
+
+    /// Reads a path that may stand without braces and first dot, as kubectl takes it beside templates.
+    pub(super) fn relaxed(path: &str) -> Result<Self, String> {
+        let bare = path.strip_prefix('{');
+        let bare = bare.map_or(Some(path), |rest| rest.strip_suffix('}'));
+        let bare = bare.ok_or_else(|| format!("\"{path}\" has no closing brace"))?;
+        let dot = if bare.starts_with(['.', '[', '$', '@']) {
+            ""
+        } else {
+            "."
+        };
+        let steps = steps(&format!("{dot}{bare}"))?;
+        if steps.is_empty() {
+            return Err("an empty path; write one such as .metadata.name".to_owned());
+        }
+        Ok(Self(vec![Node::Path(steps)]))
+    }
+
+    /// Each of what the template's paths lead to, as text.
+    pub(super) fn values(&self, root: &Value) -> Vec<String> {
+        let paths = self.0.iter().filter_map(|node| match node {
+            Node::Path(steps) => Some(steps),
+            Node::Text(_) | Node::Range(..) => None,
+        });
+        paths
+            .flat_map(|steps| select(steps, root))
+            .map(shown)
+            .collect()
+    }
 }
 
 fn render(nodes: &[Node], root: &Value) -> String {

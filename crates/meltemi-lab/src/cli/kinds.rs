@@ -4,7 +4,7 @@ pub(super) struct Kind {
     pub(super) kind: &'static str,
     /// `resource.group`, as kubectl prints objects.
     pub(super) resource: &'static str,
-    plural: &'static str,
+    pub(super) plural: &'static str,
     short: &'static [&'static str],
     pub(super) namespaced: bool,
 }

@@ -1,19 +1,17 @@
 //! Commands that change objects.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anstream::eprintln;
 use clap::Args;
-use meltemi_api::labels;
 use meltemi_core::{Diagnostic, Severity};
 
 use super::files::{self, Input};
 use super::{Namespace, kinds, up};
 use crate::client::LabClient;
-use crate::wire::{self, Change, Report, Validation};
+use crate::wire::{Change, Report, Validation};
 
 #[derive(Debug, Args)]
 #[command(
@@ -192,101 +190,6 @@ fn target(word: &str) -> anyhow::Result<(&'static kinds::Kind, String)> {
     Ok((kinds::find(kind)?, name.to_owned()))
 }
 
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  meltemi lab label namespace default istio-injection=enabled\n  \
-                        meltemi lab label namespace default istio-injection-"
-)]
-pub(super) struct Label {
-    /// KIND NAME or KIND/NAME, then K=V to set and K- to remove.
-    #[arg(required = true, num_args = 2..)]
-    words: Vec<String>,
-    /// Accepted as kubectl's flag: a label that is there may change.
-    #[arg(long)]
-    overwrite: bool,
-    #[command(flatten)]
-    namespace: Namespace,
-}
-
-pub(super) async fn label(client: &LabClient, options: &Label) -> anyhow::Result<ExitCode> {
-    let is_label = |word: &String| word.contains('=') || word.ends_with('-');
-    let split = options
-        .words
-        .iter()
-        .position(is_label)
-        .unwrap_or(options.words.len());
-    let (objects, changes) = options.words.split_at(split);
-    let labels = label_changes(changes)?;
-    up::ensure_any(client).await?;
-    for (kind, name) in targets(objects)? {
-        let namespace = if kind.namespaced {
-            options.namespace.namespace.clone()
-        } else {
-            String::new()
-        };
-        if !options.overwrite {
-            refuse_overwrite(client, kind, &namespace, &name, &labels).await?;
-        }
-        let label = wire::Label {
-            kind: kind.kind.to_owned(),
-            name,
-            namespace,
-            labels: labels.clone(),
-        };
-        print(&client.label(&label).await?)?;
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// As kubectl: without `--overwrite` a label keeps the value it has.
-async fn refuse_overwrite(
-    client: &LabClient,
-    kind: &kinds::Kind,
-    namespace: &str,
-    name: &str,
-    labels: &BTreeMap<String, Option<String>>,
-) -> anyhow::Result<()> {
-    let objects = client
-        .objects(kind.kind, kind.namespaced.then_some(namespace))
-        .await?;
-    let Some(object) = objects
-        .iter()
-        .find(|object| object["metadata"]["name"] == name)
-    else {
-        return Ok(());
-    };
-    for (key, value) in labels {
-        let (Some(wanted), Some(present)) = (value, object["metadata"]["labels"][key].as_str())
-        else {
-            continue;
-        };
-        anyhow::ensure!(
-            wanted == present,
-            "'{key}' already has a value ({present}), and --overwrite is false"
-        );
-    }
-    Ok(())
-}
-
-fn label_changes(words: &[String]) -> anyhow::Result<BTreeMap<String, Option<String>>> {
-    anyhow::ensure!(!words.is_empty(), "which label? Give K=V or K-");
-    let change = |word: &String| {
-        let (key, value) = match word.split_once('=') {
-            Some((key, value)) => (key, Some(value)),
-            None => match word.strip_suffix('-') {
-                Some(key) => (key, None),
-                None => anyhow::bail!("\"{word}\" is neither K=V nor K-"),
-            },
-        };
-        let problem = labels::key_problem(key).or_else(|| labels::value_problem(value?));
-        match problem {
-            Some(problem) => anyhow::bail!(problem),
-            None => Ok((key.to_owned(), value.map(str::to_owned))),
-        }
-    };
-    words.iter().map(change).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use meltemi_core::ObjectRef;
@@ -343,16 +246,5 @@ mod tests {
         assert_eq!(names("vs a b"), ["VirtualService a", "VirtualService b"]);
         assert_eq!(names("deploy/a pod/b"), ["Deployment a", "Pod b"]);
         assert!(targets(&words("pod")).is_err());
-    }
-
-    #[test]
-    fn labels_are_set_and_removed() {
-        let changes = label_changes(&["a=b".to_owned(), "c-".to_owned(), "d=".to_owned()]).unwrap();
-        assert_eq!(changes["a"].as_deref(), Some("b"));
-        assert_eq!(changes["c"], None);
-        assert_eq!(changes["d"].as_deref(), Some(""));
-        for bad in ["nonsense", "a=b c", "a b=c", "=c", "-"] {
-            assert!(label_changes(&[bad.to_owned()]).is_err(), "{bad}");
-        }
     }
 }

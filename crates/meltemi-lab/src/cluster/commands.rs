@@ -17,7 +17,7 @@ use crate::controller;
 use crate::network::PodNetwork;
 use crate::pod::worker::Shared;
 use crate::store::display;
-use crate::wire::{Change, Kill, Label, Progress, Report, Restart, Scale};
+use crate::wire::{Change, Kill, Mark, MarkField, Progress, Report, Restart, Scale};
 
 /// What was asked about is not there, in kubectl's words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -130,34 +130,32 @@ impl Cluster {
         Ok(change(key, "deleted"))
     }
 
-    pub(crate) fn label(&mut self, label: &Label) -> Result<Report, NotFound> {
-        let kind = kind(&label.kind)?;
+    pub(crate) fn mark(&mut self, mark: &Mark) -> Result<Report, NotFound> {
+        let kind = kind(&mark.kind)?;
         let namespace = if kind.scope() == Scope::Cluster {
             ""
         } else {
-            &label.namespace
+            &mark.namespace
         };
-        let key = ObjectKey::new(kind, namespace, &label.name);
+        let key = ObjectKey::new(kind, namespace, &mark.name);
         if self.store.get(&key).is_none() {
             return Err(NotFound::Object(display(&key)));
         }
         let changed = self.store.edit(&key, |object| {
-            for (name, value) in &label.labels {
+            let present = &mut object["metadata"][mark.field.as_str()];
+            for (name, value) in &mark.values {
                 match value {
-                    Some(value) => object["metadata"]["labels"][name] = json!(value),
-                    None => drop(
-                        object["metadata"]["labels"]
-                            .as_object_mut()
-                            .and_then(|labels| labels.remove(name)),
-                    ),
+                    Some(value) => present[name] = json!(value),
+                    None => drop(present.as_object_mut().and_then(|all| all.remove(name))),
                 }
             }
         });
-        let removed = label.labels.values().all(Option::is_none);
-        let action = match (changed, removed) {
-            (false, _) => "not labeled",
-            (true, true) => "unlabeled",
-            (true, false) => "labeled",
+        let removed = mark.values.values().all(Option::is_none);
+        let action = match (mark.field, changed, removed) {
+            (MarkField::Labels, false, _) => "not labeled",
+            (MarkField::Labels, true, true) => "unlabeled",
+            (MarkField::Labels, true, false) => "labeled",
+            (MarkField::Annotations, ..) => "annotated",
         };
         Ok(Report {
             results: vec![change(&key, action)],
