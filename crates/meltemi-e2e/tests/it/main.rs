@@ -15,6 +15,7 @@ mod envoy;
 mod guide;
 mod guide_page;
 mod hygiene;
+mod kubelet;
 mod mtls;
 mod routing;
 mod sidecar;
