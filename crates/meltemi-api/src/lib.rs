@@ -22,7 +22,7 @@ mod tree;
 mod validate;
 
 pub use object::{Change, Kind, Meta, Object, ObjectKey, Resource, Scope};
-pub use parse::{Message, Parsed, parse, parse_message};
+pub use parse::{Message, Parsed, parse, parse_json, parse_message};
 pub use source::Source;
 pub use suggest::did_you_mean;
 pub use validate::{format, labels};

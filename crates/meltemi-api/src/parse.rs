@@ -56,6 +56,28 @@ pub fn parse(file: &str, text: &str, default_namespace: &str) -> Parsed {
     parser.parsed
 }
 
+/// Reads one object, or a List of them, as an API server gives it. There is no file: diagnostics and objects have no place.
+pub fn parse_json(value: serde_json::Value) -> Parsed {
+    let mut parser = Parser {
+        text: Arc::new(SourceText {
+            file: String::new(),
+            text: String::new(),
+        }),
+        default_namespace: "default",
+        seen: BTreeSet::new(),
+        parsed: Parsed::default(),
+    };
+    parser.document(Node::from(value));
+    let mut parsed = parser.parsed;
+    for diagnostic in &mut parsed.diagnostics {
+        diagnostic.location = None;
+    }
+    for object in &mut parsed.objects {
+        Arc::make_mut(object).source = None;
+    }
+    parsed
+}
+
 struct Parser<'a> {
     text: Arc<SourceText>,
     default_namespace: &'a str,

@@ -57,6 +57,33 @@ pub(crate) enum Step<'a> {
     Index(usize),
 }
 
+/// A tree without places.
+impl From<serde_json::Value> for Node {
+    fn from(value: serde_json::Value) -> Self {
+        let value = match value {
+            serde_json::Value::Null => Value::Null,
+            serde_json::Value::Bool(value) => Value::Bool(value),
+            serde_json::Value::Number(value) => Value::Number(value),
+            serde_json::Value::String(value) => Value::String(value),
+            serde_json::Value::Array(items) => {
+                Value::List(items.into_iter().map(Self::from).collect())
+            }
+            serde_json::Value::Object(fields) => {
+                let entry = |(key, value)| Entry {
+                    key,
+                    key_place: Place::default(),
+                    node: Self::from(value),
+                };
+                Value::Map(fields.into_iter().map(entry).collect())
+            }
+        };
+        Self {
+            place: Place::default(),
+            value,
+        }
+    }
+}
+
 impl Node {
     pub(crate) fn entries(&self) -> &[Entry] {
         match &self.value {

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use clap::{Arg, ArgMatches, Command, Subcommand as _};
 
-/// Flags that choose a cluster. They are taken so that command lines written for istioctl run.
+/// Flags that choose a cluster, with their usual values.
 const OF_CLUSTERS: [(&str, Option<char>, &str); 3] = [
     ("istioNamespace", Some('i'), "istio-system"),
     ("context", None, ""),
@@ -90,18 +90,30 @@ fn is_flag(word: &str) -> Option<bool> {
     forms.any(|form| form == name).then_some(value)
 }
 
-/// The flags that were given and say nothing to a mesh that is no cluster.
-pub fn unused_istioctl_flags(matches: &ArgMatches) -> Vec<&'static str> {
+/// What the flags say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterFlags {
+    pub kubeconfig: Option<String>,
+    pub context: Option<String>,
+    pub istio_namespace: String,
+}
+
+/// Reads the flags that choose a cluster, wherever they stand.
+pub fn cluster_flags(matches: &ArgMatches) -> ClusterFlags {
     let mut leaf = matches;
     while let Some((_, inner)) = leaf.subcommand() {
         leaf = inner;
     }
-    let is_unused = |(name, _, usual): &(&'static str, Option<char>, &'static str)| {
-        let given = leaf.try_get_one::<String>(name).ok().flatten();
-        given.is_some_and(|given| given != usual)
+    let value = |wanted: &str| {
+        let given = leaf.try_get_one::<String>(wanted).ok().flatten().cloned();
+        given.filter(|given| !given.is_empty())
     };
-    let unused = OF_CLUSTERS.iter().filter(|flag| is_unused(flag));
-    unused.map(|(name, ..)| *name).collect()
+    let [(namespace, _, usual), ..] = OF_CLUSTERS;
+    ClusterFlags {
+        kubeconfig: value("kubeconfig"),
+        context: value("context"),
+        istio_namespace: value(namespace).unwrap_or_else(|| usual.to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -133,18 +145,17 @@ mod tests {
     }
 
     #[test]
-    fn what_a_lab_has_no_use_for_is_told() {
-        let unused = |line: &str| {
+    fn the_cluster_is_chosen_by_flags() {
+        let flags = |line: &str| {
             let matches = program().try_get_matches_from(line.split(' ')).unwrap();
-            unused_istioctl_flags(&matches)
+            cluster_flags(&matches)
         };
-        assert_eq!(
-            unused("istioctl proxy-status --context kind -c config"),
-            ["context", "kubeconfig"]
-        );
-        assert_eq!(
-            unused("istioctl proxy-status -i istio-system"),
-            Vec::<&str>::new()
-        );
+        let chosen = flags("istioctl proxy-status --context kind -c config -i mesh");
+        assert_eq!(chosen.context.as_deref(), Some("kind"));
+        assert_eq!(chosen.kubeconfig.as_deref(), Some("config"));
+        assert_eq!(chosen.istio_namespace, "mesh");
+        let usual = flags("istioctl proxy-status");
+        assert_eq!((usual.context, usual.kubeconfig), (None, None));
+        assert_eq!(usual.istio_namespace, "istio-system");
     }
 }

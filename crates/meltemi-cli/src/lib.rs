@@ -31,7 +31,7 @@ pub use access::{Access, AccessError, Method, Pod, Response};
 pub use command::{AuthnCommand, Command, LogArgs, PodArgs, ProxyConfigCommand, TlsCheckArgs};
 pub use error::{CliError, exit};
 pub use io::Io;
-pub use istioctl_flags::{behind_the_command, unused_istioctl_flags, with_istioctl_flags};
+pub use istioctl_flags::{ClusterFlags, behind_the_command, cluster_flags, with_istioctl_flags};
 pub use output::Format;
 pub use tls_check::verdict::{Client, Endpoint, Mode, Server, verdict};
 

@@ -83,10 +83,11 @@ pub(crate) struct Authority {
 }
 
 impl Authority {
-    /// Opens or founds the authority and publishes its root.
+    /// Opens or founds the authority and publishes its root. The `environment`'s authenticators are asked last.
     pub(crate) fn open(
         options: &Options,
         trust_domain: &TrustDomain,
+        environment: Vec<Arc<dyn Authenticator>>,
         now: SystemTime,
     ) -> Result<Self, AuthorityError> {
         let mut signer_options = SignerOptions {
@@ -107,7 +108,7 @@ impl Authority {
         publish(&options.state_dir, signer.roots_pem())?;
         let bundle = TrustBundle::new(trust_domain.clone(), signer.roots_pem().as_bytes())?;
         let authority = Self {
-            authenticators: authenticators(options, trust_domain)?,
+            authenticators: authenticators(options, trust_domain, environment)?,
             slot: Arc::default(),
             bundle: Arc::new(ArcSwap::from_pointee(bundle)),
             dns_names: options.dns_names.clone(),
@@ -142,6 +143,14 @@ impl Authority {
         let tls = ServingTls::new(Arc::clone(&self.slot))
             .client_auth(ClientAuth::Optional, Arc::clone(&self.bundle))
             .alpn(["h2"]);
+        Ok(tls.build()?)
+    }
+
+    /// TLS for 15017, where API servers call: they show no certificate of the mesh.
+    pub(crate) fn webhook_tls(
+        &self,
+    ) -> Result<Arc<tokio_rustls::rustls::ServerConfig>, AuthorityError> {
+        let tls = ServingTls::new(Arc::clone(&self.slot)).alpn(["h2", "http/1.1"]);
         Ok(tls.build()?)
     }
 
@@ -260,6 +269,7 @@ impl Authority {
 fn authenticators(
     options: &Options,
     trust_domain: &TrustDomain,
+    environment: Vec<Arc<dyn Authenticator>>,
 ) -> Result<Authenticators, AuthorityError> {
     let mut all: Vec<Arc<dyn Authenticator>> = vec![Arc::new(ClientCertificateAuthenticator::new(
         trust_domain.clone(),
@@ -281,6 +291,7 @@ fn authenticators(
         })?;
         all.push(Arc::new(tokens));
     }
+    all.extend(environment);
     Ok(Authenticators::new(all))
 }
 
@@ -309,7 +320,13 @@ mod tests {
         let folder = state.display().to_string();
         let arguments =
             Arguments::try_parse_from(["x", "--config-dir", &folder, "--state-dir", &folder]);
-        Authority::open(&arguments.unwrap().options, &TrustDomain::default(), now).unwrap()
+        Authority::open(
+            &arguments.unwrap().options,
+            &TrustDomain::default(),
+            Vec::new(),
+            now,
+        )
+        .unwrap()
     }
 
     fn published(state: &Path) -> String {

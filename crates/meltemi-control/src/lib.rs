@@ -1,7 +1,7 @@
 //! The control plane as one process: configuration in, xDS and certificates out.
 //!
 //! ```text
-//! source (thread) -> SourceUpdate -+
+//! source (thread) -> SourceUpdate -+     (or an Environment's, from Kubernetes)
 //!                                  +-> Hub: owns Mesh and proxies -> watch<Snapshot> per proxy -> ADS stream (15012)
 //! connector (admits proxies) ------+            \-> Views -> debug endpoints, metrics (15014)
 //! authority -> CreateCertificate (15012), its own serving certificate
@@ -12,6 +12,7 @@
 mod authority;
 mod connector;
 mod debug;
+mod environment;
 mod hub;
 mod listener;
 mod memory;
@@ -22,10 +23,13 @@ mod plane;
 mod pool;
 mod source;
 mod status;
+mod webhooks;
 
 pub use authority::AuthorityError;
+pub use environment::{Environment, MakeAuthenticators};
 pub use options::Options;
-pub use plane::{ControlError, ControlPlane, run};
+pub use plane::{ControlError, ControlPlane, run, run_in};
+pub use source::SourceUpdate;
 
 #[cfg(test)]
 mod tests;

@@ -9,8 +9,16 @@ use meltemi_core::names::port;
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     /// Folder with Kubernetes and Istio objects as YAML or JSON, read live; may be given several times
-    #[arg(long = "config-dir", value_name = "DIR", required = true)]
+    #[arg(
+        long = "config-dir",
+        value_name = "DIR",
+        required_unless_present = "kubernetes",
+        conflicts_with = "kubernetes"
+    )]
     pub config_directories: Vec<PathBuf>,
+    /// Run in a Kubernetes cluster: read its objects, keep the authority's key in a Secret, inject sidecars
+    #[arg(long)]
+    pub kubernetes: bool,
     /// Folder that keeps the certificate authority (ca/) and gets root-cert.pem
     #[arg(long, value_name = "DIR")]
     pub state_dir: PathBuf,
@@ -41,8 +49,14 @@ pub struct Options {
     /// Address for metrics, readiness and debug endpoints
     #[arg(long, value_name = "ADDRESS", default_value_t = unspecified(port::MONITORING))]
     pub monitoring_addr: SocketAddr,
+    /// Revision of this control plane: it injects pods that ask for it
+    #[arg(long, value_name = "NAME", env = "REVISION", default_value = "default")]
+    pub revision: String,
+    /// Address for the webhooks of Kubernetes, with TLS
+    #[arg(long, value_name = "ADDRESS", default_value_t = unspecified(port::WEBHOOK))]
+    pub webhook_addr: SocketAddr,
     /// File with the mesh configuration [default: ConfigMap istio-system/istio, key mesh]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "kubernetes")]
     pub mesh_config: Option<PathBuf>,
     /// Name of this cluster
     #[arg(long, value_name = "NAME", default_value = "Kubernetes")]

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
+use axum::Router;
 use meltemi_api::istio::MeshConfig;
 use meltemi_api::{Change, Kind, ObjectKey};
 use meltemi_ca::Authenticators;
@@ -23,11 +24,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use crate::authority::{Authority, AuthorityError};
 use crate::connector::Admission;
 use crate::debug::Debug;
+use crate::environment::MakeAuthenticators;
 use crate::hub::{self, Command, Hub};
 use crate::memory::{Memory, PATIENCE};
 use crate::metrics::PushMetrics;
 use crate::source::{SourceError, SourceOptions, SourceUpdate};
-use crate::{Options, debug, listener, source};
+use crate::{Environment, Options, debug, listener, source, webhooks};
 
 /// Open connections keep the process no longer than this once it shuts down.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
@@ -56,6 +58,8 @@ pub enum ControlError {
     Authority(#[from] AuthorityError),
     #[error("serving xDS")]
     Serve(#[source] tonic::transport::Error),
+    #[error("serving webhooks")]
+    Webhooks(#[source] io::Error),
     #[error("serving debug endpoints")]
     Monitoring(#[source] io::Error),
 }
@@ -75,10 +79,26 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Co
     Box::pin(plane.serve(shutdown)).await
 }
 
+/// As [`run`], with the configuration of an environment.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_in(
+    environment: Environment,
+    options: Options,
+    shutdown: CancellationToken,
+) -> Result<(), ControlError> {
+    let mut plane = ControlPlane::bind(options).await?;
+    plane.environment = Some(environment);
+    Box::pin(plane.serve(shutdown)).await
+}
+
 /// A control plane with its ports bound, which serves nothing yet.
 #[derive(Debug)]
 pub struct ControlPlane {
     options: Options,
+    /// Without one it reads files.
+    environment: Option<Environment>,
     monitoring: AdminServer,
     xds: TcpListener,
     xds_addr: SocketAddr,
@@ -98,6 +118,7 @@ impl ControlPlane {
         let xds_addr = xds.local_addr().map_err(failed(options.xds_addr))?;
         Ok(Self {
             options,
+            environment: None,
             monitoring,
             xds,
             xds_addr,
@@ -140,7 +161,8 @@ impl ControlPlane {
             command_queue,
             shutdown: shutdown.clone(),
         };
-        let control = control_or_cancel(Box::pin(control.run(self.xds)), &shutdown);
+        let control = Box::pin(control.run(self.xds, self.environment));
+        let control = control_or_cancel(control, &shutdown);
         let (controlled, monitored) = tokio::join!(control, monitoring);
         controlled?;
         monitored.map_err(ControlError::Monitoring)
@@ -161,7 +183,22 @@ struct Control {
 }
 
 impl Control {
-    async fn run(self, listener: TcpListener) -> Result<(), ControlError> {
+    async fn run(
+        self,
+        listener: TcpListener,
+        environment: Option<Environment>,
+    ) -> Result<(), ControlError> {
+        if let Some(environment) = environment {
+            let address = self.options.webhook_addr;
+            let bound = TcpListener::bind(address).await;
+            let webhooks = bound.map_err(|source| ControlError::Listen { address, source })?;
+            let outside = Outside {
+                authenticators: Some(environment.authenticators),
+                webhooks: Some((webhooks, environment.webhooks)),
+            };
+            let lost = async { ControlError::ConfigurationLost("its watch has ended".to_owned()) };
+            return Box::pin(self.run_from(listener, environment.updates, lost, outside)).await;
+        }
         let (updates, update_queue) = source::channel();
         let source_options = SourceOptions {
             directories: self.options.config_directories.clone(),
@@ -169,19 +206,28 @@ impl Control {
         };
         // The thread ends when nobody receives its updates.
         let reader = source::spawn(source_options, updates)?;
-        Box::pin(self.run_from(listener, update_queue, reader)).await
+        let outside = Outside::default();
+        Box::pin(self.run_from(listener, update_queue, lost(reader), outside)).await
     }
 
+    /// `lost` says why there are no more updates.
     async fn run_from(
         self,
         listener: TcpListener,
         mut update_queue: mpsc::Receiver<SourceUpdate>,
-        reader: JoinHandle<()>,
+        lost: impl Future<Output = ControlError>,
+        outside: Outside,
     ) -> Result<(), ControlError> {
         let first = update_queue.recv().await;
         let first = first.ok_or(ControlError::NoConfiguration)?;
         let trust_domain = trust_domain(&self.options, &first)?;
-        let authority = Authority::open(&self.options, &trust_domain, SystemTime::now())?;
+        let outside_authenticators = outside.authenticators.map(|make| make(&trust_domain));
+        let authority = Authority::open(
+            &self.options,
+            &trust_domain,
+            outside_authenticators.unwrap_or_default(),
+            SystemTime::now(),
+        )?;
         self.authenticators
             .get_or_init(|| authority.authenticators());
         let memory = Arc::new(Memory::new(&self.options.state_dir));
@@ -209,6 +255,7 @@ impl Control {
             memory,
         };
         let serving = self.serve(listener, &authority, push_metrics, &hold)?;
+        let webhooks = self.serve_webhooks(&authority, outside.webhooks)?;
         tracing::info!("the configuration is read, serving");
         self.gate.open();
 
@@ -216,7 +263,7 @@ impl Control {
             tokio::select! {
                 biased;
                 () = self.shutdown.cancelled() => Ok(()),
-                () = hub.run(update_queue, self.command_queue) => Err(lost(reader).await),
+                () = hub.run(update_queue, self.command_queue) => Err(lost.await),
             }
         };
         let deadline = async {
@@ -226,11 +273,32 @@ impl Control {
         // Streams end when the hub is gone, and with them the server. A hub that ends by itself ends all: a process
         // that is ready and serves nobody is worse than one that starts again.
         tokio::select! {
-            served = async { tokio::try_join!(serving, hub) } => served.map(|_| ()),
+            served = async { tokio::try_join!(serving, webhooks, hub) } => served.map(|_| ()),
             () = authority.keep() => Ok(()),
             () = hold.end(&self.objects_gate) => Ok(()),
             () = deadline => Ok(()),
         }
+    }
+
+    /// The future of 15017; where there are no webhooks it waits until the process shuts down.
+    fn serve_webhooks(
+        &self,
+        authority: &Authority,
+        webhooks: Option<(TcpListener, Router)>,
+    ) -> Result<impl Future<Output = Result<(), ControlError>> + use<>, ControlError> {
+        let tls = authority.webhook_tls()?;
+        let shutdown = self.shutdown.clone();
+        Ok(async move {
+            match webhooks {
+                Some((listener, router)) => webhooks::serve(listener, tls, router, shutdown)
+                    .await
+                    .map_err(ControlError::Webhooks),
+                None => {
+                    shutdown.cancelled().await;
+                    Ok(())
+                }
+            }
+        })
     }
 
     /// The future of 15012: xDS and certificates.
@@ -267,6 +335,13 @@ impl Control {
             }
         })
     }
+}
+
+/// What comes from outside of files.
+#[derive(Default)]
+struct Outside {
+    authenticators: Option<MakeAuthenticators>,
+    webhooks: Option<(TcpListener, Router)>,
 }
 
 /// Proxies are not answered while the configuration seems to be lost; certificates are issued all the same.
@@ -391,7 +466,7 @@ mod tests {
             updates.blocking_send(first).unwrap();
             panic!("a file broke me");
         });
-        let ended = control.run_from(listener, update_queue, reader);
+        let ended = control.run_from(listener, update_queue, lost(reader), Outside::default());
         let ended = tokio::time::timeout(PATIENCE, Box::pin(ended)).await;
         assert_eq!(
             ended.unwrap().unwrap_err().to_string(),

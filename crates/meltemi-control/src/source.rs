@@ -29,14 +29,14 @@ pub(crate) struct SourceOptions {
 
 /// What changed since the last one. The first says everything.
 #[derive(Debug)]
-pub(crate) struct SourceUpdate {
-    pub(crate) changes: Vec<Change>,
+pub struct SourceUpdate {
+    pub changes: Vec<Change>,
     /// The mesh configuration of the file, when it changed and is sound.
-    pub(crate) mesh_config: Option<MeshConfig>,
-    /// All problems of all files as they are now.
-    pub(crate) diagnostics: Arc<Vec<Diagnostic>>,
+    pub mesh_config: Option<MeshConfig>,
+    /// All problems of all files, or objects, as they are now.
+    pub diagnostics: Arc<Vec<Diagnostic>>,
     /// When the first of the changes was noticed.
-    pub(crate) noticed_at: Instant,
+    pub noticed_at: Instant,
 }
 
 /// Updates that wait for the owner of the model; the source stops reading when it is full.

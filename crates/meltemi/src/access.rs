@@ -1,159 +1,63 @@
-//! The way from the commands to a mesh in a lab.
+//! The way from the commands to a mesh.
+
+mod kubernetes;
+mod lab;
 
 use std::collections::BTreeMap;
 
-use futures_util::future::BoxFuture;
-use http::{Method as HttpMethod, StatusCode};
+use clap::ArgMatches;
+use http::Method as HttpMethod;
 use meltemi_api::istio::MeshConfig;
-use meltemi_api::{Kind, parse_message};
-use meltemi_cli::{Access, AccessError, Method, Pod, Response};
-use meltemi_core::names;
+use meltemi_api::parse_message;
+use meltemi_cli::{Access, Method, Pod};
 use meltemi_inject::InjectionSettings;
-use meltemi_lab::client::{ClientError, LabClient};
-use meltemi_lab::wire::Failure;
-use serde_json::{Value, json};
+use meltemi_kube::ClusterOptions;
+use serde_json::Value;
 
-/// The environment variable that names the lab, as `--name` of `meltemi lab` does.
-const LAB_NAME: &str = "MELTEMI_LAB";
+use kubernetes::Kubernetes;
+use lab::Lab;
 
-pub(crate) struct Lab(LabClient);
-
-impl Lab {
-    pub(crate) fn from_env() -> Self {
-        let name = std::env::var(LAB_NAME).ok().filter(|name| !name.is_empty());
-        Self(LabClient::new(name.as_deref().unwrap_or("default")))
+/// The mesh that a command line means: the cluster of its flags, the lab of `MELTEMI_LAB`, the cluster of `KUBECONFIG`, a
+/// lab that runs, the cluster of `~/.kube/config`; a lab where there is none of them.
+pub(crate) async fn of_command_line(matches: &ArgMatches) -> Box<dyn Access> {
+    let cluster = meltemi_cli::cluster_flags(matches);
+    let is_asked = cluster.kubeconfig.is_some() || cluster.context.is_some();
+    let kubernetes = |flags: meltemi_cli::ClusterFlags| {
+        let options = ClusterOptions {
+            kubeconfig: flags.kubeconfig,
+            context: flags.context,
+        };
+        Box::new(Kubernetes::new(options, flags.istio_namespace)) as Box<dyn Access>
+    };
+    if is_asked {
+        return kubernetes(cluster);
     }
+    if lab::is_named() {
+        return Box::new(Lab::from_env());
+    }
+    if is_set("KUBECONFIG") {
+        return kubernetes(cluster);
+    }
+    let lab = Lab::from_env();
+    if !lab.is_up().await && has_kubeconfig() {
+        return kubernetes(cluster);
+    }
+    Box::new(lab)
 }
 
-impl Lab {
-    /// What this lab injects pods with: its mesh configuration, and the socket mark where it has a single uid.
-    async fn settings(&self) -> Option<InjectionSettings> {
-        let rootless = self.0.status().await.ok()?.rootless;
-        let maps = self
-            .0
-            .objects("ConfigMap", Some(names::ISTIO_SYSTEM))
-            .await
-            .ok()?;
-        let mesh = maps.iter().find(|map| map["metadata"]["name"] == "istio");
-        let mesh = mesh
-            .and_then(|map| map["data"]["mesh"].as_str())
-            .unwrap_or_default();
-        let (mesh, _) = parse_message::<MeshConfig>("ConfigMap istio-system/istio", mesh);
-        let settings = InjectionSettings::of_mesh(&mesh.unwrap_or_default());
-        Some(InjectionSettings {
-            proxy_mark: rootless.then_some(names::PROXY_MARK),
-            ..settings
-        })
-    }
+fn is_set(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| !value.is_empty())
 }
 
-impl Access for Lab {
-    fn pods(&self) -> BoxFuture<'_, Result<Vec<Pod>, AccessError>> {
-        Box::pin(async {
-            let pods = self.0.objects("Pod", None).await.map_err(failure)?;
-            Ok(pods.iter().map(pod).collect())
-        })
-    }
-
-    fn pod_http<'a>(
-        &'a self,
-        pod: &'a str,
-        namespace: &'a str,
-        port: u16,
-        method: Method,
-        path: &'a str,
-    ) -> BoxFuture<'a, Result<Response, AccessError>> {
-        Box::pin(async move {
-            let answered = self
-                .0
-                .pod_http(namespace, pod, port, http_method(method), path)
-                .await;
-            let what = format!("pod {pod} does not answer on port {port}");
-            answer(answered, &what, "is it ready? See `meltemi lab status`")
-        })
-    }
-
-    fn istiod_http<'a>(
-        &'a self,
-        method: Method,
-        path: &'a str,
-    ) -> BoxFuture<'a, Result<Response, AccessError>> {
-        Box::pin(async move {
-            let answered = self.0.istiod_http(http_method(method), path).await;
-            let hint = "`meltemi lab status` says how it is; the lab restarts it by itself";
-            answer(answered, "the control plane does not answer", hint)
-        })
-    }
-
-    fn service_selector<'a>(
-        &'a self,
-        service: &'a str,
-        namespace: &'a str,
-    ) -> BoxFuture<'a, Result<Option<BTreeMap<String, String>>, AccessError>> {
-        Box::pin(async move {
-            let services = self.0.objects("Service", Some(namespace)).await;
-            let services = services.map_err(failure)?;
-            let mut services = services.iter();
-            let found = services.find(|found| found["metadata"]["name"] == *service);
-            Ok(found.and_then(|found| texts(&found["spec"]["selector"])))
-        })
-    }
-
-    fn objects(&self) -> BoxFuture<'_, Result<String, AccessError>> {
-        Box::pin(async {
-            let mut items = Vec::new();
-            // A Secret is nothing to judge, and nothing to carry about.
-            let kinds = Kind::ALL.iter().filter(|kind| **kind != Kind::Secret);
-            for kind in kinds {
-                let found = self.0.objects(kind.as_str(), None).await;
-                items.extend(found.map_err(failure)?);
-            }
-            Ok(json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string())
-        })
-    }
-
-    fn injection_settings(&self) -> BoxFuture<'_, Option<InjectionSettings>> {
-        Box::pin(self.settings())
-    }
+fn has_kubeconfig() -> bool {
+    let home = std::env::home_dir();
+    home.is_some_and(|home| home.join(".kube/config").is_file())
 }
 
 fn http_method(method: Method) -> HttpMethod {
     match method {
         Method::Get => HttpMethod::GET,
         Method::Post => HttpMethod::POST,
-    }
-}
-
-/// What was answered. Where nobody did the lab says so in the form of its own errors.
-fn answer(
-    answer: Result<(StatusCode, bytes::Bytes), ClientError>,
-    nobody: &str,
-    hint: &str,
-) -> Result<Response, AccessError> {
-    let (status, body) = answer.map_err(failure)?;
-    if status == StatusCode::BAD_GATEWAY
-        && let Ok(failure) = serde_json::from_slice::<Failure>(&body)
-    {
-        return Err(AccessError::Unreachable {
-            message: format!("{nobody} ({})", failure.error),
-            hint: hint.to_owned(),
-        });
-    }
-    Ok(Response {
-        status: status.as_u16(),
-        body: body.to_vec(),
-    })
-}
-
-fn failure(error: ClientError) -> AccessError {
-    match error {
-        ClientError::NotUp(name) => AccessError::Unreachable {
-            message: format!("no lab \"{name}\" runs on this machine"),
-            hint: "start one with `meltemi lab up`, or name another with MELTEMI_LAB".to_owned(),
-        },
-        error => AccessError::Failed {
-            message: error.to_string(),
-        },
     }
 }
 
@@ -201,23 +105,21 @@ fn pod(pod: &Value) -> Pod {
     }
 }
 
+/// What a mesh injects pods with, by the ConfigMaps of its root namespace.
+fn injection_settings(maps: &[Value]) -> InjectionSettings {
+    let mesh = maps.iter().find(|map| map["metadata"]["name"] == "istio");
+    let mesh = mesh
+        .and_then(|map| map["data"]["mesh"].as_str())
+        .unwrap_or_default();
+    let (mesh, _) = parse_message::<MeshConfig>("ConfigMap istio-system/istio", mesh);
+    InjectionSettings::of_mesh(&mesh.unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use serde_json::json;
 
-    #[test]
-    fn nobody_there_is_told_apart_from_an_answer() {
-        let check = |status: StatusCode, body: &'static str| {
-            answer(Ok((status, body.into())), "nobody", "wait").map(|response| response.status)
-        };
-        assert_eq!(check(StatusCode::OK, "{}").unwrap(), 200);
-        assert_eq!(
-            check(StatusCode::BAD_GATEWAY, "a proxy's own").unwrap(),
-            502
-        );
-        let error = check(StatusCode::BAD_GATEWAY, "{\"error\": \"refused\"}").unwrap_err();
-        assert_eq!(error.to_string(), "nobody (refused)");
-    }
+    use super::*;
 
     #[test]
     fn sidecars_count_as_containers() {

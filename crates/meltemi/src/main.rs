@@ -4,6 +4,7 @@
 
 mod access;
 mod demo;
+mod kubernetes;
 mod tips;
 
 use std::io::IsTerminal;
@@ -13,7 +14,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use meltemi_cli::{Io, behind_the_command, exit, unused_istioctl_flags, with_istioctl_flags};
+use meltemi_cli::{Io, behind_the_command, exit, with_istioctl_flags};
 use meltemi_process::logging::{self, LogOptions};
 use meltemi_process::shutdown;
 
@@ -38,7 +39,8 @@ enum Command {
     Lab(meltemi_lab::cli::Lab),
     /// Runs the control plane
     #[command(
-        after_help = "Examples:\n  meltemi control-plane --config-dir manifests/ --state-dir /var/lib/meltemi"
+        after_help = "Examples:\n  meltemi control-plane --config-dir manifests/ --state-dir /var/lib/meltemi\n  \
+            meltemi control-plane --kubernetes --state-dir /var/lib/meltemi"
     )]
     ControlPlane(Box<ControlPlane>),
     #[command(flatten)]
@@ -70,12 +72,7 @@ fn main() -> ExitCode {
         Ok(parsed) => parsed,
         Err(error) => return usage(error),
     };
-    for flag in unused_istioctl_flags(&matches) {
-        anstream::eprintln!(
-            "note: --{flag} is not used: MELTEMI_LAB names the lab, and a lab needs nothing else"
-        );
-    }
-    run(cli.command, called).unwrap_or_else(|error| {
+    run(cli.command, called, &matches).unwrap_or_else(|error| {
         if is_closed_pipe(&error) {
             return ExitCode::SUCCESS;
         }
@@ -131,13 +128,13 @@ fn usage(mut error: clap::Error) -> ExitCode {
     }
 }
 
-fn run(command: Command, called: String) -> anyhow::Result<ExitCode> {
+fn run(command: Command, called: String, matches: &clap::ArgMatches) -> anyhow::Result<ExitCode> {
     match command {
         Command::Demo(options) => demo::run(&options),
         Command::Lab(lab) => client_runtime()?.block_on(meltemi_lab::cli::run(&lab)),
         Command::ControlPlane(control_plane) => run_control_plane(*control_plane),
         Command::Mesh(command) => {
-            let status = client_runtime()?.block_on(mesh(command, called));
+            let status = client_runtime()?.block_on(mesh(command, called, matches));
             Ok(ExitCode::from(status))
         }
     }
@@ -157,6 +154,9 @@ fn run_control_plane(command: ControlPlane) -> anyhow::Result<ExitCode> {
         .context("cannot start the runtime")?
         .block_on(async {
             let shutdown = shutdown::on_signal().context("cannot wait for signals")?;
+            if command.options.kubernetes {
+                return Box::pin(kubernetes::run(command.options, shutdown)).await;
+            }
             meltemi_control::run(command.options, shutdown)
                 .await
                 .context("the control plane ended")
@@ -164,8 +164,8 @@ fn run_control_plane(command: ControlPlane) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn mesh(command: meltemi_cli::Command, called: String) -> u8 {
-    let access = access::Lab::from_env();
+async fn mesh(command: meltemi_cli::Command, called: String, matches: &clap::ArgMatches) -> u8 {
+    let access = access::of_command_line(matches).await;
     let color = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let (mut stdin, mut stdout, mut stderr) =
         (std::io::stdin(), std::io::stdout(), std::io::stderr());
@@ -178,7 +178,7 @@ async fn mesh(command: meltemi_cli::Command, called: String) -> u8 {
         called,
         now: jiff::Timestamp::now(),
     };
-    meltemi_cli::run(command, &access, &mut io).await
+    meltemi_cli::run(command, access.as_ref(), &mut io).await
 }
 
 fn client_runtime() -> anyhow::Result<tokio::runtime::Runtime> {

@@ -135,9 +135,9 @@ fn refusal(
             }
         });
     }
-    let target_port = match port.target_port {
-        TargetPort::Number(number) => number,
-        TargetPort::Name(_) => 0,
+    // A name means another port in each pod: until there are any, nothing is claimed.
+    let TargetPort::Number(target_port) = port.target_port else {
+        return None;
     };
     let selectors: Vec<&Labels> = std::iter::once(&service.selector).chain(subset).collect();
     if service.selector.is_empty() {

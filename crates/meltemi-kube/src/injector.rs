@@ -1,0 +1,212 @@
+//! Injection with the settings of the mesh as it is now.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use json_patch::Patch;
+use k8s_openapi::api::core::v1::Pod;
+use meltemi_api::istio::MeshConfig;
+use meltemi_api::{Change, Kind, ObjectKey, Resource, parse_message};
+use meltemi_core::names::ISTIO_SYSTEM;
+use meltemi_inject::{Decision, InjectionSettings, PodContext, decide, inject};
+use serde_json::Value;
+
+/// Changes pods; its settings follow ConfigMap `istio`.
+#[derive(Clone, Debug)]
+pub struct Injector {
+    settings: Arc<ArcSwap<InjectionSettings>>,
+}
+
+/// What becomes of a pod.
+#[derive(Debug)]
+pub(crate) enum Injected {
+    Unchanged(String),
+    Patched { patch: Patch, warnings: Vec<String> },
+    Refused(String),
+}
+
+impl Injector {
+    /// `base` holds what the mesh configuration does not say: revision, images, resources.
+    pub fn new(base: InjectionSettings) -> Self {
+        Self {
+            settings: Arc::new(ArcSwap::from_pointee(base)),
+        }
+    }
+
+    /// The trust domain that certificates are issued in, whatever the mesh configuration says later.
+    pub fn set_trust_domain(&self, trust_domain: &str) {
+        self.settings.rcu(|settings| InjectionSettings {
+            trust_domain: trust_domain.to_owned(),
+            ..InjectionSettings::clone(settings)
+        });
+    }
+
+    /// Looks for a new mesh configuration among changes; a broken one changes nothing.
+    pub fn note(&self, changes: &[Change]) {
+        let key = ObjectKey::new(Kind::ConfigMap, ISTIO_SYSTEM, "istio");
+        for change in changes.iter().filter(|change| change.key() == key) {
+            let text = match change {
+                Change::Upsert(object) => match &object.resource {
+                    Resource::ConfigMap(map) => {
+                        map.data.as_ref().and_then(|data| data.get("mesh")).cloned()
+                    }
+                    _ => None,
+                },
+                Change::Delete(_) => None,
+            };
+            let text = text.unwrap_or_default();
+            let (mesh, _) = parse_message::<MeshConfig>("ConfigMap istio-system/istio", &text);
+            if let Some(mesh) = mesh {
+                self.settings.rcu(|settings| with_mesh(settings, &mesh));
+            }
+        }
+    }
+
+    /// `pod` is `written` as our types have it. The labels of the namespace have been looked at by the API server already: it
+    /// would not ask otherwise.
+    pub(crate) fn inject(&self, written: &Value, pod: &Pod, namespace: &str) -> Injected {
+        let settings = self.settings.load();
+        let spec = pod.spec.clone().unwrap_or_default();
+        let context = PodContext {
+            namespace,
+            namespace_labels: None,
+            metadata: &pod.metadata,
+            spec: &spec,
+        };
+        if let Decision::Skip(reason) = decide(&context, &settings) {
+            return Injected::Unchanged(reason.to_string());
+        }
+        match inject(pod, namespace, &settings) {
+            Err(rejection) => Injected::Refused(rejection.to_string()),
+            Ok(injection) => match difference(written, pod, &injection.object) {
+                Ok(patch) => Injected::Patched {
+                    patch,
+                    warnings: injection.warnings.iter().map(ToString::to_string).collect(),
+                },
+                Err(error) => Injected::Refused(error.to_string()),
+            },
+        }
+    }
+}
+
+fn with_mesh(base: &InjectionSettings, mesh: &MeshConfig) -> InjectionSettings {
+    let of_mesh = InjectionSettings::of_mesh(mesh);
+    InjectionSettings {
+        default_config: of_mesh.default_config,
+        enable_prometheus_merge: of_mesh.enable_prometheus_merge,
+        ..base.clone()
+    }
+}
+
+/// From what was written to what injection made of it.
+fn difference(written: &Value, from: &Pod, to: &Pod) -> serde_json::Result<Patch> {
+    let (from, mut to) = (serde_json::to_value(from)?, serde_json::to_value(to)?);
+    carry(written, &from, &mut to);
+    Ok(json_patch::diff(written, &to))
+}
+
+/// Takes over what was written and our types do not know, such as the fields of a newer Kubernetes. Members of a list are
+/// known by their names: injection puts its own between them.
+fn carry(written: &Value, known: &Value, to: &mut Value) {
+    match (written, known, to) {
+        (Value::Object(written), Value::Object(known), Value::Object(to)) => {
+            for (field, value) in written {
+                match (known.get(field), to.get_mut(field)) {
+                    (Some(known), Some(to)) => carry(value, known, to),
+                    (None, None) => drop(to.insert(field.clone(), value.clone())),
+                    _ => {}
+                }
+            }
+        }
+        (Value::Array(written), Value::Array(known), Value::Array(to)) => {
+            for (written, known) in written.iter().zip(known) {
+                let is_same = |to: &&mut Value| match known.get("name") {
+                    Some(name) => to.get("name") == Some(name),
+                    None => *to == known,
+                };
+                if let Some(to) = to.iter_mut().find(is_same) {
+                    carry(written, known, to);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(annotations: &Value) -> Pod {
+        serde_json::from_value(json!({
+            "metadata": {"name": "a", "annotations": annotations},
+            "spec": {"containers": [{"name": "app", "image": "app"}]},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_patch_makes_the_injected_pod_and_keeps_what_we_do_not_know() {
+        let injector = Injector::new(InjectionSettings::default());
+        let mut written = serde_json::to_value(pod(&json!({}))).unwrap();
+        written["spec"]["initContainers"] =
+            json!([{"name": "first", "image": "i", "novel": {"a": 1}}]);
+        written["spec"]["newer"] = json!(true);
+        let pod: Pod = serde_json::from_value(written.clone()).unwrap();
+        let Injected::Patched { patch, .. } = injector.inject(&written, &pod, "default") else {
+            panic!("it is to be injected")
+        };
+        json_patch::patch(&mut written, &patch).unwrap();
+        let expected = inject(&pod, "default", &InjectionSettings::default()).unwrap();
+        let mut expected = serde_json::to_value(expected.object).unwrap();
+        expected["spec"]["newer"] = json!(true);
+        let init = expected["spec"]["initContainers"].as_array_mut().unwrap();
+        assert!(init.len() > 1, "ours stand beside the pod's own");
+        let own = init
+            .iter_mut()
+            .find(|container| container["name"] == "first");
+        own.unwrap()["novel"] = json!({"a": 1});
+        assert_eq!(written, expected);
+    }
+
+    #[test]
+    fn who_does_not_want_a_sidecar_gets_none_and_nonsense_is_refused() {
+        let injector = Injector::new(InjectionSettings::default());
+        let inject = |annotations: Value, namespace: &str| {
+            let pod = pod(&annotations);
+            injector.inject(&serde_json::to_value(&pod).unwrap(), &pod, namespace)
+        };
+        let unwanted = inject(json!({"sidecar.istio.io/inject": "false"}), "default");
+        assert!(matches!(unwanted, Injected::Unchanged(_)));
+        assert!(matches!(
+            inject(json!({}), "kube-system"),
+            Injected::Unchanged(_)
+        ));
+        let nonsense = json!({"traffic.sidecar.istio.io/includeInboundPorts": "http"});
+        assert!(matches!(inject(nonsense, "default"), Injected::Refused(_)));
+    }
+
+    #[test]
+    fn the_mesh_configuration_is_followed() {
+        let injector = Injector::new(InjectionSettings::default());
+        let map = |mesh: &str| {
+            let map = json!({"apiVersion": "v1", "kind": "ConfigMap",
+                "metadata": {"name": "istio", "namespace": "istio-system"}, "data": {"mesh": mesh}});
+            let objects = meltemi_api::parse_json(map).objects;
+            objects.into_iter().map(Change::Upsert).collect::<Vec<_>>()
+        };
+        let merges = || injector.settings.load().enable_prometheus_merge;
+        assert!(merges());
+        injector.note(&map(
+            "{enablePrometheusMerge: false, trustDomain: elsewhere}",
+        ));
+        assert!(!merges());
+        injector.note(&map("enablePrometheusMerge: ["));
+        assert!(!merges());
+        injector.set_trust_domain("example.org");
+        injector.note(&map("{}"));
+        assert_eq!(injector.settings.load().trust_domain, "example.org");
+    }
+}

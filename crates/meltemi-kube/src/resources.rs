@@ -1,0 +1,91 @@
+//! What is watched, and where the API server has it.
+
+use kube::Client;
+use kube::core::{ApiResource, GroupVersionKind};
+use meltemi_api::Kind;
+use meltemi_core::names::ISTIO_SYSTEM;
+
+use crate::bounded;
+
+/// One watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Watched {
+    pub(crate) kind: Kind,
+    /// Only objects of this namespace and name.
+    pub(crate) only: Option<(&'static str, &'static str)>,
+}
+
+/// The name of the ConfigMap that holds the mesh configuration.
+const MESH_CONFIG: &str = "istio";
+
+/// What the configuration of proxies depends on. Workloads are not watched: pods say whose they are.
+pub(crate) fn watched() -> Vec<Watched> {
+    let whole = |kind| Watched { kind, only: None };
+    let istio = Kind::ALL.iter().copied().filter(|kind| kind.is_istio());
+    let kubernetes = [
+        Kind::Namespace,
+        Kind::Service,
+        Kind::EndpointSlice,
+        Kind::Pod,
+    ];
+    let mesh_config = Watched {
+        kind: Kind::ConfigMap,
+        only: Some((ISTIO_SYSTEM, MESH_CONFIG)),
+    };
+    let all = kubernetes.into_iter().chain(istio).map(whole);
+    all.chain([mesh_config]).collect()
+}
+
+/// Where the API server has a kind: in the newest version that it serves. `None`: in none.
+pub(crate) async fn served(client: &Client, kind: Kind) -> kube::Result<Option<ApiResource>> {
+    if kind.group().is_empty() {
+        return Ok(versions(kind).next());
+    }
+    for resource in versions(kind) {
+        let listed = bounded(client.list_api_group_resources(&resource.api_version));
+        match listed.await {
+            Ok(list) if list.resources.iter().any(|one| one.kind == kind.as_str()) => {
+                return Ok(Some(resource));
+            }
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// A kind in each of its versions, the newest first.
+fn versions(kind: Kind) -> impl Iterator<Item = ApiResource> {
+    kind.versions().iter().map(move |version| {
+        ApiResource::from_gvk(&GroupVersionKind::gvk(kind.group(), version, kind.as_str()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plurals_are_those_of_the_api() {
+        let newest = |kind| versions(kind).next().unwrap();
+        let plural = |kind| newest(kind).plural;
+        assert_eq!(plural(Kind::ServiceEntry), "serviceentries");
+        assert_eq!(plural(Kind::EndpointSlice), "endpointslices");
+        assert_eq!(plural(Kind::PeerAuthentication), "peerauthentications");
+        assert_eq!(
+            newest(Kind::VirtualService).api_version,
+            "networking.istio.io/v1"
+        );
+    }
+
+    #[test]
+    fn every_istio_kind_is_watched_and_one_config_map() {
+        let all = watched();
+        for kind in Kind::ALL.iter().filter(|kind| kind.is_istio()) {
+            assert!(all.iter().any(|watched| watched.kind == *kind), "{kind}");
+        }
+        let maps: Vec<_> = all.iter().filter(|w| w.kind == Kind::ConfigMap).collect();
+        assert!(matches!(maps[..], [Watched { only: Some(_), .. }]));
+    }
+}

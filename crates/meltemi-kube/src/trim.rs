@@ -1,0 +1,88 @@
+//! Leaves of an object what the mesh reads: a cluster's pods are many, and most of a pod is nobody's concern here.
+
+use meltemi_api::Kind;
+use serde_json::{Map, Value};
+
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+pub(crate) fn trim(kind: Kind, object: &mut Value) {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("managedFields");
+        if let Some(annotations) = metadata
+            .get_mut("annotations")
+            .and_then(Value::as_object_mut)
+        {
+            annotations.remove(LAST_APPLIED);
+        }
+    }
+    if kind == Kind::Pod {
+        keep(
+            object.get_mut("spec"),
+            &[
+                "serviceAccountName",
+                "nodeName",
+                "hostNetwork",
+                "containers",
+                "initContainers",
+            ],
+        );
+        for list in ["/spec/containers", "/spec/initContainers"] {
+            let containers = object.pointer_mut(list).and_then(Value::as_array_mut);
+            for container in containers.into_iter().flatten() {
+                keep(
+                    Some(container),
+                    &["name", "image", "ports", "restartPolicy"],
+                );
+            }
+        }
+        keep(
+            object.get_mut("status"),
+            &["phase", "podIP", "podIPs", "hostIP", "conditions"],
+        );
+    }
+}
+
+fn keep(object: Option<&mut Value>, fields: &[&str]) {
+    if let Some(object) = object.and_then(Value::as_object_mut) {
+        let all = std::mem::replace(object, Map::new());
+        object.extend(
+            all.into_iter()
+                .filter(|(name, _)| fields.contains(&name.as_str())),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn of_a_pod_little_is_left() {
+        let mut pod = json!({
+            "kind": "Pod",
+            "metadata": {"name": "a", "managedFields": [{}], "annotations": {LAST_APPLIED: "{}", "b": "c"}},
+            "spec": {"serviceAccountName": "s", "volumes": [{}], "containers": [{"name": "x", "image": "i", "env": [{}], "ports": [{"containerPort": 80}]}]},
+            "status": {"phase": "Running", "podIP": "10.0.0.1", "containerStatuses": [{}]},
+        });
+        trim(Kind::Pod, &mut pod);
+        assert_eq!(
+            pod,
+            json!({
+                "kind": "Pod",
+                "metadata": {"name": "a", "annotations": {"b": "c"}},
+                "spec": {"serviceAccountName": "s", "containers": [{"name": "x", "image": "i", "ports": [{"containerPort": 80}]}]},
+                "status": {"phase": "Running", "podIP": "10.0.0.1"},
+            })
+        );
+    }
+
+    #[test]
+    fn other_kinds_keep_what_they_say() {
+        let mut service = json!({"spec": {"ports": [{"port": 80}], "selector": {"a": "b"}}});
+        let before = service.clone();
+        trim(Kind::Service, &mut service);
+        assert_eq!(service, before);
+    }
+}

@@ -1,0 +1,222 @@
+//! Watches all kinds side by side.
+//!
+//! Each kind has a task: it asks which version is served, watches that, and begins again when the watch says that it is not
+//! there any more. All of them feed one [`Ledger`].
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use kube::api::{Api, DynamicObject};
+use kube::core::ApiResource;
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Event};
+use kube::{Client, ResourceExt as _};
+use meltemi_api::{Change, Kind};
+use meltemi_core::Diagnostic;
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::ledger::Ledger;
+use crate::resources::{Watched, served, watched};
+
+/// What changed since the last one. The first says everything.
+#[derive(Debug)]
+pub struct Update {
+    pub changes: Vec<Change>,
+    /// All problems of all objects as they are now.
+    pub diagnostics: Vec<Diagnostic>,
+    /// When the first of the changes came.
+    pub noticed_at: Instant,
+}
+
+pub type Updates = mpsc::Receiver<Update>;
+
+/// Updates that wait for the owner of the model; no more is read while it is full.
+const UPDATE_QUEUE_LIMIT: usize = 16;
+/// Events that wait to be taken.
+const EVENT_QUEUE_LIMIT: usize = 256;
+/// Events that come within this time of one are one update: a rollout changes many objects at once.
+const QUIET: Duration = Duration::from_millis(5);
+/// The longest that an event waits for others.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// The most events of one update.
+const BATCH_LIMIT: usize = 1024;
+/// Between questions whether a kind is served.
+const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Watches everything that configuration depends on, until nobody receives the updates.
+pub fn watch(client: &Client) -> Updates {
+    let (sender, updates) = mpsc::channel(UPDATE_QUEUE_LIMIT);
+    let (event_sender, events) = mpsc::channel(EVENT_QUEUE_LIMIT);
+    let watched = watched();
+    for one in &watched {
+        tokio::spawn(follow(client.clone(), *one, event_sender.clone()));
+    }
+    let collector = Collector {
+        events,
+        ledger: Ledger::default(),
+        unlisted: watched.iter().map(|watched| watched.kind).collect(),
+        sender,
+    };
+    tokio::spawn(collector.run());
+    updates
+}
+
+enum News {
+    /// The API server does not serve the kind: there are no objects of it.
+    NotServed,
+    Event(Event<Value>),
+}
+
+type KindNews = (Kind, News);
+
+/// Tells of one kind for as long as anybody listens.
+async fn follow(client: Client, watched: Watched, sender: mpsc::Sender<KindNews>) {
+    let kind = watched.kind;
+    let mut was_served = true;
+    while !sender.is_closed() {
+        match served(&client, kind).await {
+            Ok(Some(resource)) => {
+                was_served = true;
+                if follow_version(&client, watched, &resource, &sender)
+                    .await
+                    .is_err()
+                {
+                    return;
+                }
+            }
+            Ok(None) => {
+                if std::mem::replace(&mut was_served, false) {
+                    tracing::warn!(%kind, "the API server does not serve this kind: its CRD is not installed");
+                }
+                if sender.send((kind, News::NotServed)).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => tracing::warn!(%kind, %error, "asking what is served, trying again"),
+        }
+        tokio::time::sleep(DISCOVERY_INTERVAL).await;
+    }
+}
+
+/// Ends when the version is not served any more; an error says that nobody listens.
+async fn follow_version(
+    client: &Client,
+    watched: Watched,
+    resource: &ApiResource,
+    sender: &mpsc::Sender<KindNews>,
+) -> Result<(), mpsc::error::SendError<KindNews>> {
+    let kind = watched.kind;
+    let config = watcher::Config::default();
+    let (api, config) = match watched.only {
+        None => (Api::all_with(client.clone(), resource), config),
+        Some((namespace, name)) => (
+            Api::namespaced_with(client.clone(), namespace, resource),
+            config.fields(&format!("metadata.name={name}")),
+        ),
+    };
+    let mut events = std::pin::pin!(watcher::watcher(api, config).default_backoff());
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(event) => {
+                sender
+                    .send((kind, News::Event(json(resource, event))))
+                    .await?
+            }
+            Err(error) if is_not_found(&error) => return Ok(()),
+            Err(error) => tracing::warn!(%kind, %error, "watching, trying again"),
+        }
+    }
+    Ok(())
+}
+
+fn is_not_found(error: &watcher::Error) -> bool {
+    let (watcher::Error::InitialListFailed(cause) | watcher::Error::WatchStartFailed(cause)) =
+        error
+    else {
+        return false;
+    };
+    matches!(cause, kube::Error::Api(status) if status.code == 404)
+}
+
+/// The objects of a list have no kind of their own.
+fn json(resource: &ApiResource, event: Event<DynamicObject>) -> Event<Value> {
+    let json = |mut object: DynamicObject| {
+        object.managed_fields_mut().clear();
+        let mut value = serde_json::to_value(object).unwrap_or_default();
+        value["apiVersion"] = resource.api_version.clone().into();
+        value["kind"] = resource.kind.clone().into();
+        value
+    };
+    match event {
+        Event::Apply(object) => Event::Apply(json(object)),
+        Event::Delete(object) => Event::Delete(json(object)),
+        Event::Init => Event::Init,
+        Event::InitApply(object) => Event::InitApply(json(object)),
+        Event::InitDone => Event::InitDone,
+    }
+}
+
+struct Collector {
+    events: mpsc::Receiver<KindNews>,
+    ledger: Ledger,
+    /// Kinds that were never listed whole: before all are, nothing is told.
+    unlisted: BTreeSet<Kind>,
+    sender: mpsc::Sender<Update>,
+}
+
+impl Collector {
+    async fn run(mut self) {
+        let mut changes = Vec::new();
+        let mut noticed_at = None;
+        let mut is_first = true;
+        while let Some(news) = self.events.recv().await {
+            let since = *noticed_at.get_or_insert_with(Instant::now);
+            self.take(news, &mut changes);
+            self.drain(&mut changes, Instant::now()).await;
+            let has_news = !changes.is_empty() || self.ledger.take_news() || is_first;
+            if !self.unlisted.is_empty() || !has_news {
+                noticed_at = noticed_at.filter(|_| !changes.is_empty());
+                continue;
+            }
+            (is_first, noticed_at) = (false, None);
+            let update = Update {
+                changes: std::mem::take(&mut changes),
+                diagnostics: self.ledger.diagnostics(),
+                noticed_at: since,
+            };
+            if self.sender.send(update).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Takes what comes right behind an event.
+    async fn drain(&mut self, changes: &mut Vec<Change>, since: Instant) {
+        for _ in 0..BATCH_LIMIT {
+            let next = match self.events.try_recv() {
+                Ok(news) => Some(news),
+                Err(_) if since.elapsed() >= PATIENCE => None,
+                Err(_) => tokio::time::timeout(QUIET, self.events.recv())
+                    .await
+                    .ok()
+                    .flatten(),
+            };
+            let Some(news) = next else { return };
+            self.take(news, changes);
+        }
+    }
+
+    fn take(&mut self, (kind, news): KindNews, changes: &mut Vec<Change>) {
+        let is_whole = matches!(news, News::NotServed | News::Event(Event::InitDone));
+        match news {
+            News::Event(event) => self.ledger.take(kind, event, changes),
+            News::NotServed => self.ledger.not_served(kind, changes),
+        }
+        if is_whole {
+            self.unlisted.remove(&kind);
+        }
+    }
+}

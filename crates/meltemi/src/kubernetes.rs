@@ -1,0 +1,162 @@
+//! The control plane in a Kubernetes cluster: its parts find each other here.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use anyhow::Context as _;
+use meltemi_ca::{
+    AuthError, AuthenticatedWorkload, Authenticator, Credentials, PodRef, Signer, SignerOptions,
+};
+use meltemi_control::{Environment, Options, SourceUpdate};
+use meltemi_core::names::{ISTIO_SYSTEM, TOKEN_AUDIENCE};
+use meltemi_core::{Identity, TrustDomain};
+use meltemi_inject::InjectionSettings;
+use meltemi_kube::{
+    AuthoritySecret, Injector, Ours, ReviewError, Reviewed, RootKeeper, TokenReviewer, Updates,
+};
+use meltemi_process::CancellationToken;
+use tokio::sync::mpsc;
+
+/// Names the namespace that the control plane runs in.
+const NAMESPACE: &str = "POD_NAMESPACE";
+/// In the state folder: the authority's own folder, and its published root.
+const AUTHORITY_FOLDER: &str = "ca";
+const ROOT_FILE: &str = "root-cert.pem";
+/// Updates on their way from the watch to the control plane.
+const UPDATE_QUEUE_LIMIT: usize = 1;
+
+pub(crate) async fn run(mut options: Options, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let client = meltemi_kube::client()
+        .await
+        .context("cannot find the API server")?;
+    let namespace = std::env::var(NAMESPACE).unwrap_or_else(|_unset| ISTIO_SYSTEM.to_owned());
+    // Its certificate, the mesh configuration and what pods are given name this one.
+    anyhow::ensure!(
+        namespace == ISTIO_SYSTEM,
+        "{NAMESPACE} is {namespace}: a control plane runs in {ISTIO_SYSTEM} only, so far"
+    );
+    let folder = options.state_dir.join(AUTHORITY_FOLDER);
+    let mut secret = AuthoritySecret::new(client.clone(), &namespace, &folder);
+    if !secret.fetch().await? {
+        let founding = SignerOptions {
+            trust_domain: options.trust_domain.clone().unwrap_or_default(),
+            ..SignerOptions::default()
+        };
+        std::fs::create_dir_all(&options.state_dir)?;
+        Signer::load_or_create(&folder, founding, SystemTime::now())?;
+        secret.keep().await?;
+    }
+    // What is not there yet will be: an API server answers whole lists or none.
+    options.accept_empty_config = true;
+    let root = options.state_dir.join(ROOT_FILE);
+    let injector = Injector::new(InjectionSettings {
+        revision: options.revision.clone(),
+        cluster_id: options.cluster_id.clone(),
+        ..InjectionSettings::default()
+    });
+    let reviewer = TokenReviewer::new(client.clone(), TOKEN_AUDIENCE);
+    let believing = injector.clone();
+    let ours = Ours {
+        namespace,
+        revision: options.revision.clone(),
+    };
+    let environment = Environment {
+        updates: updates(meltemi_kube::watch(&client), injector.clone()),
+        authenticators: Box::new(move |trust_domain| {
+            believing.set_trust_domain(trust_domain.as_str());
+            let trust_domain = trust_domain.clone();
+            vec![Arc::new(TokenAuthenticator {
+                reviewer,
+                trust_domain,
+            })]
+        }),
+        webhooks: meltemi_kube::webhooks(injector),
+    };
+    tokio::select! {
+        ended = meltemi_control::run_in(environment, options, shutdown) => {
+            ended.context("the control plane ended")
+        }
+        () = secret.follow() => Ok(()),
+        () = RootKeeper::new(client, &root, ours).run() => Ok(()),
+    }
+}
+
+/// The watch's updates as the control plane takes them; injection sees them first.
+fn updates(mut watch: Updates, injector: Injector) -> mpsc::Receiver<SourceUpdate> {
+    let (sender, receiver) = mpsc::channel(UPDATE_QUEUE_LIMIT);
+    tokio::spawn(async move {
+        while let Some(update) = watch.recv().await {
+            injector.note(&update.changes);
+            let update = SourceUpdate {
+                changes: update.changes,
+                mesh_config: None,
+                diagnostics: Arc::new(update.diagnostics),
+                noticed_at: update.noticed_at,
+            };
+            if sender.send(update).await.is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// Believes who the API server says a token belongs to.
+struct TokenAuthenticator {
+    reviewer: TokenReviewer,
+    trust_domain: TrustDomain,
+}
+
+const NAME: &str = "token review";
+
+#[tonic::async_trait]
+impl Authenticator for TokenAuthenticator {
+    async fn authenticate(
+        &self,
+        credentials: &Credentials<'_>,
+    ) -> Result<AuthenticatedWorkload, AuthError> {
+        let token = credentials.bearer.ok_or(AuthError::Absent)?;
+        let reviewed = self.reviewer.review(token).await;
+        workload(reviewed, &self.trust_domain)
+    }
+}
+
+fn workload(
+    reviewed: Result<Reviewed, ReviewError>,
+    trust_domain: &TrustDomain,
+) -> Result<AuthenticatedWorkload, AuthError> {
+    let denied = |reason: String| AuthError::Denied { by: NAME, reason };
+    let reviewed = reviewed.map_err(|error| denied(error.to_string()))?;
+    let (namespace, account) = (&reviewed.namespace, &reviewed.service_account);
+    let identity = Identity::new(trust_domain.clone(), namespace, account);
+    Ok(AuthenticatedWorkload {
+        identity: identity.map_err(|error| denied(error.to_string()))?,
+        pod: reviewed.pod.map(|(name, uid)| PodRef { name, uid }),
+        node: reviewed.node,
+        by: NAME,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reviewed_token_is_a_workload_and_everything_else_is_denied() {
+        let reviewed = |account: &str| Reviewed {
+            namespace: "shop".to_owned(),
+            service_account: account.to_owned(),
+            pod: None,
+            node: None,
+        };
+        let domain = TrustDomain::default();
+        let known = workload(Ok(reviewed("cart")), &domain).unwrap();
+        assert_eq!(
+            known.identity.to_string(),
+            "spiffe://cluster.local/ns/shop/sa/cart"
+        );
+        assert!(workload(Ok(reviewed("a/b")), &domain).is_err());
+        let unavailable = ReviewError::Unavailable("refused".to_owned());
+        assert!(workload(Err(unavailable), &domain).is_err());
+    }
+}
