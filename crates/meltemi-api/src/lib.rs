@@ -15,6 +15,7 @@ pub mod k8s;
 
 mod decode;
 mod parse;
+pub mod schema;
 mod source;
 mod suggest;
 mod support;

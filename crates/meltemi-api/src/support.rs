@@ -115,6 +115,7 @@ const TRAFFIC_POLICY_PLACES: &[&str] = &[
 ];
 
 const VIRTUAL_SERVICE: &[&str] = &[
+    "http[].corsPolicy.allowOrigin",
     "http[].delegate",
     "http[].fault.abort.http2Error",
     "http[].fault.delay.exponentialDelay",
@@ -201,6 +202,23 @@ pub(crate) fn is_unsupported(kind: Kind, field: &FieldPath) -> bool {
         Kind::VirtualService => VIRTUAL_SERVICE.contains(&field),
         Kind::ServiceEntry => SERVICE_ENTRY.contains(&field),
         _ => false,
+    }
+}
+
+/// Every path for which [`is_unsupported`] says so, below `spec`.
+pub(crate) fn unsupported_fields(kind: Kind) -> Vec<String> {
+    let own = |fields: &[&str]| fields.iter().map(ToString::to_string).collect();
+    match kind {
+        Kind::DestinationRule => TRAFFIC_POLICY_PLACES
+            .iter()
+            .flat_map(|place| {
+                let fields = TRAFFIC_POLICY.iter();
+                fields.map(move |field| format!("{place}{field}"))
+            })
+            .collect(),
+        Kind::VirtualService => own(VIRTUAL_SERVICE),
+        Kind::ServiceEntry => own(SERVICE_ENTRY),
+        _ => Vec::new(),
     }
 }
 

@@ -53,6 +53,9 @@ Examples:
   meltemi analyze bookinfo.yaml rules.yaml -n shop
   meltemi analyze -f . -o json --failure-threshold warning")]
     Analyze(AnalyzeArgs),
+    /// Makes the objects of an installation
+    #[command(subcommand)]
+    Manifest(ManifestCommand),
     /// Prints a completion script for a shell
     #[command(after_help = "\
 Examples:
@@ -334,6 +337,35 @@ pub struct AnalyzeArgs {
     pub output_threshold: String,
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+#[non_exhaustive]
+pub enum ManifestCommand {
+    /// Prints the objects of an installation as YAML
+    #[command(after_help = "\
+Values have the names of Istio's charts; a name that nobody knows is an error. The namespace of the control plane is not among \
+the objects.
+
+Examples:
+  kubectl create namespace istio-system
+  meltemi manifest generate | kubectl apply -f -
+  meltemi manifest generate --set meshConfig.accessLogFile=/dev/stdout --set pilot.resources.requests.cpu=100m
+  meltemi manifest generate -f values.yaml --revision canary")]
+    Generate(ManifestArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ManifestArgs {
+    /// A value, over those of files: path=value
+    #[arg(short, long, value_name = "PATH=VALUE")]
+    pub set: Vec<String>,
+    /// A file of values, over the defaults; the last one has the last word. - is standard input
+    #[arg(short = 'f', long = "filename", value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Makes the objects of a control plane besides the default one
+    #[arg(short, long, value_name = "NAME")]
+    pub revision: Option<String>,
 }
 
 #[derive(Clone, Debug, Args)]

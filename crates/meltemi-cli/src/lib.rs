@@ -1,5 +1,5 @@
 //! The commands that users of a mesh type, as a library: `proxy-status`, `proxy-config`, `authn tls-check`, `version`,
-//! `kube-inject`, `analyze`, `completion`, each spelled and printed as istioctl does.
+//! `kube-inject`, `analyze`, `manifest`, `completion`, each spelled and printed as istioctl does.
 //!
 //! ```text
 //! Command (clap) --run--> Access (pods, their admin ports, the control plane) -> JSON -> what it means -> table | json | yaml
@@ -14,6 +14,7 @@ mod error;
 mod io;
 mod istioctl_flags;
 mod kube_inject;
+mod manifest;
 mod output;
 mod proxy_config;
 mod proxy_status;
@@ -28,7 +29,9 @@ mod fake;
 mod tests;
 
 pub use access::{Access, AccessError, Method, Pod, Response};
-pub use command::{AuthnCommand, Command, LogArgs, PodArgs, ProxyConfigCommand, TlsCheckArgs};
+pub use command::{
+    AuthnCommand, Command, LogArgs, ManifestCommand, PodArgs, ProxyConfigCommand, TlsCheckArgs,
+};
 pub use error::{CliError, exit};
 pub use io::Io;
 pub use istioctl_flags::{ClusterFlags, behind_the_command, cluster_flags, with_istioctl_flags};
@@ -44,6 +47,7 @@ pub async fn run(command: Command, access: &dyn Access, io: &mut Io<'_>) -> u8 {
         Command::Version(args) => version::run(&args, access, io).await,
         Command::KubeInject(args) => kube_inject::run(&args, access, io).await,
         Command::Analyze(args) => analyze::run(&args, access, io).await,
+        Command::Manifest(ManifestCommand::Generate(args)) => manifest::generate(&args, io),
         Command::Completion(args) => command::completion(&args, io),
     };
     match done {

@@ -70,16 +70,23 @@ pub struct Percent {
 pub(super) type StringMap = BTreeMap<String, String>;
 
 /// Proto JSON durations: seconds with a unit, `1.5s`, and Go's other units as Istio's parser takes them.
-pub(super) mod duration {
+pub(crate) mod duration {
     use std::time::Duration;
 
     use serde::de::Error as _;
     use serde::{Deserialize, Deserializer, Serializer};
 
+    /// The name by which a schema knows a text as a duration.
+    pub(crate) const TYPE: &str = "google.protobuf.Duration";
+
+    #[derive(Deserialize)]
+    #[serde(rename = "google.protobuf.Duration")]
+    struct Text(String);
+
     pub(in crate::istio) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<Duration>, D::Error> {
-        let Some(text) = Option::<String>::deserialize(deserializer)? else {
+        let Some(Text(text)) = Option::<Text>::deserialize(deserializer)? else {
             return Ok(None);
         };
         meltemi_core::duration::parse(&text)

@@ -1,0 +1,381 @@
+//! What Istio's definitions demand of an object beyond the form of its fields: by the name of the type that is decoded.
+//!
+//! Bounds are theirs also because the API server wants to know how long a CEL rule may run.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool, ValidationRule,
+};
+use meltemi_api::Kind;
+
+/// The types that [`apply`] has rules for.
+#[cfg(test)]
+pub(super) const TYPES: &[&str] = &[
+    "AbortFields",
+    "ClientTlsSettings",
+    "ConsistentHashFields",
+    "CorsPolicy",
+    "Delay",
+    "Destination",
+    "DestinationRule",
+    "DirectResponse",
+    "DirectResponseBody",
+    "HttpCookie",
+    "LabelSelector",
+    "LoadBalancer",
+    "Mirror",
+    "OutlierDetection",
+    "PeerAuthentication",
+    "PortTrafficPolicy",
+    "Redirect",
+    "Retries",
+    "RetryBudget",
+    "RouteDestination",
+    "ServiceEntry",
+    "ServicePort",
+    "StringMatchFields",
+    "Subset",
+    "TcpRoute",
+    "TcpSettings",
+    "TlsMatch",
+    "TlsRoute",
+    "TrafficPolicy",
+    "Warmup",
+    "WorkloadEntry",
+    "WorkloadSelector",
+];
+
+pub(super) fn requires_spec(kind: Kind) -> bool {
+    matches!(kind, Kind::ServiceEntry | Kind::WorkloadEntry)
+}
+
+/// Adds the rules of one type.
+pub(super) fn apply(type_name: &str, object: &mut JSONSchemaProps) {
+    match type_name {
+        "AbortFields" => at_most_one(object, &["httpStatus", "grpcStatus", "http2Error"]),
+        "ClientTlsSettings" => nullable(object, &["insecureSkipVerify"]),
+        "ConsistentHashFields" => {
+            let keys = [
+                "httpHeaderName",
+                "httpCookie",
+                "useSourceIp",
+                "httpQueryParameterName",
+            ];
+            at_most_one(object, &keys);
+            at_most_one(object, &["ringHash", "maglev"]);
+        }
+        "CorsPolicy" => nullable(object, &["allowCredentials"]),
+        "Delay" => at_most_one(object, &["fixedDelay", "exponentialDelay"]),
+        "Destination" | "DestinationRule" => require(object, &["host"]),
+        "DirectResponse" => require(object, &["status"]),
+        "DirectResponseBody" => at(object, "bytes", |bytes| {
+            bytes.format = Some("byte".to_owned())
+        }),
+        "HttpCookie" => {
+            require(object, &["name"]);
+            any_duration(object, "ttl");
+        }
+        "LabelSelector" => selector(object, "matchLabels", Some(4096)),
+        "LoadBalancer" => at_most_one(object, &["simple", "consistentHash", "backendUtilization"]),
+        "Mirror" | "RouteDestination" => require(object, &["destination"]),
+        "OutlierDetection" => nullable(
+            object,
+            &[
+                "consecutive5xxErrors",
+                "consecutiveGatewayErrors",
+                "consecutiveLocalOriginFailures",
+            ],
+        ),
+        "PeerAuthentication" => peer_authentication(object),
+        "PortTrafficPolicy" => {
+            remove(object, "proxyProtocol");
+            remove(object, "tunnel");
+        }
+        "Redirect" => at_most_one(object, &["port", "derivePort"]),
+        "Retries" => nullable(
+            object,
+            &["retryIgnorePreviousHosts", "retryRemoteLocalities"],
+        ),
+        "RetryBudget" => {
+            nullable(object, &["percent"]);
+            within(object, "percent", 0.0, Some(100.0));
+            any_duration(object, "budgetInterval");
+        }
+        "ServiceEntry" => service_entry(object),
+        "ServicePort" => {
+            require(object, &["number", "name"]);
+            for port in ["number", "targetPort"] {
+                within(object, port, 1.0, Some(65535.0));
+            }
+            longest(object, "name", 256);
+            longest(object, "protocol", 256);
+        }
+        "StringMatchFields" => at_most_one(object, &["exact", "prefix", "regex"]),
+        "Subset" => require(object, &["name"]),
+        "TcpSettings" => any_duration(object, "idleTimeout"),
+        "TlsMatch" => require(object, &["sniHosts"]),
+        "TcpRoute" => no_headers(object),
+        "TlsRoute" => {
+            require(object, &["match"]);
+            no_headers(object);
+        }
+        "TrafficPolicy" => at(object, "portLevelSettings", |ports| {
+            ports.max_items = Some(4096)
+        }),
+        "Warmup" => {
+            require(object, &["duration"]);
+            nullable(object, &["aggression", "minimumPercent"]);
+            within(object, "aggression", 0.0, None);
+            within(object, "minimumPercent", 0.0, Some(100.0));
+        }
+        "WorkloadEntry" => workload_entry(object),
+        "WorkloadSelector" => selector(object, "labels", Some(256)),
+        _ => {}
+    }
+}
+
+pub(super) fn duration() -> ValidationRule {
+    rule(
+        "duration(self) >= duration('1ms')",
+        "a duration of at least 1ms, such as 1.5s",
+    )
+}
+
+/// Demands that of some fields at most one is set, besides what is demanded already.
+pub(super) fn at_most_one(object: &mut JSONSchemaProps, fields: &[&str]) {
+    let set: Vec<JSONSchemaProps> = fields
+        .iter()
+        .map(|field| JSONSchemaProps {
+            required: Some(vec![(*field).to_owned()]),
+            ..JSONSchemaProps::default()
+        })
+        .collect();
+    let none = JSONSchemaProps {
+        not: Some(Box::new(JSONSchemaProps {
+            any_of: Some(set.clone()),
+            ..JSONSchemaProps::default()
+        })),
+        ..JSONSchemaProps::default()
+    };
+    let choice = std::iter::once(none).chain(set).collect();
+    object.all_of.get_or_insert_default().push(JSONSchemaProps {
+        one_of: Some(choice),
+        ..JSONSchemaProps::default()
+    });
+}
+
+fn peer_authentication(object: &mut JSONSchemaProps) {
+    demand(
+        object,
+        "!has(self.portLevelMtls) || (has(self.selector) && has(self.selector.matchLabels) && \
+         self.selector.matchLabels.size() > 0)",
+        "portLevelMtls needs a selector: without one it applies to no workload",
+    );
+    at(object, "portLevelMtls", |ports| {
+        ports.min_properties = Some(1);
+        demand(
+            ports,
+            "self.all(port, 0 < int(port) && int(port) <= 65535)",
+            "a port is a number from 1 to 65535",
+        );
+    });
+}
+
+fn service_entry(object: &mut JSONSchemaProps) {
+    require(object, &["hosts"]);
+    let rules = [
+        (
+            "!(has(self.workloadSelector) && has(self.endpoints))",
+            "set workloadSelector or endpoints, not both",
+        ),
+        (
+            "!has(self.addresses) || !self.addresses.exists(address, address.contains('/')) || \
+             !has(self.resolution) || self.resolution in ['STATIC', 'NONE']",
+            "address ranges need the resolution NONE or STATIC",
+        ),
+        (
+            "(has(self.resolution) && self.resolution != 'NONE') || !has(self.endpoints)",
+            "endpoints need a resolution besides NONE",
+        ),
+        (
+            "!has(self.resolution) || self.resolution != 'DNS_ROUND_ROBIN' || !has(self.endpoints) || \
+             self.endpoints.size() <= 1",
+            "the resolution DNS_ROUND_ROBIN takes one endpoint",
+        ),
+    ];
+    for (expression, message) in rules {
+        demand(object, expression, message);
+    }
+    at(object, "addresses", |addresses| {
+        addresses.max_items = Some(256);
+        item(addresses, |address| address.max_length = Some(64));
+    });
+    at(object, "endpoints", |endpoints| {
+        endpoints.max_items = Some(4096)
+    });
+    at(object, "hosts", |hosts| {
+        hosts.min_items = Some(1);
+        hosts.max_items = Some(256);
+        item(hosts, |host| {
+            demand(
+                host,
+                "self != '*'",
+                "a host cannot be * alone: name a domain",
+            );
+        });
+    });
+    at(object, "ports", |ports| {
+        ports.max_items = Some(256);
+        ports.x_kubernetes_list_type = Some("map".to_owned());
+        ports.x_kubernetes_list_map_keys = Some(vec!["name".to_owned()]);
+        demand(
+            ports,
+            "self.all(one, self.exists_one(other, one.number == other.number))",
+            "each port has a number of its own",
+        );
+    });
+}
+
+fn workload_entry(object: &mut JSONSchemaProps) {
+    demand(
+        object,
+        "has(self.address) || has(self.network)",
+        "set the address, or the network that the workload is in",
+    );
+    demand(
+        object,
+        "!has(self.address) || !self.address.startsWith('unix://') || !has(self.ports)",
+        "a Unix socket has no ports",
+    );
+    at(object, "address", |address| {
+        address.max_length = Some(256);
+        demand(
+            address,
+            "!self.startsWith('unix://') || self.startsWith('unix:///') || self.startsWith('unix://@')",
+            "a Unix socket is an absolute path, or an abstract name after @",
+        );
+        demand(
+            address,
+            "!self.startsWith('unix://') || !self.endsWith('/')",
+            "a Unix socket is no folder",
+        );
+    });
+    at(object, "labels", |labels| labels.max_properties = Some(256));
+    longest(object, "locality", 2048);
+    longest(object, "network", 2048);
+    longest(object, "serviceAccount", 253);
+    at(object, "ports", |ports| {
+        ports.max_properties = Some(128);
+        demand(
+            ports,
+            "self.all(name, size(name) < 63 && name.matches('^[a-zA-Z0-9](?:[-a-zA-Z0-9]*[a-zA-Z0-9])?$'))",
+            "a port's name has letters, digits and - inside, at most 62 of them",
+        );
+        value(ports, |port| {
+            port.minimum = Some(1.0);
+            port.maximum = Some(65535.0);
+        });
+    });
+}
+
+/// Where no request is looked into there is no header to change.
+fn no_headers(route: &mut JSONSchemaProps) {
+    at(route, "route", |destinations| {
+        item(destinations, |destination| {
+            remove(destination, "headers");
+        });
+    });
+}
+
+/// Labels that are compared for equality: a `*` in them would be a mistake.
+fn selector(object: &mut JSONSchemaProps, field: &str, largest: Option<i64>) {
+    let has_key_rules = field == "matchLabels";
+    at(object, field, |labels| {
+        labels.max_properties = largest;
+        if has_key_rules {
+            demand(
+                labels,
+                "self.all(key, !key.contains('*'))",
+                "labels are compared as they are: no * in a key",
+            );
+            demand(
+                labels,
+                "self.all(key, key.size() != 0)",
+                "a label's key is not empty",
+            );
+        }
+        value(labels, |label| {
+            label.max_length = Some(63);
+            demand(
+                label,
+                "!self.contains('*')",
+                "labels are compared as they are: no * in a value",
+            );
+        });
+    });
+}
+
+/// Takes away a field that the type has for another place's sake.
+fn remove(object: &mut JSONSchemaProps, field: &str) {
+    if let Some(fields) = &mut object.properties {
+        fields.remove(field);
+    }
+}
+
+fn rule(expression: &str, message: &str) -> ValidationRule {
+    ValidationRule {
+        rule: expression.to_owned(),
+        message: Some(message.to_owned()),
+        ..ValidationRule::default()
+    }
+}
+
+fn demand(schema: &mut JSONSchemaProps, expression: &str, message: &str) {
+    let rules = schema.x_kubernetes_validations.get_or_insert_default();
+    rules.push(rule(expression, message));
+}
+
+fn at(object: &mut JSONSchemaProps, field: &str, change: impl FnOnce(&mut JSONSchemaProps)) {
+    let fields = object.properties.as_mut();
+    if let Some(field) = fields.and_then(|fields| fields.get_mut(field)) {
+        change(field);
+    }
+}
+
+fn item(list: &mut JSONSchemaProps, change: impl FnOnce(&mut JSONSchemaProps)) {
+    if let Some(JSONSchemaPropsOrArray::Schema(item)) = &mut list.items {
+        change(item);
+    }
+}
+
+fn value(map: &mut JSONSchemaProps, change: impl FnOnce(&mut JSONSchemaProps)) {
+    if let Some(JSONSchemaPropsOrBool::Schema(value)) = &mut map.additional_properties {
+        change(value);
+    }
+}
+
+fn require(object: &mut JSONSchemaProps, fields: &[&str]) {
+    object.required = Some(fields.iter().map(ToString::to_string).collect());
+}
+
+/// Fields that are wrapped in Istio's API, so that `null` says "not set".
+fn nullable(object: &mut JSONSchemaProps, fields: &[&str]) {
+    for field in fields {
+        at(object, field, |field| field.nullable = Some(true));
+    }
+}
+
+fn within(object: &mut JSONSchemaProps, field: &str, least: f64, largest: Option<f64>) {
+    at(object, field, |field| {
+        field.minimum = Some(least);
+        field.maximum = largest;
+    });
+}
+
+fn longest(object: &mut JSONSchemaProps, field: &str, length: i64) {
+    at(object, field, |field| field.max_length = Some(length));
+}
+
+/// Zero is a value too.
+fn any_duration(object: &mut JSONSchemaProps, field: &str) {
+    at(object, field, |field| field.x_kubernetes_validations = None);
+}

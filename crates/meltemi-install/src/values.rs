@@ -1,0 +1,466 @@
+//! The settings of an installation, in the words of Istio's charts.
+
+mod set;
+mod text;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Affinity, Toleration};
+use meltemi_api::istio::MeshConfig;
+use meltemi_api::{Message, parse_message};
+use meltemi_core::{Diagnostic, FieldPath, Severity};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+pub(crate) use text::{Amounts, Text};
+
+const DEFAULTS: &str = include_str!("values.yaml");
+
+/// Values of Istio's charts that nothing here reads yet.
+const UNREAD: &[&str] = &[
+    "base",
+    "cni",
+    "compatibilityVersion",
+    "defaultRevision",
+    "experimental",
+    "gateways",
+    "global.autoscalingv2API",
+    "global.caAddress",
+    "global.caName",
+    "global.certSigners",
+    "global.configCluster",
+    "global.externalIstiod",
+    "global.istiod",
+    "global.nativeNftables",
+    "global.omitSidecarInjectorConfigMap",
+    "global.operatorManageWebhooks",
+    "global.pilotCertProvider",
+    "global.platform",
+    "global.proxy.autoInject",
+    "global.proxy.excludeIPRanges",
+    "global.proxy.excludeInboundPorts",
+    "global.proxy.excludeOutboundPorts",
+    "global.proxy.holdApplicationUntilProxyStarts",
+    "global.proxy.includeIPRanges",
+    "global.proxy.includeInboundPorts",
+    "global.proxy.includeOutboundPorts",
+    "global.proxy.lifecycle",
+    "global.proxy.outlierLogPath",
+    "global.proxy.privileged",
+    "global.proxy.readinessFailureThreshold",
+    "global.proxy.readinessInitialDelaySeconds",
+    "global.proxy.readinessPeriodSeconds",
+    "global.proxy.startupProbe",
+    "global.proxy.statusPort",
+    "global.proxy.tracer",
+    "global.proxy_init.forceApplyIptables",
+    "global.remotePilotAddress",
+    "global.sds",
+    "global.sts",
+    "global.tracer",
+    "global.trustBundleName",
+    "global.variant",
+    "global.waypoint",
+    "istio_cni",
+    "istiodRemote",
+    "meshNetworks",
+    "ownerName",
+    "pilot.cni",
+    "pilot.configMap",
+    "pilot.enabled",
+    "pilot.extraContainerArgs",
+    "pilot.ipFamilies",
+    "pilot.ipFamilyPolicy",
+    "pilot.jwksResolverExtraRootCA",
+    "pilot.keepaliveMaxServerConnectionAge",
+    "pilot.taint",
+    "pilot.topologySpreadConstraints",
+    "pilot.traceSampling",
+    "pilot.trustedZtunnelNamespace",
+    "pilot.volumeMounts",
+    "pilot.volumes",
+    "profile",
+    "revisionTags",
+    "telemetry",
+    "ztunnel",
+];
+
+/// Why no objects can be made.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    #[error("--set {text}: {message}")]
+    Set { text: String, message: String },
+    #[error("{}", lines(.0))]
+    Values(Vec<Diagnostic>),
+    #[error("an object does not serialise")]
+    Serialise(#[from] serde_json::Error),
+}
+
+fn lines(diagnostics: &[Diagnostic]) -> String {
+    let lines: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
+    lines.join("\n")
+}
+
+/// Where values come from. Later ones override earlier ones, field by field; a list replaces a list.
+#[derive(Clone, Debug)]
+pub enum Layer {
+    File {
+        name: String,
+        text: String,
+    },
+    /// `path=value`, as Helm reads it: `a.b=c`, `a.list[0].b=c`, `a.list={b,c}`, `a=b,c=d`. istioctl's `values.` may lead.
+    Set(String),
+}
+
+/// All settings of an installation, with the defaults filled in.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Values {
+    pub revision: Text,
+    pub global: Global,
+    pub pilot: Pilot,
+    pub sidecar_injector_webhook: SidecarInjectorWebhook,
+    /// As users write it; it has been judged as a MeshConfig.
+    pub mesh_config: Map<String, Value>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Global {
+    pub hub: Text,
+    pub tag: Text,
+    pub image_pull_policy: String,
+    pub image_pull_secrets: Vec<String>,
+    pub istio_namespace: String,
+    pub priority_class_name: String,
+    pub log_as_json: bool,
+    pub logging: Logging,
+    #[serde(rename = "meshID")]
+    pub mesh_id: Text,
+    pub network: Text,
+    pub multi_cluster: MultiCluster,
+    pub default_pod_disruption_budget: Enabled,
+    pub proxy: Proxy,
+    #[serde(rename = "proxy_init")]
+    pub proxy_init: ProxyInit,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Logging {
+    pub level: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct MultiCluster {
+    pub cluster_name: Text,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Enabled {
+    pub enabled: bool,
+}
+
+/// The sidecar.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Proxy {
+    pub image: String,
+    pub cluster_domain: String,
+    pub log_level: String,
+    pub component_log_level: String,
+    pub resources: Amounts,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct ProxyInit {
+    pub image: String,
+}
+
+/// The control plane.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Pilot {
+    pub hub: Text,
+    pub tag: Text,
+    pub image: String,
+    pub autoscale_enabled: bool,
+    pub autoscale_min: i32,
+    pub autoscale_max: i32,
+    pub replica_count: i32,
+    pub cpu: CpuTarget,
+    pub rolling_max_surge: Text,
+    pub rolling_max_unavailable: Text,
+    pub resources: Amounts,
+    pub env: BTreeMap<String, Text>,
+    pub node_selector: BTreeMap<String, String>,
+    pub tolerations: Vec<Toleration>,
+    pub affinity: Option<Affinity>,
+    pub pod_annotations: BTreeMap<String, Text>,
+    pub pod_labels: BTreeMap<String, Text>,
+    pub deployment_labels: BTreeMap<String, Text>,
+    pub service_annotations: BTreeMap<String, Text>,
+    pub service_account_annotations: BTreeMap<String, Text>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct CpuTarget {
+    pub target_average_utilization: i32,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct SidecarInjectorWebhook {
+    pub enable_namespaces_by_default: bool,
+    pub reinvocation_policy: String,
+    #[serde(rename = "rewriteAppHTTPProbe")]
+    pub rewrite_app_http_probe: bool,
+    pub never_inject_selector: Vec<Value>,
+    pub always_inject_selector: Vec<Value>,
+}
+
+impl Message for Values {
+    fn is_unsupported(field: &FieldPath) -> bool {
+        UNREAD.contains(&field.as_str())
+    }
+
+    fn problems(&self) -> Vec<Diagnostic> {
+        let problem = |field: &str, message: &str, hint: &str| {
+            Diagnostic::error("MEL0030", message)
+                .field(FieldPath::new(field))
+                .hint(hint)
+        };
+        let mut problems = Vec::new();
+        let revision = self.revision.as_str();
+        let sound = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        // It becomes a part of names and the value of labels.
+        if !revision.chars().all(sound) || revision.starts_with('-') || revision.ends_with('-') {
+            let hint = "use lower-case letters, digits and - inside, such as \"1-30-0\"";
+            problems.push(problem(
+                "revision",
+                &format!("\"{revision}\" cannot be a part of a name"),
+                hint,
+            ));
+        }
+        let policies = ["", "Always", "IfNotPresent", "Never"];
+        if !policies.contains(&self.global.image_pull_policy.as_str()) {
+            let hint = "use Always, IfNotPresent or Never";
+            problems.push(problem("global.imagePullPolicy", "no such policy", hint));
+        }
+        if !["", "Never", "IfNeeded"]
+            .contains(&self.sidecar_injector_webhook.reinvocation_policy.as_str())
+        {
+            let field = "sidecarInjectorWebhook.reinvocationPolicy";
+            problems.push(problem(field, "no such policy", "use Never or IfNeeded"));
+        }
+        problems
+    }
+}
+
+impl Values {
+    /// The defaults with the layers over them, and what a user should know of them.
+    ///
+    /// # Errors
+    /// A value has the wrong form or a name that nobody knows. All such are told at once.
+    pub fn read(layers: &[Layer]) -> Result<(Self, Vec<Diagnostic>), InstallError> {
+        let mut merged = document(DEFAULTS);
+        let mut told = Vec::new();
+        let mut set = Value::Object(Map::new());
+        for layer in layers {
+            match layer {
+                Layer::File { name, text } => {
+                    told.extend(judge(name, text));
+                    merge(&mut merged, document(text));
+                }
+                Layer::Set(text) => set::apply(&mut set, text)?,
+            }
+        }
+        let on_command_line = set.to_string();
+        told.extend(judge("--set", &on_command_line).into_iter().map(unplaced));
+        merge(&mut merged, set);
+        let (errors, warnings): (Vec<_>, Vec<_>) = told
+            .into_iter()
+            .partition(|diagnostic| diagnostic.severity == Severity::Error);
+        if !errors.is_empty() {
+            return Err(InstallError::Values(errors));
+        }
+        let (values, problems) = parse_message::<Self>("values", &merged.to_string());
+        match values {
+            Some(values) => Ok((values, warnings)),
+            None => Err(InstallError::Values(problems)),
+        }
+    }
+
+    /// The name that unmarked workloads go by is `default`.
+    pub fn revision(&self) -> &str {
+        match self.revision.as_str() {
+            "" => "default",
+            revision => revision,
+        }
+    }
+
+    pub(crate) fn is_default_revision(&self) -> bool {
+        self.revision() == "default"
+    }
+
+    /// `istiod`, or `istiod-canary` for a revision besides the default one.
+    pub(crate) fn named(&self, name: &str) -> String {
+        if self.is_default_revision() {
+            name.to_owned()
+        } else {
+            format!("{name}-{}", self.revision())
+        }
+    }
+
+    pub(crate) fn namespace(&self) -> &str {
+        &self.global.istio_namespace
+    }
+
+    /// A whole name stays; a bare one is completed (Istio, `global.proxy.image`).
+    pub(crate) fn image(&self, name: &str, hub: &Text, tag: &Text) -> String {
+        if name.contains('/') {
+            return name.to_owned();
+        }
+        let hub = hub.or(&self.global.hub);
+        let tag = match tag.or(&self.global.tag) {
+            "" => env!("CARGO_PKG_VERSION"),
+            tag => tag,
+        };
+        format!("{hub}/{name}:{tag}")
+    }
+}
+
+/// What is wrong with one layer. A name that nobody knows is an error: what it was meant for would not happen.
+fn judge(name: &str, text: &str) -> Vec<Diagnostic> {
+    let (values, mut told) = parse_message::<Values>(name, text);
+    for diagnostic in &mut told {
+        if diagnostic.code == "MEL0008" {
+            diagnostic.severity = Severity::Error;
+        }
+    }
+    let mesh = values.map(|values| Value::Object(values.mesh_config));
+    let mesh = mesh.map(|mesh| parse_message::<MeshConfig>(name, &mesh.to_string()).1);
+    told.extend(mesh.into_iter().flatten().map(|mut diagnostic| {
+        if diagnostic.code == "MEL0008" {
+            diagnostic.severity = Severity::Error;
+        }
+        diagnostic.field = FieldPath::new(&format!("meshConfig.{}", diagnostic.field));
+        unplaced(diagnostic)
+    }));
+    told
+}
+
+/// The place in a text that no user has written says nothing.
+fn unplaced(mut diagnostic: Diagnostic) -> Diagnostic {
+    diagnostic.location = None;
+    diagnostic
+}
+
+/// The mapping that a text holds; whatever else it is has been told of.
+fn document(text: &str) -> Value {
+    serde_saphyr::from_str::<Value>(text)
+        .ok()
+        .filter(Value::is_object)
+        .unwrap_or_else(|| Value::Object(Map::new()))
+}
+
+/// Puts one mapping over another; `null` takes a default away (Helm, "Deleting a default key").
+fn merge(base: &mut Value, over: Value) {
+    match (base, over) {
+        (Value::Object(base), Value::Object(over)) => {
+            for (key, value) in over {
+                if value.is_null() {
+                    base.remove(&key);
+                } else {
+                    merge(base.entry(key).or_insert(Value::Null), value);
+                }
+            }
+        }
+        (base, over) => *base = over,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(texts: &[&str]) -> Result<(Values, Vec<Diagnostic>), InstallError> {
+        let layers: Vec<Layer> = texts
+            .iter()
+            .map(|text| Layer::Set((*text).to_owned()))
+            .collect();
+        Values::read(&layers)
+    }
+
+    #[test]
+    fn the_defaults_are_sound_and_small() {
+        let (values, warnings) = set(&[]).unwrap();
+        assert_eq!(warnings, []);
+        assert_eq!(values.pilot.resources.requests["memory"].as_str(), "64Mi");
+        assert_eq!(
+            values.global.proxy.resources.requests["cpu"].as_str(),
+            "10m"
+        );
+    }
+
+    #[test]
+    fn a_layer_overrides_field_by_field() {
+        let file = Layer::File {
+            name: "values.yaml".to_owned(),
+            text: "pilot: {resources: {requests: {cpu: 1}}}\nglobal: {tag: 1.5}\n".to_owned(),
+        };
+        let over = Layer::Set("values.global.tag=dev,meshConfig.accessLogFile=/dev/stdout".into());
+        let (values, _) = Values::read(&[file, over]).unwrap();
+        let requests = &values.pilot.resources.requests;
+        assert_eq!(requests["cpu"].as_str(), "1");
+        assert_eq!(requests["memory"].as_str(), "64Mi");
+        assert_eq!(values.global.tag.as_str(), "dev");
+        assert_eq!(values.mesh_config["accessLogFile"], "/dev/stdout");
+    }
+
+    #[test]
+    fn names_that_nobody_knows_are_told_all_at_once_with_a_remedy() {
+        let error = set(&[
+            "pilot.replicaCout=3",
+            "global.hubb=x",
+            "meshConfig.acessLogFile=/dev/stdout",
+        ])
+        .unwrap_err()
+        .to_string();
+        for expected in [
+            "pilot.replicaCout",
+            "did you mean \"replicaCount\"?",
+            "global.hubb",
+            "meshConfig.acessLogFile",
+            "did you mean \"accessLogFile\"?",
+        ] {
+            assert!(error.contains(expected), "{expected} in:\n{error}");
+        }
+    }
+
+    #[test]
+    fn wrong_values_are_errors_and_unread_ones_warnings() {
+        let error = set(&["pilot.replicaCount=many", "revision=Canary"]).unwrap_err();
+        assert!(error.to_string().contains("pilot.replicaCount"), "{error}");
+        let error = set(&["revision=Canary"]).unwrap_err();
+        assert!(error.to_string().contains("part of a name"), "{error}");
+        let (_, warnings) = set(&["pilot.traceSampling=1"]).unwrap();
+        assert_eq!(warnings[0].field.as_str(), "pilot.traceSampling");
+    }
+
+    #[test]
+    fn images_are_completed_or_whole() {
+        let (values, _) = set(&["global.hub=example.test/mesh", "global.tag=2"]).unwrap();
+        let nothing = Text::default();
+        let check = |name, hub: &Text, expected: &str| {
+            assert_eq!(values.image(name, hub, &nothing), expected);
+        };
+        check("pilot", &nothing, "example.test/mesh/pilot:2");
+        check("pilot", &Text::from("other"), "other/pilot:2");
+        check("elsewhere/pilot:3", &nothing, "elsewhere/pilot:3");
+    }
+}
