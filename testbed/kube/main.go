@@ -24,6 +24,7 @@ import (
 	kubeproxy "k8s.io/kubernetes/cmd/kube-proxy/app"
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
+	"k8s.io/kubernetes/pkg/util/parsers"
 )
 
 // The commands are made when called: making one registers its flags and metrics, and they share names.
@@ -34,9 +35,27 @@ var parts = map[string]func() int{
 	"kube-proxy":              func() int { return cli.Run(kubeproxy.NewProxyCommand()) },
 	"kube-scheduler":          func() int { return cli.Run(scheduler.NewSchedulerCommand()) },
 	"kubelet":                 func() int { return cli.Run(newKubelet()) },
+	"image-names":             imageNames,
 }
 
 func newKubelet() *cobra.Command { return kubelet.NewKubeletCommand(context.Background()) }
+
+// ImageNames prints each argument as the container runtime looks it up: with a registry and a tag.
+func imageNames() int {
+	for _, image := range os.Args[1:] {
+		repository, tag, digest, err := parsers.ParseImageName(image)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		if digest != "" {
+			fmt.Printf("%s@%s\n", repository, digest)
+			continue
+		}
+		fmt.Printf("%s:%s\n", repository, tag)
+	}
+	return 0
+}
 
 func main() {
 	name := filepath.Base(os.Args[0])

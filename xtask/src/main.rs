@@ -32,6 +32,7 @@ Commands:
   fuzz TARGET [--for 10m]
                     feeds a parser or a decider inputs that it makes up as it goes (see fuzz/Cargo.toml)
   kube up|down|...  a real Kubernetes of two nodes on this machine (docs/testbed.md; cargo xtask kube --help)
+  kube images       builds our programs and loads them, and stand-ins for the samples' images, into its nodes
   lint              rustfmt and clippy, as CI wants them
   setup             only the set-up: installs the Debian packages that are missing (as root)
 

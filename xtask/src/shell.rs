@@ -54,13 +54,22 @@ pub(crate) fn build_programs() -> Result<PathBuf, String> {
 /// # Errors
 /// The build fails.
 pub(crate) fn build(programs: &[&str]) -> Result<PathBuf, String> {
+    build_profile(programs, "dev")
+}
+
+/// The same, with one of cargo's profiles.
+///
+/// # Errors
+/// The build fails.
+pub(crate) fn build_profile(programs: &[&str], profile: &str) -> Result<PathBuf, String> {
     let mut build = cargo();
-    build.args(["build", "--locked"]);
+    build.args(["build", "--locked", "--profile", profile]);
     for program in programs {
         build.args(["--bin", program]);
     }
     run(&mut build)?;
-    target_dir().map(|target| target.join("debug"))
+    let folder = if profile == "dev" { "debug" } else { profile };
+    target_dir().map(|target| target.join(folder))
 }
 
 /// Cargo's target folder: this very program lies in it.

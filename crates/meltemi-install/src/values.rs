@@ -90,15 +90,15 @@ const UNREAD: &[&str] = &[
 pub enum InstallError {
     #[error("--set {text}: {message}")]
     Set { text: String, message: String },
-    #[error("{}", lines(.0))]
+    #[error("these values are not understood:{}", lines(.0))]
     Values(Vec<Diagnostic>),
     #[error("an object does not serialise")]
     Serialise(#[from] serde_json::Error),
 }
 
 fn lines(diagnostics: &[Diagnostic]) -> String {
-    let lines: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
-    lines.join("\n")
+    let lines = diagnostics.iter();
+    lines.map(|diagnostic| format!("\n{diagnostic}")).collect()
 }
 
 /// Where values come from. Later ones override earlier ones, field by field; a list replaces a list.
@@ -336,14 +336,14 @@ impl Values {
 
 /// What is wrong with one layer. A name that nobody knows is an error: what it was meant for would not happen.
 fn judge(name: &str, text: &str) -> Vec<Diagnostic> {
-    let (values, mut told) = parse_message::<Values>(name, text);
+    let (_, mut told) = parse_message::<Values>(name, text);
     for diagnostic in &mut told {
         if diagnostic.code == "MEL0008" {
             diagnostic.severity = Severity::Error;
         }
     }
-    let mesh = values.map(|values| Value::Object(values.mesh_config));
-    let mesh = mesh.map(|mesh| parse_message::<MeshConfig>(name, &mesh.to_string()).1);
+    let mesh = document(text).get("meshConfig").map(Value::to_string);
+    let mesh = mesh.map(|mesh| parse_message::<MeshConfig>(name, &mesh).1);
     told.extend(mesh.into_iter().flatten().map(|mut diagnostic| {
         if diagnostic.code == "MEL0008" {
             diagnostic.severity = Severity::Error;
@@ -426,6 +426,7 @@ mod tests {
     fn names_that_nobody_knows_are_told_all_at_once_with_a_remedy() {
         let error = set(&[
             "pilot.replicaCout=3",
+            "pilot.autoscaleMin=few",
             "global.hubb=x",
             "meshConfig.acessLogFile=/dev/stdout",
         ])
@@ -434,6 +435,7 @@ mod tests {
         for expected in [
             "pilot.replicaCout",
             "did you mean \"replicaCount\"?",
+            "pilot.autoscaleMin",
             "global.hubb",
             "meshConfig.acessLogFile",
             "did you mean \"accessLogFile\"?",

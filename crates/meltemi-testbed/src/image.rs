@@ -29,6 +29,8 @@ pub struct Image {
     /// Path in the image, and where it leads.
     pub links: BTreeMap<String, String>,
     pub entrypoint: Vec<String>,
+    /// What a pod's `args` replace.
+    pub args: Vec<String>,
     pub env: Vec<String>,
     /// `uid` or `uid:gid`; root otherwise.
     pub user: Option<String>,
@@ -163,6 +165,7 @@ impl Image {
             "config": {
                 "Env": env,
                 "Entrypoint": self.entrypoint,
+                "Cmd": self.args,
                 "User": self.user.as_deref().unwrap_or_default(),
                 "WorkingDir": "/",
             },

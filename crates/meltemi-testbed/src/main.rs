@@ -68,14 +68,20 @@ struct UpArgs {
     /// Stay, and end the cluster at Ctrl-C
     #[arg(long)]
     foreground: bool,
+    #[command(flatten)]
+    programs: ProgramsArgs,
+    #[command(flatten)]
+    kubectl: KubectlArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct ProgramsArgs {
     /// The Go module that the programs are built from
     #[arg(long, value_name = "FOLDER", env = "MELTEMI_KUBE_MODULE")]
     module: PathBuf,
     /// Where built programs are kept
     #[arg(long, value_name = "FOLDER", env = "MELTEMI_KUBE_CACHE")]
     cache: PathBuf,
-    #[command(flatten)]
-    kubectl: KubectlArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -91,7 +97,7 @@ struct KubectlArgs {
 
 #[derive(Debug, clap::Args)]
 struct ImageArgs {
-    /// With registry and tag: meltemi.test/echo:1
+    /// As pods name it: meltemi.test/echo:1
     name: String,
     /// The archive to write
     #[arg(short, long, value_name = "ARCHIVE")]
@@ -102,6 +108,20 @@ struct ImageArgs {
     /// PATH-IN-IMAGE=TARGET, a symbolic link
     #[arg(long, value_name = "PATH=TARGET")]
     link: Vec<String>,
+    /// A word behind the command that a pod's `args` do not replace
+    #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
+    word: Vec<String>,
+    /// A word behind the command that a pod's `args` replace
+    #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
+    arg: Vec<String>,
+    /// A variable of the command
+    #[arg(long, value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// The user's number; root otherwise
+    #[arg(long, value_name = "UID")]
+    user: Option<String>,
+    #[command(flatten)]
+    programs: ProgramsArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -183,7 +203,7 @@ async fn up(state: &State, args: UpArgs) -> Result<()> {
     let options = Options {
         state: state.clone(),
         plan: Plan::new(args.nodes)?,
-        programs: Programs::ensure(&args.module, &args.cache, say).await?,
+        programs: Programs::ensure(&args.programs.module, &args.programs.cache, say).await?,
         kubectl: args.kubectl.kubectl,
     };
     let exe = std::env::current_exe().context("cannot find this program's own path")?;
@@ -241,7 +261,8 @@ fn status(dir: &Path) -> Result<ExitCode> {
 }
 
 async fn image(args: ImageArgs) -> Result<()> {
-    let mut image = Image::new(&args.name);
+    let programs = Programs::ensure(&args.programs.module, &args.programs.cache, say).await?;
+    let mut image = Image::new(&programs.image_name(&args.name).await?);
     for file in &args.files {
         let (at, from) = pair(file)?;
         image = image.program(at, from.as_ref());
@@ -250,6 +271,10 @@ async fn image(args: ImageArgs) -> Result<()> {
         let (at, target) = pair(link)?;
         image = image.link(at, target);
     }
+    image.entrypoint.extend(args.word);
+    image.args = args.arg;
+    image.env = args.env;
+    image.user = args.user;
     image.write(&args.output).await
 }
 

@@ -50,6 +50,17 @@ impl Programs {
         self.folder.join("pause")
     }
 
+    /// A name as the container runtime looks it up: with a registry and a tag.
+    ///
+    /// # Errors
+    /// It is no name of an image.
+    pub async fn image_name(&self, name: &str) -> Result<String> {
+        let mut command = Command::new(self.kube());
+        command.args(["image-names", name]);
+        let output = process::run(command, "", GO_LIMIT).await?;
+        Ok(output.trim().to_owned())
+    }
+
     /// Archives that every node has from its start.
     pub(crate) fn images(&self) -> [PathBuf; 2] {
         ["pause.tar", "coredns.tar"].map(|name| self.folder.join(name))
