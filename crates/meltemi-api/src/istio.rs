@@ -8,7 +8,7 @@ mod peer_authentication;
 mod service_entry;
 mod virtual_service;
 
-pub(crate) use common::duration::TYPE as DURATION_TYPE;
+pub(crate) use common::duration;
 pub use common::{Destination, LabelSelector, Percent, PortSelector, StringMatch};
 pub use destination_rule::{
     ClientTlsMode, ClientTlsSettings, ConnectionPool, ConsistentHash, DestinationRule,

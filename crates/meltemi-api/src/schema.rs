@@ -6,6 +6,7 @@
 //! ```
 
 mod probe;
+mod unread;
 
 use serde::de::DeserializeOwned;
 
@@ -37,7 +38,7 @@ pub enum Schema {
         maximum: Option<i64>,
     },
     Number,
-    /// Known and not looked into.
+    /// Anything.
     Any,
     /// The content of a word.
     Nothing,
@@ -53,8 +54,8 @@ pub struct Message {
     pub is_choice: bool,
 }
 
-/// The schema of the `spec` of one of Istio's kinds; `None` for other kinds. Fields that are known but not read are
-/// [`Schema::Any`].
+/// The schema of the `spec` of one of Istio's kinds; `None` for other kinds. Fields that are known and not
+/// acted on have their form too.
 pub fn schema(kind: Kind) -> Option<Schema> {
     let mut schema = match kind {
         Kind::PeerAuthentication => of::<istio::PeerAuthentication>(),
@@ -138,7 +139,7 @@ fn add(schema: &mut Schema, path: &str) {
     };
     let known = message.fields.iter().position(|(field, _)| field == name);
     match (known, rest) {
-        (None, _) => message.fields.push((name.to_owned(), Schema::Any)),
+        (None, _) => message.fields.push((name.to_owned(), unread::form(name))),
         (Some(_), None) => {}
         (Some(at), Some(rest)) => match &mut message.fields[at].1 {
             Schema::List(item) if is_list => add(item, rest),
@@ -181,14 +182,15 @@ mod tests {
         check(vs, "http.*.timeout", Schema::Duration);
         check(vs, "http.*.match.*.headers.*.exact", Schema::String);
         check(vs, "http.*.directResponse.body.bytes", Schema::String);
-        check(vs, "http.*.mirrorPercent", Schema::Any);
+        check(vs, "http.*.match.*.queryParams.*.regex", Schema::String);
         check(vs, "http.*.mirrorPercentage.value", Schema::Number);
         let modes = Schema::Enum(&["UNSET", "DISABLE", "PERMISSIVE", "STRICT"]);
         let pa = Kind::PeerAuthentication;
         check(pa, "portLevelMtls.*.mode", modes);
         let dr = Kind::DestinationRule;
         check(dr, "subsets.*.labels.*", Schema::String);
-        check(dr, "subsets.*.trafficPolicy.tunnel", Schema::Any);
+        let crl = "subsets.*.trafficPolicy.portLevelSettings.*.tls.caCrl";
+        check(dr, crl, Schema::String);
         let errors = "trafficPolicy.outlierDetection.consecutive5xxErrors";
         let unsigned = Schema::Integer {
             minimum: Some(0),

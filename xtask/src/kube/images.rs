@@ -87,9 +87,7 @@ fn make_and_load(built: &Path, scratch: &Path, manifests: &[&String]) -> Result<
     let programs = Programs::stripped(built, scratch)?;
     let mut images = own(&programs)?;
     let mut names = BTreeSet::new();
-    for folder in [shell::project_root().join("samples")] {
-        collect_names(&folder, &mut names)?;
-    }
+    collect_names(&shell::project_root().join("samples"), &mut names)?;
     for manifest in manifests {
         collect_names(Path::new(manifest), &mut names)?;
     }

@@ -83,7 +83,7 @@ pub(crate) mod duration {
     #[serde(rename = "google.protobuf.Duration")]
     struct Text(String);
 
-    pub(in crate::istio) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<Duration>, D::Error> {
         let Some(Text(text)) = Option::<Text>::deserialize(deserializer)? else {
@@ -99,7 +99,7 @@ pub(crate) mod duration {
     }
 
     #[expect(clippy::ref_option, reason = "the shape that serde's `with` asks for")]
-    pub(in crate::istio) fn serialize<S: Serializer>(
+    pub(crate) fn serialize<S: Serializer>(
         duration: &Option<Duration>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {

@@ -10,7 +10,7 @@ use serde::de::{
 };
 
 use super::Schema;
-use crate::istio::DURATION_TYPE;
+use crate::istio::duration;
 
 /// One step of a path from a type to a place in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +128,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
         name: &'static str,
         visitor: V,
     ) -> Result<V::Value, Stop> {
-        if name == DURATION_TYPE {
+        if name == duration::TYPE {
             return self.found(Shape::Scalar(Schema::Duration));
         }
         visitor.visit_newtype_struct(self)

@@ -11,8 +11,10 @@ use meltemi_api::Kind;
 #[cfg(test)]
 pub(super) const TYPES: &[&str] = &[
     "AbortFields",
+    "BackendUtilization",
     "ClientTlsSettings",
     "ConsistentHashFields",
+    "CookieAttribute",
     "CorsPolicy",
     "Delay",
     "Destination",
@@ -20,8 +22,10 @@ pub(super) const TYPES: &[&str] = &[
     "DirectResponse",
     "DirectResponseBody",
     "HttpCookie",
+    "HttpRoute",
     "LabelSelector",
     "LoadBalancer",
+    "LocalityLbSetting",
     "Mirror",
     "OutlierDetection",
     "PeerAuthentication",
@@ -39,9 +43,11 @@ pub(super) const TYPES: &[&str] = &[
     "TlsMatch",
     "TlsRoute",
     "TrafficPolicy",
+    "Tunnel",
     "Warmup",
     "WorkloadEntry",
     "WorkloadSelector",
+    "ZoneAwareLbSetting",
 ];
 
 pub(super) fn requires_spec(kind: Kind) -> bool {
@@ -52,6 +58,15 @@ pub(super) fn requires_spec(kind: Kind) -> bool {
 pub(super) fn apply(type_name: &str, object: &mut JSONSchemaProps) {
     match type_name {
         "AbortFields" => at_most_one(object, &["httpStatus", "grpcStatus", "http2Error"]),
+        "BackendUtilization" => {
+            for field in [
+                "weightExpirationPeriod",
+                "weightStabilizationPeriod",
+                "weightUpdatePeriod",
+            ] {
+                any_duration(object, field);
+            }
+        }
         "ClientTlsSettings" => nullable(object, &["insecureSkipVerify"]),
         "ConsistentHashFields" => {
             let keys = [
@@ -70,21 +85,27 @@ pub(super) fn apply(type_name: &str, object: &mut JSONSchemaProps) {
         "DirectResponseBody" => at(object, "bytes", |bytes| {
             bytes.format = Some("byte".to_owned())
         }),
+        "CookieAttribute" => require(object, &["name"]),
         "HttpCookie" => {
             require(object, &["name"]);
             any_duration(object, "ttl");
         }
+        "HttpRoute" => nullable(object, &["mirrorPercent", "mirror_percent"]),
         "LabelSelector" => selector(object, "matchLabels", Some(4096)),
         "LoadBalancer" => at_most_one(object, &["simple", "consistentHash", "backendUtilization"]),
+        "LocalityLbSetting" => nullable(object, &["enabled"]),
         "Mirror" | "RouteDestination" => require(object, &["destination"]),
-        "OutlierDetection" => nullable(
-            object,
-            &[
+        "OutlierDetection" => {
+            let counts = [
                 "consecutive5xxErrors",
                 "consecutiveGatewayErrors",
                 "consecutiveLocalOriginFailures",
-            ],
-        ),
+            ];
+            nullable(object, &counts);
+            at(object, "outlierDetectionHttpErrorCodes", |codes| {
+                item(codes, |code| bounds(code, 100.0, Some(599.0)));
+            });
+        }
         "PeerAuthentication" => peer_authentication(object),
         "PortTrafficPolicy" => {
             remove(object, "proxyProtocol");
@@ -121,6 +142,7 @@ pub(super) fn apply(type_name: &str, object: &mut JSONSchemaProps) {
         "TrafficPolicy" => at(object, "portLevelSettings", |ports| {
             ports.max_items = Some(4096)
         }),
+        "Tunnel" => require(object, &["targetHost", "targetPort"]),
         "Warmup" => {
             require(object, &["duration"]);
             nullable(object, &["aggression", "minimumPercent"]);
@@ -129,6 +151,10 @@ pub(super) fn apply(type_name: &str, object: &mut JSONSchemaProps) {
         }
         "WorkloadEntry" => workload_entry(object),
         "WorkloadSelector" => selector(object, "labels", Some(256)),
+        "ZoneAwareLbSetting" => {
+            nullable(object, &["enabled", "minClusterSize"]);
+            within(object, "minClusterSize", 1.0, Some(u32::MAX.into()));
+        }
         _ => {}
     }
 }
@@ -270,10 +296,7 @@ fn workload_entry(object: &mut JSONSchemaProps) {
             "self.all(name, size(name) < 63 && name.matches('^[a-zA-Z0-9](?:[-a-zA-Z0-9]*[a-zA-Z0-9])?$'))",
             "a port's name has letters, digits and - inside, at most 62 of them",
         );
-        value(ports, |port| {
-            port.minimum = Some(1.0);
-            port.maximum = Some(65535.0);
-        });
+        value(ports, |port| bounds(port, 1.0, Some(65535.0)));
     });
 }
 
@@ -365,10 +388,12 @@ fn nullable(object: &mut JSONSchemaProps, fields: &[&str]) {
 }
 
 fn within(object: &mut JSONSchemaProps, field: &str, least: f64, largest: Option<f64>) {
-    at(object, field, |field| {
-        field.minimum = Some(least);
-        field.maximum = largest;
-    });
+    at(object, field, |field| bounds(field, least, largest));
+}
+
+fn bounds(number: &mut JSONSchemaProps, least: f64, largest: Option<f64>) {
+    number.minimum = Some(least);
+    number.maximum = largest;
 }
 
 fn longest(object: &mut JSONSchemaProps, field: &str, length: i64) {
