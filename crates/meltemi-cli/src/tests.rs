@@ -328,3 +328,55 @@ fn kube_inject_reads_istios_files_and_writes_one() {
         "{written}"
     );
 }
+
+#[test]
+fn manifest_generate_prints_objects_that_its_values_decide() {
+    let fake = Fake::default();
+    let file = "global: {hub: example.test/mesh}\npilot: {traceSampling: 1}\n";
+    let generate = ["manifest", "generate", "-f", "-", "--set"];
+    let tag = ["global.tag=7", "--revision", "canary"];
+    let output = fake.run_with(file, &[&generate[..], &tag[..]].concat());
+    assert_eq!(output.status, 0, "{}", output.stderr);
+    assert!(output.stderr.contains("pilot.traceSampling: not supported"));
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&output.stdout).unwrap();
+    let mut objects = objects.iter();
+    let deployment = objects.find(|object| object["kind"] == "Deployment");
+    let deployment = deployment.unwrap();
+    assert_eq!(deployment["metadata"]["name"], "istiod-canary");
+    let image = deployment.pointer("/spec/template/spec/containers/0/image");
+    assert_eq!(image.unwrap(), "example.test/mesh/pilot:7");
+
+    let wrong = fake.run(&["manifest", "generate", "--set", "global.tga=7"]);
+    assert_eq!((wrong.status, wrong.stdout.as_str()), (65, ""));
+    assert!(
+        wrong.stderr.contains("did you mean \"tag\"?"),
+        "{}",
+        wrong.stderr
+    );
+}
+
+/// What an installation says of injection is what the injector reads: nothing of it is left over.
+#[test]
+fn kube_inject_reads_all_that_an_installation_says() {
+    let fake = Fake::default();
+    let output = fake.run(&["manifest", "generate", "--set", "global.tag=7"]);
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&output.stdout).unwrap();
+    let mut objects = objects.iter();
+    let injector = objects
+        .find(|object| object["metadata"]["name"] == "istio-sidecar-injector")
+        .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = |key: &str| {
+        let path = folder.path().join(key);
+        std::fs::write(&path, injector["data"][key].as_str().unwrap()).unwrap();
+        path.display().to_string()
+    };
+    let (config, values) = (file("config"), file("values"));
+    let inject = ["kube-inject", "-f", "-", "--injectConfigFile", &config];
+    let output = fake.run_with(
+        DEPLOYMENT,
+        &[&inject[..], &["--valuesFile", &values]].concat(),
+    );
+    assert_eq!(output.stderr, "Deployment default/web: injected\n");
+    assert!(output.stdout.contains("image: meltemi/proxyv2:7"));
+}
