@@ -1,12 +1,12 @@
 //! `kube-inject`: the sidecar in a manifest. YAML on standard output, the report on standard error.
 
-mod files;
-
 use std::path::{Path, PathBuf};
 
 use meltemi_api::istio::MeshConfig;
 use meltemi_core::{Diagnostic, Severity};
-use meltemi_inject::{InjectionSettings, Outcome, Report, inject_document};
+use meltemi_inject::{
+    InjectionSettings, Outcome, Report, inject_document, take_inject_config, take_values,
+};
 use serde_json::Value;
 
 use crate::command::KubeInjectArgs;
@@ -69,8 +69,8 @@ async fn settings(
     };
     type Take = fn(&mut InjectionSettings, Value) -> Vec<String>;
     let files: [(&Option<PathBuf>, Take); 2] = [
-        (&args.inject_config, files::take_inject_config),
-        (&args.values, files::take_values),
+        (&args.inject_config, take_inject_config),
+        (&args.values, take_values),
     ];
     for (file, take) in files {
         let Some(file) = file else { continue };

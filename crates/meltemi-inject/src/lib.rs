@@ -12,6 +12,7 @@
 //! The webhook, `kube-inject` and the lab share this code, so that a pod is the same wherever it starts. This crate knows
 //! no Kubernetes client, files, environment or clock.
 
+mod chart;
 mod decision;
 mod document;
 mod env;
@@ -27,6 +28,7 @@ mod template;
 mod volumes;
 mod workload;
 
+pub use chart::{take_inject_config, take_values};
 pub use decision::{Decision, PodContext, SkipReason, decide};
 pub use document::{Outcome, Report, inject_document};
 pub use pod::{Injection, Rejection, inject, inject_template, uninject};

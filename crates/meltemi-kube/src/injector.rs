@@ -1,20 +1,74 @@
 //! Injection with the settings of the mesh as it is now.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use json_patch::Patch;
 use k8s_openapi::api::core::v1::Pod;
 use meltemi_api::istio::MeshConfig;
-use meltemi_api::{Change, Kind, ObjectKey, Resource, parse_message};
+use meltemi_api::{Change, Kind, Resource, parse_message};
 use meltemi_core::names::ISTIO_SYSTEM;
-use meltemi_inject::{Decision, InjectionSettings, PodContext, decide, inject};
+use meltemi_inject::{
+    Decision, InjectionSettings, PodContext, decide, inject, take_inject_config, take_values,
+};
+use parking_lot::Mutex;
 use serde_json::Value;
 
-/// Changes pods; its settings follow ConfigMap `istio`.
+/// The ConfigMaps that say how pods are injected.
+const MESH: &str = "istio";
+const INJECTOR: &str = "istio-sidecar-injector";
+
+/// Changes pods; its settings follow ConfigMaps `istio` and `istio-sidecar-injector`.
 #[derive(Clone, Debug)]
 pub struct Injector {
+    said: Arc<Mutex<Said>>,
     settings: Arc<ArcSwap<InjectionSettings>>,
+}
+
+/// All that has a say in the settings.
+#[derive(Debug)]
+struct Said {
+    base: InjectionSettings,
+    mesh: MeshConfig,
+    /// `config` and `values` of the injector's ConfigMap.
+    config: Value,
+    values: Value,
+    trust_domain: Option<String>,
+}
+
+impl Said {
+    fn settings(&self) -> InjectionSettings {
+        let mut settings = self.base.clone();
+        take_inject_config(&mut settings, self.config.clone());
+        take_values(&mut settings, self.values.clone());
+        let of_mesh = InjectionSettings::of_mesh(&self.mesh);
+        settings.default_config = of_mesh.default_config;
+        settings.enable_prometheus_merge = of_mesh.enable_prometheus_merge;
+        settings.trust_domain = self.trust_domain.clone().unwrap_or(of_mesh.trust_domain);
+        settings
+    }
+
+    /// A text that cannot be read changes nothing.
+    fn note(&mut self, name: &str, data: &BTreeMap<String, String>) {
+        let text = |key: &str| data.get(key).map_or("", String::as_str);
+        if name == MESH {
+            let name = "ConfigMap istio-system/istio";
+            if let (Some(mesh), _) = parse_message::<MeshConfig>(name, text("mesh")) {
+                self.mesh = mesh;
+            }
+            return;
+        }
+        for (target, key) in [(&mut self.config, "config"), (&mut self.values, "values")] {
+            match serde_saphyr::from_str::<Value>(text(key)) {
+                Ok(value) => *target = value,
+                Err(_) if text(key).is_empty() => *target = Value::Null,
+                Err(error) => {
+                    tracing::warn!(key, %error, "ConfigMap {INJECTOR} cannot be read, what it said before counts");
+                }
+            }
+        }
+    }
 }
 
 /// What becomes of a pod.
@@ -26,40 +80,53 @@ pub(crate) enum Injected {
 }
 
 impl Injector {
-    /// `base` holds what the mesh configuration does not say: revision, images, resources.
+    /// `base` holds what counts where the ConfigMaps say nothing.
     pub fn new(base: InjectionSettings) -> Self {
         Self {
-            settings: Arc::new(ArcSwap::from_pointee(base)),
+            settings: Arc::new(ArcSwap::from_pointee(base.clone())),
+            said: Arc::new(Mutex::new(Said {
+                base,
+                mesh: MeshConfig::default(),
+                config: Value::Null,
+                values: Value::Null,
+                trust_domain: None,
+            })),
         }
     }
 
     /// The trust domain that certificates are issued in, whatever the mesh configuration says later.
     pub fn set_trust_domain(&self, trust_domain: &str) {
-        self.settings.rcu(|settings| InjectionSettings {
-            trust_domain: trust_domain.to_owned(),
-            ..InjectionSettings::clone(settings)
-        });
+        self.change(|said| said.trust_domain = Some(trust_domain.to_owned()));
     }
 
-    /// Looks for a new mesh configuration among changes; a broken one changes nothing.
+    /// Looks for its ConfigMaps among changes.
     pub fn note(&self, changes: &[Change]) {
-        let key = ObjectKey::new(Kind::ConfigMap, ISTIO_SYSTEM, "istio");
-        for change in changes.iter().filter(|change| change.key() == key) {
-            let text = match change {
+        for change in changes {
+            let key = change.key();
+            let is_ours = key.kind == Kind::ConfigMap && key.namespace == ISTIO_SYSTEM;
+            if !is_ours || ![MESH, INJECTOR].contains(&key.name.as_str()) {
+                continue;
+            }
+            let data = match change {
                 Change::Upsert(object) => match &object.resource {
-                    Resource::ConfigMap(map) => {
-                        map.data.as_ref().and_then(|data| data.get("mesh")).cloned()
-                    }
+                    Resource::ConfigMap(map) => map.data.clone(),
                     _ => None,
                 },
                 Change::Delete(_) => None,
             };
-            let text = text.unwrap_or_default();
-            let (mesh, _) = parse_message::<MeshConfig>("ConfigMap istio-system/istio", &text);
-            if let Some(mesh) = mesh {
-                self.settings.rcu(|settings| with_mesh(settings, &mesh));
-            }
+            self.change(|said| said.note(&key.name, &data.unwrap_or_default()));
         }
+    }
+
+    /// What pods are injected with now.
+    pub fn settings(&self) -> InjectionSettings {
+        InjectionSettings::clone(&self.settings.load())
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Said)) {
+        let mut said = self.said.lock();
+        change(&mut said);
+        self.settings.store(Arc::new(said.settings()));
     }
 
     /// `pod` is `written` as our types have it. The labels of the namespace have been looked at by the API server already: it
@@ -86,15 +153,6 @@ impl Injector {
                 Err(error) => Injected::Refused(error.to_string()),
             },
         }
-    }
-}
-
-fn with_mesh(base: &InjectionSettings, mesh: &MeshConfig) -> InjectionSettings {
-    let of_mesh = InjectionSettings::of_mesh(mesh);
-    InjectionSettings {
-        default_config: of_mesh.default_config,
-        enable_prometheus_merge: of_mesh.enable_prometheus_merge,
-        ..base.clone()
     }
 }
 
@@ -189,14 +247,15 @@ mod tests {
     }
 
     #[test]
-    fn the_mesh_configuration_is_followed() {
+    fn the_config_maps_are_followed() {
         let injector = Injector::new(InjectionSettings::default());
-        let map = |mesh: &str| {
+        let named = |name: &str, data: Value| {
             let map = json!({"apiVersion": "v1", "kind": "ConfigMap",
-                "metadata": {"name": "istio", "namespace": "istio-system"}, "data": {"mesh": mesh}});
+                "metadata": {"name": name, "namespace": "istio-system"}, "data": data});
             let objects = meltemi_api::parse_json(map).objects;
             objects.into_iter().map(Change::Upsert).collect::<Vec<_>>()
         };
+        let map = |mesh: &str| named("istio", json!({"mesh": mesh}));
         let merges = || injector.settings.load().enable_prometheus_merge;
         assert!(merges());
         injector.note(&map(
@@ -205,6 +264,15 @@ mod tests {
         assert!(!merges());
         injector.note(&map("enablePrometheusMerge: ["));
         assert!(!merges());
+        let values = |image: &str| {
+            let values = json!({"global": {"proxy": {"image": image}}}).to_string();
+            named("istio-sidecar-injector", json!({"values": values}))
+        };
+        let image = || injector.settings.load().proxy_image.clone();
+        injector.note(&values("a/b:c"));
+        assert_eq!((image().as_str(), merges()), ("a/b:c", false));
+        injector.note(&named("istio-sidecar-injector", json!({"values": "{["})));
+        assert_eq!(image(), "a/b:c");
         injector.set_trust_domain("example.org");
         injector.note(&map("{}"));
         assert_eq!(injector.settings.load().trust_domain, "example.org");

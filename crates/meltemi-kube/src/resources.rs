@@ -11,16 +11,16 @@ use crate::bounded;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Watched {
     pub(crate) kind: Kind,
-    /// Only objects of this namespace and name.
-    pub(crate) only: Option<(&'static str, &'static str)>,
+    /// Only objects of this namespace.
+    pub(crate) namespace: Option<&'static str>,
 }
-
-/// The name of the ConfigMap that holds the mesh configuration.
-const MESH_CONFIG: &str = "istio";
 
 /// What the configuration of proxies depends on. Workloads are not watched: pods say whose they are.
 pub(crate) fn watched() -> Vec<Watched> {
-    let whole = |kind| Watched { kind, only: None };
+    let whole = |kind| Watched {
+        kind,
+        namespace: None,
+    };
     let istio = Kind::ALL.iter().copied().filter(|kind| kind.is_istio());
     let kubernetes = [
         Kind::Namespace,
@@ -28,12 +28,13 @@ pub(crate) fn watched() -> Vec<Watched> {
         Kind::EndpointSlice,
         Kind::Pod,
     ];
-    let mesh_config = Watched {
+    // The mesh configuration and the injector's.
+    let own = Watched {
         kind: Kind::ConfigMap,
-        only: Some((ISTIO_SYSTEM, MESH_CONFIG)),
+        namespace: Some(ISTIO_SYSTEM),
     };
     let all = kubernetes.into_iter().chain(istio).map(whole);
-    all.chain([mesh_config]).collect()
+    all.chain([own]).collect()
 }
 
 /// Where the API server has a kind: in the newest version that it serves. `None`: in none.
@@ -80,12 +81,18 @@ mod tests {
     }
 
     #[test]
-    fn every_istio_kind_is_watched_and_one_config_map() {
+    fn every_istio_kind_is_watched_and_config_maps_of_one_namespace() {
         let all = watched();
         for kind in Kind::ALL.iter().filter(|kind| kind.is_istio()) {
             assert!(all.iter().any(|watched| watched.kind == *kind), "{kind}");
         }
         let maps: Vec<_> = all.iter().filter(|w| w.kind == Kind::ConfigMap).collect();
-        assert!(matches!(maps[..], [Watched { only: Some(_), .. }]));
+        assert!(matches!(
+            maps[..],
+            [Watched {
+                namespace: Some(_),
+                ..
+            }]
+        ));
     }
 }

@@ -109,14 +109,11 @@ async fn follow_version(
     sender: &mpsc::Sender<KindNews>,
 ) -> Result<(), mpsc::error::SendError<KindNews>> {
     let kind = watched.kind;
-    let config = watcher::Config::default();
-    let (api, config) = match watched.only {
-        None => (Api::all_with(client.clone(), resource), config),
-        Some((namespace, name)) => (
-            Api::namespaced_with(client.clone(), namespace, resource),
-            config.fields(&format!("metadata.name={name}")),
-        ),
+    let api = match watched.namespace {
+        None => Api::all_with(client.clone(), resource),
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
     };
+    let config = watcher::Config::default();
     let mut events = std::pin::pin!(watcher::watcher(api, config).default_backoff());
     while let Some(event) = events.next().await {
         match event {

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use futures_util::future::BoxFuture;
-use meltemi_api::Kind;
+use meltemi_api::{Change, Kind};
 use meltemi_cli::{Access, AccessError, Method, Pod, Response};
 use meltemi_core::names::port;
 use meltemi_inject::InjectionSettings;
-use meltemi_kube::{Cluster, ClusterError, ClusterOptions};
+use meltemi_kube::{Cluster, ClusterError, ClusterOptions, Injector};
 use serde_json::json;
 use tokio::sync::OnceCell;
 
@@ -111,7 +111,11 @@ impl Access for Kubernetes {
         Box::pin(async {
             let cluster = self.cluster().await.ok()?;
             let maps = cluster.objects(Kind::ConfigMap, Some(&self.namespace));
-            Some(super::injection_settings(&maps.await.ok()?))
+            let injector = Injector::new(InjectionSettings::default());
+            let maps = maps.await.ok()?.into_iter();
+            let objects = maps.flat_map(|map| meltemi_api::parse_json(map).objects);
+            injector.note(&objects.map(Change::Upsert).collect::<Vec<_>>());
+            Some(injector.settings())
         })
     }
 }

@@ -1,19 +1,17 @@
-//! The files of `kube-inject`: the injector's configuration and Istio's Helm values, as far as our settings have what they
-//! say. Whatever else they hold is named.
+//! ConfigMap `istio-sidecar-injector`: the injector's configuration and Istio's Helm values, as far as our settings have
+//! what they say. Whatever else they hold is named.
 
 use std::collections::BTreeMap;
 
-use meltemi_inject::{InjectionPolicy, InjectionSettings};
 use serde_json::Value;
+
+use crate::{InjectionPolicy, InjectionSettings};
 
 /// How many parts of a field's name are told.
 const TOLD_DEPTH: usize = 3;
 
 /// Takes over `config` of the ConfigMap `istio-sidecar-injector`; answers the fields that are not used.
-pub(super) fn take_inject_config(
-    settings: &mut InjectionSettings,
-    mut config: Value,
-) -> Vec<String> {
+pub fn take_inject_config(settings: &mut InjectionSettings, mut config: Value) -> Vec<String> {
     match take_text(&mut config, &["policy"]).as_deref() {
         Some("disabled") => settings.policy = InjectionPolicy::Disabled,
         Some("enabled") => settings.policy = InjectionPolicy::Enabled,
@@ -33,7 +31,7 @@ pub(super) fn take_inject_config(
 }
 
 /// Takes over Istio's Helm values (`values` of that ConfigMap); answers the fields that are not used.
-pub(super) fn take_values(settings: &mut InjectionSettings, mut values: Value) -> Vec<String> {
+pub fn take_values(settings: &mut InjectionSettings, mut values: Value) -> Vec<String> {
     let hub = take_text(&mut values, &["global", "hub"]);
     let tag = take(&mut values, &["global", "tag"]).map(|tag| plain(&tag));
     let image = |name: String| match (&hub, &tag) {
