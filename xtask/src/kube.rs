@@ -1,26 +1,35 @@
 //! `cargo xtask kube`: a real Kubernetes on this machine (docs/testbed.md).
 
 mod images;
+mod test;
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::{setup, shell};
 
 const PROGRAM: &str = "meltemi-testbed";
 
-/// Makes and loads images, or passes its arguments on to the program `meltemi-testbed`, with everything that `up` needs.
+/// Makes and loads images, runs the tests that need a cluster, or passes its arguments on to the program `meltemi-testbed`, with everything that `up` needs.
 ///
 /// # Errors
 /// Set-up or build fails, or the command does.
 pub(crate) fn run(args: &[String]) -> Result<(), String> {
     match args.split_first() {
-        Some((first, rest)) if first == "images" => images::run(rest),
-        _ => testbed(args),
+        Some((first, rest)) if first == "images" => images::run(rest, &folder()),
+        Some((first, rest)) if first == "test" => test::run(rest),
+        _ => testbed(args, &folder()),
     }
 }
 
-/// Runs the program `meltemi-testbed` with everything that it needs.
-fn testbed(args: &[String]) -> Result<(), String> {
+/// Where a person's cluster lives.
+fn folder() -> PathBuf {
+    std::env::var_os("MELTEMI_KUBE_DIR")
+        .map_or_else(|| shell::cache_dir().join("kube"), PathBuf::from)
+}
+
+/// Runs the program `meltemi-testbed` with everything that it needs, for the cluster of a folder.
+fn testbed(args: &[String], folder: &Path) -> Result<(), String> {
     let cache = shell::cache_dir();
     // The other commands are answered at once, and in silence: a shell evaluates what `env` prints.
     let calls_tools = args.iter().any(|arg| arg == "up" || arg == "smoke");
@@ -43,8 +52,6 @@ fn testbed(args: &[String]) -> Result<(), String> {
     if calls_tools {
         command.env("MELTEMI_KUBECTL", setup::kubectl()?);
     }
-    if std::env::var_os("MELTEMI_KUBE_DIR").is_none() {
-        command.env("MELTEMI_KUBE_DIR", cache.join("kube"));
-    }
+    command.env("MELTEMI_KUBE_DIR", folder);
     shell::run(&mut command)
 }

@@ -66,7 +66,7 @@ impl Image {
 ///
 /// # Errors
 /// A build fails, a program of this machine is missing, or no cluster runs.
-pub(super) fn run(args: &[String]) -> Result<(), String> {
+pub(super) fn run(args: &[String], folder: &Path) -> Result<(), String> {
     let (flags, manifests): (Vec<&String>, Vec<&String>) =
         args.iter().partition(|arg| arg.starts_with("--"));
     let profile = match flags.as_slice() {
@@ -78,12 +78,17 @@ pub(super) fn run(args: &[String]) -> Result<(), String> {
     let scratch = shell::target_dir()?.join("kube-images");
     fs::create_dir_all(&scratch)
         .map_err(|error| format!("cannot make {}: {error}", scratch.display()))?;
-    let result = make_and_load(&built, &scratch, &manifests);
+    let result = make_and_load(&built, &scratch, &manifests, folder);
     fs::remove_dir_all(&scratch).ok();
     result
 }
 
-fn make_and_load(built: &Path, scratch: &Path, manifests: &[&String]) -> Result<(), String> {
+fn make_and_load(
+    built: &Path,
+    scratch: &Path,
+    manifests: &[&String],
+    folder: &Path,
+) -> Result<(), String> {
     let programs = Programs::stripped(built, scratch)?;
     let mut images = own(&programs)?;
     let mut names = BTreeSet::new();
@@ -99,8 +104,8 @@ fn make_and_load(built: &Path, scratch: &Path, manifests: &[&String]) -> Result<
     }
     for image in &images {
         let archive = scratch.join("image.tar");
-        testbed(&image.arguments(&archive))?;
-        testbed(&["load".to_owned(), archive.display().to_string()])?;
+        testbed(&image.arguments(&archive), folder)?;
+        testbed(&["load".to_owned(), archive.display().to_string()], folder)?;
         eprintln!("kube: {}", image.name);
     }
     Ok(())

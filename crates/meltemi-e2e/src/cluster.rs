@@ -1,0 +1,159 @@
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use crate::{Output, eventually, programs};
+
+/// A Kubernetes cluster with the mesh in it: the one of `KUBECONFIG`, in which the control plane is installed once.
+#[derive(Debug)]
+pub struct Cluster(());
+
+static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+
+impl Cluster {
+    /// # Panics
+    /// There is no cluster, or the control plane does not get ready in it.
+    pub fn shared() -> &'static Self {
+        CLUSTER.get_or_init(|| {
+            assert!(
+                std::env::var_os("KUBECONFIG").is_some(),
+                "these tests need a cluster: `cargo xtask kube test` brings one up"
+            );
+            let cluster = Self(());
+            let system = "apiVersion: v1\nkind: Namespace\nmetadata: {name: istio-system}\n";
+            cluster.apply(&["--server-side"], system).ok();
+            let manifest = cluster.meltemi(&["manifest", "generate"]).ok();
+            cluster.apply(&["--server-side"], &manifest).ok();
+            let rollout = [
+                "-n",
+                "istio-system",
+                "rollout",
+                "status",
+                "deploy/istiod",
+                "--timeout=90s",
+            ];
+            cluster.kubectl(&rollout).ok();
+            cluster
+        })
+    }
+
+    pub fn kubectl(&self, args: &[&str]) -> Output {
+        run(Command::new("kubectl").args(args), None)
+    }
+
+    /// The program, under its own name.
+    pub fn meltemi(&self, args: &[&str]) -> Output {
+        run(Command::new(programs().join("meltemi")).args(args), None)
+    }
+
+    pub fn meltemi_with(&self, args: &[&str], input: &str) -> Output {
+        run(
+            Command::new(programs().join("meltemi")).args(args),
+            Some(input),
+        )
+    }
+
+    /// `kubectl apply` of a text.
+    pub fn apply(&self, flags: &[&str], manifest: &str) -> Output {
+        let apply = ["apply", "-f", "-"];
+        let mut kubectl = Command::new("kubectl");
+        run(kubectl.args(apply).args(flags), Some(manifest))
+    }
+}
+
+/// A namespace of one test, gone at its end.
+#[derive(Debug)]
+pub struct Namespace {
+    pub name: String,
+    cluster: &'static Cluster,
+}
+
+impl Namespace {
+    /// # Panics
+    /// It cannot be made.
+    pub fn new(name: &str, labels: &[&str]) -> Self {
+        let cluster = Cluster::shared();
+        let namespace = Self {
+            name: format!("{name}-{}", std::process::id()),
+            cluster,
+        };
+        cluster
+            .kubectl(&["create", "namespace", &namespace.name])
+            .ok();
+        if !labels.is_empty() {
+            let label = [&["label", "namespace", &namespace.name], labels].concat();
+            cluster.kubectl(&label).ok();
+        }
+        namespace
+    }
+
+    /// One with `istio-injection=enabled`.
+    pub fn injected(name: &str) -> Self {
+        Self::new(name, &["istio-injection=enabled"])
+    }
+
+    pub fn kubectl(&self, args: &[&str]) -> Output {
+        self.cluster.kubectl(&[&["-n", &self.name], args].concat())
+    }
+
+    pub fn apply(&self, manifest: &str) -> Output {
+        self.cluster.apply(&["-n", &self.name], manifest)
+    }
+
+    pub fn exec(&self, target: &str, container: &str, command: &[&str]) -> Output {
+        let exec = ["exec", target, "-c", container, "--"];
+        self.kubectl(&[&exec, command].concat())
+    }
+
+    /// Every pod is ready.
+    ///
+    /// # Panics
+    /// It is not, within two minutes.
+    pub fn wait_ready(&self) {
+        // A deployment that was just made has no pods to wait for yet.
+        eventually("there are pods", || {
+            let pods = self.kubectl(&["get", "pods", "-o", "name"]).ok();
+            (!pods.trim().is_empty()).then_some(())
+        });
+        let wait = [
+            "wait",
+            "--for=condition=Available",
+            "deploy",
+            "--all",
+            "--timeout=120s",
+        ];
+        self.kubectl(&wait).ok();
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let delete = ["delete", "namespace", &self.name, "--wait=false"];
+        let deleted = self.cluster.kubectl(&delete);
+        if deleted.status != 0 {
+            println!("namespace {} stays: {}", self.name, deleted.stderr);
+        }
+    }
+}
+
+fn run(command: &mut Command, input: Option<&str>) -> Output {
+    let words = command.get_args().map(|word| word.to_string_lossy());
+    let line = std::iter::once(command.get_program().to_string_lossy())
+        .chain(words)
+        .collect::<Vec<_>>()
+        .join(" ");
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("cannot start `{line}`: {error}"));
+    let mut stdin = child.stdin.take().expect("it is piped");
+    let input = input.unwrap_or_default().to_owned();
+    // Whoever does not read it has ended already, and says why.
+    let feeder = std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
+    let output = child.wait_with_output();
+    let output = output.unwrap_or_else(|error| panic!("cannot wait for `{line}`: {error}"));
+    drop(feeder.join());
+    Output::new(line, output.status, &output.stdout, &output.stderr)
+}

@@ -1,0 +1,5 @@
+//! The mesh in a real Kubernetes, driven by kubectl and the commands: `cargo xtask kube test`.
+
+mod admission;
+mod guide;
+mod outage;
