@@ -37,9 +37,9 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
     #[error("reading Secret {0}")]
-    Read(String, #[source] kube::Error),
+    Read(String, #[source] Box<kube::Error>),
     #[error("writing Secret {0}")]
-    Keep(String, #[source] kube::Error),
+    Keep(String, #[source] Box<kube::Error>),
     #[error("Secret {secret} has no {file}: an authority needs its key and certificate")]
     Incomplete { secret: String, file: &'static str },
     #[error("{action} {}", path.display())]
@@ -117,7 +117,7 @@ impl AuthoritySecret {
                 Ok(())
             }
             Err(error) if is_conflict(&error) => self.fetch().await.map(|_| ()),
-            Err(error) => Err(AuthorityError::Keep(self.display(OWN), error)),
+            Err(error) => Err(AuthorityError::Keep(self.display(OWN), Box::new(error))),
         }
     }
 
@@ -164,14 +164,15 @@ impl AuthoritySecret {
             }
             // Another process has renewed it too, and was faster.
             Err(error) if is_conflict(&error) => self.fetch().await.map(|_| ()),
-            Err(error) => Err(AuthorityError::Keep(self.display(OWN), error)),
+            Err(error) => Err(AuthorityError::Keep(self.display(OWN), Box::new(error))),
         }
     }
 
     async fn read(&self) -> Result<Option<Kept>, AuthorityError> {
         for name in [PLUGGED_IN, OWN] {
             let secret = bounded(self.secrets.get_opt(name)).await;
-            let secret = secret.map_err(|error| AuthorityError::Read(self.display(name), error))?;
+            let secret = secret
+                .map_err(|error| AuthorityError::Read(self.display(name), Box::new(error)))?;
             if let Some(secret) = secret {
                 return Ok(Some(Kept {
                     secret: name,
