@@ -3,7 +3,9 @@
 //! Names and groups are those that the API server's built-in roles are bound to (Kubernetes docs, "PKI certificates and
 //! requirements").
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -175,8 +177,17 @@ fn api_server(plan: Plan) -> Subject {
     }
 }
 
-fn write(path: &Path, text: &str) -> Result<()> {
-    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+/// Writes a file that only its owner reads: most of these hold keys.
+pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
+    let mut open = OpenOptions::new();
+    let file = open
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path);
+    file.and_then(|mut file| file.write_all(text.as_bytes()))
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 #[cfg(test)]

@@ -78,10 +78,14 @@ impl FromStr for Aim {
                 })
             }
             Some(("jsonpath", path)) => {
-                // Behind the braces; a path may have one inside of a filter.
+                // Behind the braces, if there are any; a path may have a sign of equality inside of a filter.
                 let (path, value) = match path.rsplit_once("}=") {
                     Some((path, value)) => (format!("{path}}}"), Some(value.to_owned())),
-                    None => (path.to_owned(), None),
+                    None if path.contains(['{', '[']) => (path.to_owned(), None),
+                    None => match path.split_once('=') {
+                        Some((path, value)) => (path.to_owned(), Some(value.to_owned())),
+                        None => (path.to_owned(), None),
+                    },
                 };
                 let path = Template::relaxed(&path)?;
                 Ok(Self::JsonPath { path, value })
@@ -212,6 +216,7 @@ mod tests {
             ("create", true),
             ("delete", false),
             ("jsonpath={.status.phase}=Running", true),
+            ("jsonpath=.status.phase=Running", true),
             ("jsonpath={.status.phase}=Pending", false),
             ("jsonpath={.status.phase}", true),
             ("jsonpath={.status.podIP}", false),

@@ -14,7 +14,7 @@ use crate::config::{self, KubeletFiles};
 use crate::kubectl::Kubectl;
 use crate::node::Namespaces;
 use crate::plan::Node;
-use crate::{cgroup, cluster, manifests, network, process};
+use crate::{cgroup, cluster, manifests, network, pki, process};
 
 const API_LIMIT: Duration = Duration::from_secs(120);
 const CONTAINERD_LIMIT: Duration = Duration::from_secs(60);
@@ -253,5 +253,5 @@ fn write(path: &Path, text: &str) -> Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
-    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+    pki::write(path, text)
 }
