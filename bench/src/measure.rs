@@ -17,6 +17,8 @@ use crate::rig::{Process, Rig, Usage};
 /// Test, metric, value.
 type Value = (&'static str, Metric, f64);
 
+/// Before its memory is looked at, a proxy that has answered once rests for so long.
+const REST: Duration = Duration::from_secs(1);
 /// Connections that handshakes are made on at the same time.
 const HANDSHAKING: usize = 8;
 
@@ -109,7 +111,10 @@ impl Bench<'_> {
             {
                 Ok(Vec::new())
             }
-            Work::Empty => Ok(vec![resident(pair)?]),
+            Work::Empty => {
+                self.rig.load().pause(REST)?;
+                Ok(vec![resident(pair)?])
+            }
             Work::Requests {
                 kind,
                 drive,
