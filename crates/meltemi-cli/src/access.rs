@@ -1,7 +1,10 @@
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use meltemi_inject::InjectionSettings;
+use meltemi_install::{Awaited, Name};
+use serde_json::Value;
 
 /// The way to a mesh: who runs in it, and HTTP to any of them.
 pub trait Access: Send + Sync {
@@ -39,10 +42,53 @@ pub trait Access: Send + Sync {
         Box::pin(std::future::ready(Ok(String::new())))
     }
 
+    /// The cluster to install into; `None` where the mesh is in none.
+    fn cluster_objects(&self) -> Option<&dyn ClusterObjects> {
+        None
+    }
+
     /// What this mesh's injector is set to; `None` where it cannot be asked, and `kube-inject` uses the defaults.
     fn injection_settings(&self) -> BoxFuture<'_, Option<InjectionSettings>> {
         Box::pin(std::future::ready(None))
     }
+}
+
+/// The objects of a cluster, as an installation needs them. Every wait has a bound.
+pub trait ClusterObjects: Send + Sync {
+    /// Where the command line says that the control plane is.
+    fn control_plane_namespace(&self) -> &str;
+
+    fn get<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Option<Value>, AccessError>>;
+
+    /// The objects of a kind that carry all of `labels`, in every namespace.
+    fn labelled<'a>(
+        &'a self,
+        api_version: &'static str,
+        kind: &'static str,
+        labels: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<Value>, AccessError>>;
+
+    /// Makes an object say what `content` says, and returns it; in a dry run, as it would be.
+    fn apply<'a>(
+        &'a self,
+        name: &'a Name,
+        content: &'a Value,
+        is_dry_run: bool,
+    ) -> BoxFuture<'a, Result<Value, AccessError>>;
+
+    /// Returns when the object and all that it owns are gone.
+    fn delete<'a>(
+        &'a self,
+        name: &'a Name,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<(), AccessError>>;
+
+    /// Waits until all are as wished for, one has failed, or `timeout` is over: those that are not, and why.
+    fn wait<'a>(
+        &'a self,
+        objects: &'a [(Name, Awaited)],
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Vec<(Name, String)>, AccessError>>;
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,4 +1,5 @@
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use clap_complete::Shell;
@@ -53,6 +54,25 @@ Examples:
   meltemi analyze bookinfo.yaml rules.yaml -n shop
   meltemi analyze -f . -o json --failure-threshold warning")]
     Analyze(AnalyzeArgs),
+    /// Installs a control plane in a cluster, or brings one up to date
+    #[command(after_help = "\
+What an earlier installation of the same revision made and this one does not is deleted.
+
+Exit status: 0 done, 1 refused, cancelled or not ready in time, 65 values that are not understood, 69 no cluster.
+
+Examples:
+  meltemi install
+  meltemi install --wait -y --set meshConfig.accessLogFile=/dev/stdout
+  meltemi install --dry-run -f values.yaml --revision canary")]
+    Install(InstallArgs),
+    /// Removes a control plane from a cluster
+    #[command(after_help = "\
+Without --purge the definitions stay, and with them what users have configured; so do the namespace and the authority's key.
+
+Examples:
+  meltemi uninstall --revision canary
+  meltemi uninstall --purge -y")]
+    Uninstall(UninstallArgs),
     /// Makes the objects of an installation
     #[command(subcommand)]
     Manifest(ManifestCommand),
@@ -366,6 +386,45 @@ pub struct ManifestArgs {
     /// Makes the objects of a control plane besides the default one
     #[arg(short, long, value_name = "NAME")]
     pub revision: Option<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct InstallArgs {
+    #[command(flatten)]
+    pub values: ManifestArgs,
+    /// Ask the API server what would happen, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Return when the control plane is ready
+    #[arg(long)]
+    pub wait: bool,
+    /// The longest to wait
+    #[arg(long, visible_alias = "readiness-timeout", value_name = "DURATION", value_parser = duration, default_value = "5m")]
+    pub timeout: Duration,
+    /// Do not ask before anything is changed
+    #[arg(short = 'y', long)]
+    pub skip_confirmation: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct UninstallArgs {
+    /// The control plane of this revision; the one without a name is `default`
+    #[arg(short, long, value_name = "NAME", conflicts_with = "purge")]
+    pub revision: Option<String>,
+    /// Every revision, with the definitions, what users have configured by them, and the authority's key
+    #[arg(long)]
+    pub purge: bool,
+    /// The longest to wait for one object to be gone
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "5m")]
+    pub timeout: Duration,
+    /// Do not ask before anything is deleted
+    #[arg(short = 'y', long)]
+    pub skip_confirmation: bool,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration = meltemi_core::duration::parse(text);
+    duration.ok_or_else(|| "write it as 90s or 5m".to_owned())
 }
 
 #[derive(Clone, Debug, Args)]

@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::future::ready;
+use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser as _;
 use futures_util::future::BoxFuture;
+use meltemi_install::{Awaited, Name};
+use parking_lot::Mutex;
 use serde_json::Value;
 
-use crate::{Access, AccessError, Command, Io, Method, Pod, Response, run};
+use crate::{Access, AccessError, ClusterObjects, Command, Io, Method, Pod, Response, run};
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Fake {
@@ -19,6 +23,17 @@ pub(crate) struct Fake {
     pub(crate) services: BTreeMap<String, BTreeMap<String, String>>,
     /// A manifest with the mesh's objects.
     pub(crate) objects: String,
+    /// A cluster to install into, of objects by name.
+    pub(crate) cluster: Option<FakeCluster>,
+}
+
+/// Objects by their [`Name`], as it is printed, and what was deleted, in order.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FakeCluster {
+    pub(crate) objects: Arc<Mutex<BTreeMap<String, Value>>>,
+    pub(crate) deleted: Arc<Mutex<Vec<String>>>,
+    /// Why whatever is waited for is not ready.
+    pub(crate) not_ready: String,
 }
 
 pub(crate) struct Output {
@@ -144,5 +159,93 @@ impl Access for Fake {
 
     fn objects(&self) -> BoxFuture<'_, Result<String, AccessError>> {
         Box::pin(ready(Ok(self.objects.clone())))
+    }
+
+    fn cluster_objects(&self) -> Option<&dyn ClusterObjects> {
+        let cluster = self.cluster.as_ref()?;
+        Some(cluster)
+    }
+}
+
+impl FakeCluster {
+    pub(crate) fn put(&self, object: Value) {
+        let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
+        let (kind, namespace) = (object["kind"].as_str().unwrap(), text("namespace"));
+        let separator = if namespace.is_empty() { "" } else { "/" };
+        let name = format!("{kind} {namespace}{separator}{}", text("name"));
+        self.objects.lock().insert(name, object);
+    }
+
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.objects.lock().keys().cloned().collect()
+    }
+}
+
+impl ClusterObjects for FakeCluster {
+    fn control_plane_namespace(&self) -> &str {
+        "istio-system"
+    }
+
+    fn get<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Option<Value>, AccessError>> {
+        let found = self.objects.lock().get(&name.to_string()).cloned();
+        Box::pin(ready(Ok(found)))
+    }
+
+    fn labelled<'a>(
+        &'a self,
+        _api_version: &'static str,
+        kind: &'static str,
+        labels: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<Value>, AccessError>> {
+        let objects = self.objects.lock();
+        let is_found = |object: &&Value| {
+            let has = |label: &str| {
+                let (name, value) = label.split_once('=').unwrap();
+                object["metadata"]["labels"][name] == value
+            };
+            object["kind"] == kind && labels.split(',').all(has)
+        };
+        let found = objects.values().filter(is_found).cloned().collect();
+        Box::pin(ready(Ok(found)))
+    }
+
+    fn apply<'a>(
+        &'a self,
+        name: &'a Name,
+        content: &'a Value,
+        is_dry_run: bool,
+    ) -> BoxFuture<'a, Result<Value, AccessError>> {
+        let namespace = Name::namespace(&name.namespace).to_string();
+        let mut objects = self.objects.lock();
+        if !name.namespace.is_empty() && !objects.contains_key(&namespace) {
+            let message = format!("{namespace} not found");
+            return Box::pin(ready(Err(AccessError::Failed { message })));
+        }
+        if !is_dry_run {
+            objects.insert(name.to_string(), content.clone());
+        }
+        Box::pin(ready(Ok(content.clone())))
+    }
+
+    fn delete<'a>(
+        &'a self,
+        name: &'a Name,
+        _timeout: Duration,
+    ) -> BoxFuture<'a, Result<(), AccessError>> {
+        self.objects.lock().remove(&name.to_string());
+        self.deleted.lock().push(name.to_string());
+        Box::pin(ready(Ok(())))
+    }
+
+    fn wait<'a>(
+        &'a self,
+        objects: &'a [(Name, Awaited)],
+        _timeout: Duration,
+    ) -> BoxFuture<'a, Result<Vec<(Name, String)>, AccessError>> {
+        let objects = objects.iter();
+        let rollouts = objects.filter(|(_, awaited)| *awaited == Awaited::RolledOut);
+        let missing = rollouts.map(|(name, _)| (name.clone(), self.not_ready.clone()));
+        let missing = missing.filter(|(_, reason)| !reason.is_empty());
+        Box::pin(ready(Ok(missing.collect())))
     }
 }

@@ -1,5 +1,5 @@
 //! The commands that users of a mesh type, as a library: `proxy-status`, `proxy-config`, `authn tls-check`, `version`,
-//! `kube-inject`, `analyze`, `manifest`, `completion`, each spelled and printed as istioctl does.
+//! `kube-inject`, `analyze`, `install`, `uninstall`, `manifest`, `completion`, each spelled and printed as istioctl does.
 //!
 //! ```text
 //! Command (clap) --run--> Access (pods, their admin ports, the control plane) -> JSON -> what it means -> table | json | yaml
@@ -11,6 +11,7 @@ mod access;
 mod analyze;
 mod command;
 mod error;
+mod install;
 mod io;
 mod istioctl_flags;
 mod kube_inject;
@@ -28,7 +29,7 @@ mod fake;
 #[cfg(test)]
 mod tests;
 
-pub use access::{Access, AccessError, Method, Pod, Response};
+pub use access::{Access, AccessError, ClusterObjects, Method, Pod, Response};
 pub use command::{
     AuthnCommand, Command, LogArgs, ManifestCommand, PodArgs, ProxyConfigCommand, TlsCheckArgs,
 };
@@ -47,6 +48,8 @@ pub async fn run(command: Command, access: &dyn Access, io: &mut Io<'_>) -> u8 {
         Command::Version(args) => version::run(&args, access, io).await,
         Command::KubeInject(args) => kube_inject::run(&args, access, io).await,
         Command::Analyze(args) => analyze::run(&args, access, io).await,
+        Command::Install(args) => install::install(&args, access, io).await,
+        Command::Uninstall(args) => install::uninstall(&args, access, io).await,
         Command::Manifest(ManifestCommand::Generate(args)) => manifest::generate(&args, io),
         Command::Completion(args) => command::completion(&args, io),
     };

@@ -7,16 +7,19 @@ use crate::kube_inject::read;
 use crate::{CliError, Io};
 
 pub(crate) fn generate(args: &ManifestArgs, io: &mut Io<'_>) -> Result<(), CliError> {
-    let values = values(args, io)?;
+    let values = values(args, Vec::new(), io)?;
     let objects = meltemi_install::generate(&values).map_err(|error| refused(&error))?;
     let text = meltemi_install::yaml(&objects)
         .map_err(|error| CliError::answer(format!("printing the objects: {error}")))?;
     io.print(&text)
 }
 
-/// The defaults, then the files, then what the command line says.
-fn values(args: &ManifestArgs, io: &mut Io<'_>) -> Result<Values, CliError> {
-    let mut layers = Vec::new();
+/// The defaults, then `layers`, then the files, then what the command line says.
+pub(crate) fn values(
+    args: &ManifestArgs,
+    mut layers: Vec<Layer>,
+    io: &mut Io<'_>,
+) -> Result<Values, CliError> {
     for file in &args.files {
         layers.push(Layer::File {
             name: file.display().to_string(),
@@ -33,6 +36,6 @@ fn values(args: &ManifestArgs, io: &mut Io<'_>) -> Result<Values, CliError> {
     Ok(values)
 }
 
-fn refused(error: &InstallError) -> CliError {
+pub(crate) fn refused(error: &InstallError) -> CliError {
     CliError::data(error.to_string(), "")
 }

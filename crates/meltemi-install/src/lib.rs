@@ -11,9 +11,11 @@ mod values;
 mod crd;
 mod objects;
 
+mod apply;
 mod object;
 mod order;
 
+pub use apply::{Applied, Name, ROOT_MAPS, authority_secret, is_own_namespace, over};
 pub use crd::definitions;
 pub use object::{Object, yaml};
 pub use objects::{generate, namespace};

@@ -56,6 +56,7 @@ pub fn namespace(values: &Values) -> Result<Object, InstallError> {
     Object::of(&Namespace {
         metadata: ObjectMeta {
             name: Some(values.namespace().to_owned()),
+            labels: Some(crd::shared_labels()),
             ..ObjectMeta::default()
         },
         ..Namespace::default()

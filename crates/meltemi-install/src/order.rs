@@ -145,13 +145,14 @@ impl Awaited {
 
 /// As `kubectl rollout status` judges.
 fn rolled_out(live: &Value) -> Waiting {
-    if let Some(("False", message)) = condition(live, "Progressing") {
-        return Waiting::Failed(message.to_owned());
-    }
     let status = &live["status"];
     let number = |value: &Value| value.as_i64().unwrap_or(0);
+    // Until then the conditions are those of the version before.
     if number(&status["observedGeneration"]) < number(&live["metadata"]["generation"]) {
         return Waiting::For("the Deployment to be looked at".to_owned());
+    }
+    if let Some(("False", message)) = condition(live, "Progressing") {
+        return Waiting::Failed(message.to_owned());
     }
     let wanted = live["spec"]["replicas"].as_i64().unwrap_or(1);
     let updated = number(&status["updatedReplicas"]);
@@ -161,7 +162,11 @@ fn rolled_out(live: &Value) -> Waiting {
         return Waiting::For(format!("{updated} of {wanted} pods to be new"));
     }
     if all > updated {
-        return Waiting::For(format!("{} old pods to end", all - updated));
+        // With no pod to spare, old ones end when new ones are ready.
+        let old = all - updated;
+        return Waiting::For(format!(
+            "{updated} new pods to be ready and {old} old ones to end"
+        ));
     }
     if available < wanted {
         return Waiting::For(format!("{available} of {wanted} pods to be ready"));
@@ -240,7 +245,7 @@ mod tests {
             "looked at",
         );
         let old = json!({"observedGeneration": 2, "replicas": 3, "updatedReplicas": 2, "availableReplicas": 3});
-        waits(Awaited::RolledOut, rollout(old), "1 old pods");
+        waits(Awaited::RolledOut, rollout(old), "1 old ones");
         let starting = json!({"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 1});
         waits(
             Awaited::RolledOut,
@@ -249,7 +254,7 @@ mod tests {
         );
         let up = json!({"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 2});
         assert_eq!(Awaited::RolledOut.judge(&rollout(up)), Waiting::Done);
-        let stuck = json!({"conditions": [{"type": "Progressing", "status": "False", "message": "deadline"}]});
+        let stuck = json!({"observedGeneration": 2, "conditions": [{"type": "Progressing", "status": "False", "message": "deadline"}]});
         assert_eq!(
             Awaited::RolledOut.judge(&rollout(stuck)),
             Waiting::Failed("deadline".to_owned())

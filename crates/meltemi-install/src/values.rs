@@ -316,7 +316,8 @@ impl Values {
         }
     }
 
-    pub(crate) fn namespace(&self) -> &str {
+    /// Of the control plane.
+    pub fn namespace(&self) -> &str {
         &self.global.istio_namespace
     }
 

@@ -33,7 +33,7 @@ pub struct ClusterOptions {
 }
 
 #[derive(Clone)]
-pub struct Cluster(Client);
+pub struct Cluster(pub(crate) Client);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
@@ -51,6 +51,12 @@ pub enum ClusterError {
     },
     #[error("no pod of the control plane is ready in namespace {0}")]
     NoControlPlane(String),
+    #[error("{name} is still there {seconds} s after it was deleted{reason}")]
+    Lasting {
+        name: String,
+        seconds: u64,
+        reason: String,
+    },
 }
 
 impl Cluster {
@@ -211,7 +217,7 @@ fn is_ready(pod: &Pod) -> bool {
         && conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-fn told(error: kube::Error) -> ClusterError {
+pub(crate) fn told(error: kube::Error) -> ClusterError {
     match error {
         kube::Error::Api(status) => ClusterError::Refused(status.message),
         error => ClusterError::Unreachable(error.to_string()),

@@ -15,6 +15,7 @@ use std::time::Duration;
 mod authority;
 mod cluster;
 mod injector;
+mod install;
 mod ledger;
 mod resources;
 mod root;

@@ -18,10 +18,12 @@ use kubernetes::Kubernetes;
 use lab::Lab;
 
 /// The mesh that a command line means: the cluster of its flags, the lab of `MELTEMI_LAB`, the cluster of `KUBECONFIG`, a
-/// lab that runs, the cluster of `~/.kube/config`; a lab where there is none of them.
+/// lab that runs, the cluster of `~/.kube/config`; a lab where there is none of them. To install means a cluster always.
 pub(crate) async fn of_command_line(matches: &ArgMatches) -> Box<dyn Access> {
     let cluster = meltemi_cli::cluster_flags(matches);
-    let is_asked = cluster.kubeconfig.is_some() || cluster.context.is_some();
+    let is_asked = cluster.kubeconfig.is_some()
+        || cluster.context.is_some()
+        || matches!(matches.subcommand_name(), Some("install" | "uninstall"));
     let kubernetes = |flags: meltemi_cli::ClusterFlags| {
         let options = ClusterOptions {
             kubeconfig: flags.kubeconfig,

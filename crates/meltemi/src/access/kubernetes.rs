@@ -1,14 +1,16 @@
 //! The way to a mesh in a Kubernetes cluster: the API server, and through it the pods.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use meltemi_api::{Change, Kind};
-use meltemi_cli::{Access, AccessError, Method, Pod, Response};
+use meltemi_cli::{Access, AccessError, ClusterObjects, Method, Pod, Response};
 use meltemi_core::names::port;
 use meltemi_inject::InjectionSettings;
+use meltemi_install::{Awaited, Name};
 use meltemi_kube::{Cluster, ClusterError, ClusterOptions, Injector};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use super::{http_method, pod, texts};
@@ -107,6 +109,10 @@ impl Access for Kubernetes {
         })
     }
 
+    fn cluster_objects(&self) -> Option<&dyn ClusterObjects> {
+        Some(self)
+    }
+
     fn injection_settings(&self) -> BoxFuture<'_, Option<InjectionSettings>> {
         Box::pin(async {
             let cluster = self.cluster().await.ok()?;
@@ -120,6 +126,60 @@ impl Access for Kubernetes {
     }
 }
 
+impl ClusterObjects for Kubernetes {
+    fn control_plane_namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    fn get<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Option<Value>, AccessError>> {
+        Box::pin(async move { self.cluster().await?.get(name).await.map_err(failure) })
+    }
+
+    fn labelled<'a>(
+        &'a self,
+        api_version: &'static str,
+        kind: &'static str,
+        labels: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<Value>, AccessError>> {
+        Box::pin(async move {
+            let cluster = self.cluster().await?;
+            let listed = cluster.labelled(api_version, kind, labels).await;
+            listed.map_err(failure)
+        })
+    }
+
+    fn apply<'a>(
+        &'a self,
+        name: &'a Name,
+        content: &'a Value,
+        is_dry_run: bool,
+    ) -> BoxFuture<'a, Result<Value, AccessError>> {
+        Box::pin(async move {
+            let applied = self.cluster().await?.apply(name, content, is_dry_run);
+            applied.await.map_err(failure)
+        })
+    }
+
+    fn delete<'a>(
+        &'a self,
+        name: &'a Name,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<(), AccessError>> {
+        Box::pin(async move {
+            let deleted = self.cluster().await?.delete(name, timeout);
+            deleted.await.map_err(failure)
+        })
+    }
+
+    fn wait<'a>(
+        &'a self,
+        objects: &'a [(Name, Awaited)],
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Vec<(Name, String)>, AccessError>> {
+        Box::pin(async move { Ok(self.cluster().await?.wait(objects, timeout).await) })
+    }
+}
+
 fn failure(error: ClusterError) -> AccessError {
     let hint = match &error {
         ClusterError::Unreachable(_) => {
@@ -128,7 +188,10 @@ fn failure(error: ClusterError) -> AccessError {
         ClusterError::NoControlPlane(_) => {
             "name its namespace with --istioNamespace; `kubectl get pods -A -l app=istiod` finds it"
         }
-        ClusterError::Config(_) | ClusterError::Refused(_) | ClusterError::Pod { .. } => {
+        ClusterError::Config(_)
+        | ClusterError::Refused(_)
+        | ClusterError::Pod { .. }
+        | ClusterError::Lasting { .. } => {
             return AccessError::Failed {
                 message: error.to_string(),
             };
