@@ -20,19 +20,8 @@ impl Cluster {
                 "these tests need a cluster: `cargo xtask kube test` brings one up"
             );
             let cluster = Self(());
-            let system = "apiVersion: v1\nkind: Namespace\nmetadata: {name: istio-system}\n";
-            cluster.apply(&["--server-side"], system).ok();
-            let manifest = cluster.meltemi(&["manifest", "generate"]).ok();
-            cluster.apply(&["--server-side"], &manifest).ok();
-            let rollout = [
-                "-n",
-                "istio-system",
-                "rollout",
-                "status",
-                "deploy/istiod",
-                "--timeout=90s",
-            ];
-            cluster.kubectl(&rollout).ok();
+            let install = ["install", "--wait", "--timeout", "90s", "-y"];
+            cluster.meltemi(&install).ok();
             cluster
         })
     }
