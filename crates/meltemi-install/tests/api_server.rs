@@ -2,6 +2,8 @@
 //!
 //!     cargo xtask kube up && eval "$(cargo xtask kube env)"
 //!     cargo test --workspace --test api_server -- --ignored
+//!
+//! `cargo xtask kube test` runs them, too.
 #![allow(clippy::unwrap_used, reason = "a test ends where something fails")]
 
 use std::io::Write as _;

@@ -16,6 +16,7 @@ use kube::Client;
 
 use crate::bounded;
 use kube::api::{Api, ObjectMeta, PostParams};
+use meltemi_ca::with_causes;
 
 /// Secrets that may hold the authority; the first that is there counts.
 const PLUGGED_IN: &str = "cacerts";
@@ -314,17 +315,6 @@ fn files(data: &BTreeMap<String, ByteString>, secret: &str) -> Result<Files, Aut
         }
     }
     Ok(files)
-}
-
-/// An error with its causes in one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

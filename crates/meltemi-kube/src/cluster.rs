@@ -14,7 +14,7 @@ use meltemi_api::{Kind, Scope};
 use serde_json::Value;
 
 use crate::bounded;
-use crate::resources::served;
+use crate::resources::{json, served};
 
 /// The longest that one request may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -107,13 +107,8 @@ impl Cluster {
         let list = bounded(api.list(&ListParams::default()))
             .await
             .map_err(told)?;
-        let json = |object| {
-            let mut value = serde_json::to_value(object).unwrap_or_default();
-            value["apiVersion"] = resource.api_version.clone().into();
-            value["kind"] = resource.kind.clone().into();
-            value
-        };
-        Ok(list.items.into_iter().map(json).collect())
+        let items = list.items.into_iter();
+        Ok(items.map(|object| json(&resource, object)).collect())
     }
 
     /// A request to a port on the loopback of a pod: status and body.

@@ -1,9 +1,10 @@
 //! What is watched, and where the API server has it.
 
 use kube::Client;
-use kube::core::{ApiResource, GroupVersionKind};
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use meltemi_api::Kind;
 use meltemi_core::names::ISTIO_SYSTEM;
+use serde_json::Value;
 
 use crate::bounded;
 
@@ -54,6 +55,14 @@ pub(crate) async fn served(client: &Client, kind: Kind) -> kube::Result<Option<A
         }
     }
     Ok(None)
+}
+
+/// An object with its kind, which the members of a list do not have of their own.
+pub(crate) fn json(resource: &ApiResource, object: DynamicObject) -> Value {
+    let mut value = serde_json::to_value(object).unwrap_or_default();
+    value["apiVersion"] = resource.api_version.clone().into();
+    value["kind"] = resource.kind.clone().into();
+    value
 }
 
 /// A kind in each of its versions, the newest first.

@@ -7,11 +7,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use kube::Client;
 use kube::api::{Api, DynamicObject};
 use kube::core::ApiResource;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
-use kube::{Client, ResourceExt as _};
 use meltemi_api::{Change, Kind};
 use meltemi_core::Diagnostic;
 use serde_json::Value;
@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::ledger::Ledger;
-use crate::resources::{Watched, served, watched};
+use crate::resources::{Watched, json, served, watched};
 
 /// What changed since the last one. The first says everything.
 #[derive(Debug)]
@@ -119,7 +119,7 @@ async fn follow_version(
         match event {
             Ok(event) => {
                 sender
-                    .send((kind, News::Event(json(resource, event))))
+                    .send((kind, News::Event(as_json(resource, event))))
                     .await?
             }
             Err(error) if is_not_found(&error) => return Ok(()),
@@ -138,20 +138,12 @@ fn is_not_found(error: &watcher::Error) -> bool {
     matches!(cause, kube::Error::Api(status) if status.code == 404)
 }
 
-/// The objects of a list have no kind of their own.
-fn json(resource: &ApiResource, event: Event<DynamicObject>) -> Event<Value> {
-    let json = |mut object: DynamicObject| {
-        object.managed_fields_mut().clear();
-        let mut value = serde_json::to_value(object).unwrap_or_default();
-        value["apiVersion"] = resource.api_version.clone().into();
-        value["kind"] = resource.kind.clone().into();
-        value
-    };
+fn as_json(resource: &ApiResource, event: Event<DynamicObject>) -> Event<Value> {
     match event {
-        Event::Apply(object) => Event::Apply(json(object)),
-        Event::Delete(object) => Event::Delete(json(object)),
+        Event::Apply(object) => Event::Apply(json(resource, object)),
+        Event::Delete(object) => Event::Delete(json(resource, object)),
         Event::Init => Event::Init,
-        Event::InitApply(object) => Event::InitApply(json(object)),
+        Event::InitApply(object) => Event::InitApply(json(resource, object)),
         Event::InitDone => Event::InitDone,
     }
 }

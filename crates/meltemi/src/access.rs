@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use clap::ArgMatches;
 use http::Method as HttpMethod;
 use meltemi_api::istio::MeshConfig;
-use meltemi_api::parse_message;
+use meltemi_api::{Kind, parse_message};
 use meltemi_cli::{Access, Method, Pod};
 use meltemi_inject::InjectionSettings;
 use meltemi_kube::ClusterOptions;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use kubernetes::Kubernetes;
 use lab::Lab;
@@ -71,6 +71,25 @@ fn texts(map: &Value) -> Option<BTreeMap<String, String>> {
     (!texts.is_empty()).then_some(texts)
 }
 
+/// The labels by which one of the Services selects its pods.
+fn selector(services: &[Value], name: &str) -> Option<BTreeMap<String, String>> {
+    let mut services = services.iter();
+    let found = services.find(|found| found["metadata"]["name"] == *name);
+    texts(&found?["spec"]["selector"])
+}
+
+/// What `analyze` judges. A Secret is nothing to judge, and nothing to carry about.
+fn judged_kinds() -> impl Iterator<Item = Kind> {
+    Kind::ALL
+        .iter()
+        .copied()
+        .filter(|kind| *kind != Kind::Secret)
+}
+
+fn list(items: Vec<Value>) -> String {
+    json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string()
+}
+
 /// What the commands need of a pod's JSON.
 fn pod(pod: &Value) -> Pod {
     let text = |path: &str| {
@@ -119,8 +138,6 @@ fn injection_settings(maps: &[Value]) -> InjectionSettings {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

@@ -10,10 +10,10 @@ use meltemi_core::names::port;
 use meltemi_inject::InjectionSettings;
 use meltemi_install::{Awaited, Name};
 use meltemi_kube::{Cluster, ClusterError, ClusterOptions, Injector};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::OnceCell;
 
-use super::{http_method, pod, texts};
+use super::{http_method, judged_kinds, list, pod, selector};
 
 pub(super) struct Kubernetes {
     options: ClusterOptions,
@@ -90,10 +90,7 @@ impl Access for Kubernetes {
         Box::pin(async move {
             let cluster = self.cluster().await?;
             let services = cluster.objects(Kind::Service, Some(namespace)).await;
-            let services = services.map_err(failure)?;
-            let mut services = services.iter();
-            let found = services.find(|found| found["metadata"]["name"] == *service);
-            Ok(found.and_then(|found| texts(&found["spec"]["selector"])))
+            Ok(selector(&services.map_err(failure)?, service))
         })
     }
 
@@ -101,11 +98,10 @@ impl Access for Kubernetes {
         Box::pin(async {
             let cluster = self.cluster().await?;
             let mut items = Vec::new();
-            let kinds = Kind::ALL.iter().filter(|kind| **kind != Kind::Secret);
-            for kind in kinds {
-                items.extend(cluster.objects(*kind, None).await.map_err(failure)?);
+            for kind in judged_kinds() {
+                items.extend(cluster.objects(kind, None).await.map_err(failure)?);
             }
-            Ok(json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string())
+            Ok(list(items))
         })
     }
 

@@ -4,15 +4,13 @@ use std::collections::BTreeMap;
 
 use futures_util::future::BoxFuture;
 use http::StatusCode;
-use meltemi_api::Kind;
 use meltemi_cli::{Access, AccessError, Method, Pod, Response};
 use meltemi_core::names;
 use meltemi_inject::InjectionSettings;
 use meltemi_lab::client::{ClientError, LabClient};
 use meltemi_lab::wire::Failure;
-use serde_json::json;
 
-use super::{http_method, pod, texts};
+use super::{http_method, judged_kinds, list, pod, selector};
 
 /// The environment variable that names the lab, as `--name` of `meltemi lab` does.
 const LAB_NAME: &str = "MELTEMI_LAB";
@@ -96,23 +94,18 @@ impl Access for Lab {
     ) -> BoxFuture<'a, Result<Option<BTreeMap<String, String>>, AccessError>> {
         Box::pin(async move {
             let services = self.0.objects("Service", Some(namespace)).await;
-            let services = services.map_err(failure)?;
-            let mut services = services.iter();
-            let found = services.find(|found| found["metadata"]["name"] == *service);
-            Ok(found.and_then(|found| texts(&found["spec"]["selector"])))
+            Ok(selector(&services.map_err(failure)?, service))
         })
     }
 
     fn objects(&self) -> BoxFuture<'_, Result<String, AccessError>> {
         Box::pin(async {
             let mut items = Vec::new();
-            // A Secret is nothing to judge, and nothing to carry about.
-            let kinds = Kind::ALL.iter().filter(|kind| **kind != Kind::Secret);
-            for kind in kinds {
+            for kind in judged_kinds() {
                 let found = self.0.objects(kind.as_str(), None).await;
                 items.extend(found.map_err(failure)?);
             }
-            Ok(json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string())
+            Ok(list(items))
         })
     }
 
