@@ -1,7 +1,7 @@
 //! `cargo xtask kube`: a real Kubernetes on this machine (docs/testbed.md).
 
 mod images;
-mod test;
+pub(crate) mod test;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,7 +1,7 @@
 //! Running other programs, and where things are.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// The programs of the project that the lab starts.
 pub(crate) const PROGRAMS: [&str; 3] = ["meltemi", "meltemi-proxy", "meltemi-apps"];
@@ -25,6 +25,23 @@ pub(crate) fn run(command: &mut Command) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!("`{line}` ended with {status}"))
+    }
+}
+
+/// What a command prints on its standard output.
+///
+/// # Errors
+/// It could not be started, or its exit status is not 0.
+pub(crate) fn output(command: &mut Command) -> Result<String, String> {
+    let line = display(command);
+    let output = command
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| format!("cannot start `{line}`: {error}"))?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(format!("`{line}` ended with {}", output.status))
     }
 }
 

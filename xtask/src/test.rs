@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use crate::{setup, shell};
+use crate::{kube, setup, shell};
 
 /// The module of the tests that keep traffic up for minutes.
 const ENDURANCE: &str = "endurance::";
@@ -18,16 +18,20 @@ enum Tier {
     Protocol,
     Proxy,
     Lab,
+    ApiServer,
+    Cluster,
 }
 
 impl Tier {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 8] = [
         Self::Unit,
         Self::Golden,
         Self::Simulation,
         Self::Protocol,
         Self::Proxy,
         Self::Lab,
+        Self::ApiServer,
+        Self::Cluster,
     ];
 
     fn name(self) -> &'static str {
@@ -38,6 +42,8 @@ impl Tier {
             Self::Protocol => "protocol",
             Self::Proxy => "proxy in memory",
             Self::Lab => "lab end to end",
+            Self::ApiServer => "API server",
+            Self::Cluster => "cluster end to end",
         }
     }
 
@@ -45,6 +51,8 @@ impl Tier {
     fn of(crate_name: &str, test: &str) -> Self {
         match crate_name {
             "meltemi_e2e" | "it" => Self::Lab,
+            "api_server" => Self::ApiServer,
+            "kube" => Self::Cluster,
             _ if test.contains("golden") || crate_name == "golden" => Self::Golden,
             _ if test.contains("simulation") || crate_name == "simulation" => Self::Simulation,
             "meltemi_xds" | "protocol" | "conformance" => Self::Protocol,
@@ -63,7 +71,7 @@ struct Count {
 /// # Errors
 /// Set-up or build fails, a test fails, or a tier ran no test although none was filtered.
 pub(crate) fn run(args: &[String]) -> Result<(), String> {
-    let filters: Vec<&String> = args.iter().filter(|arg| *arg != "--").collect();
+    let filters: Vec<String> = args.iter().filter(|arg| *arg != "--").cloned().collect();
     setup::run()?;
     let envoy = setup::envoy()?;
     let programs = shell::build_programs()?;
@@ -104,6 +112,9 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
         lab(&["--test-threads=2", ENDURANCE])?;
     } else {
         lab(&["--test-threads=1"])?;
+    }
+    if filters.is_empty() || kube::test::any_named(&filters)? {
+        kube::test::run_with(&filters, &mut |tests| tally.run(tests))?;
     }
     tally.report(filters.is_empty())
 }
@@ -184,7 +195,7 @@ impl Tally {
         for tier in Tier::ALL {
             let count = self.counts.get(&tier);
             let (ok, bad) = count.map_or((0, 0), |count| (count.passed, count.failed));
-            println!("  {:<16} {ok:>5} passed {bad:>3} failed", tier.name());
+            println!("  {:<18} {ok:>5} passed {bad:>3} failed", tier.name());
             passed += ok;
             failed += bad;
             if ok + bad == 0 {
@@ -259,6 +270,7 @@ mod tests {
         assert_eq!(Tier::of("meltemi_xds", "server::nack"), Tier::Protocol);
         assert_eq!(Tier::of("meltemi_xdsgen", "golden::bookinfo"), Tier::Golden);
         assert_eq!(Tier::of("it", "guide::inject"), Tier::Lab);
+        assert_eq!(Tier::of("kube", "guide::the_guide"), Tier::Cluster);
         assert_eq!(Tier::of("meltemi_core", "hostname::tests::x"), Tier::Unit);
     }
 }
