@@ -1,4 +1,4 @@
-//! The benchmark of the proxy against its peers: `cargo xtask bench proxy`.
+//! The benchmarks: of the proxy against its peers, `cargo xtask bench proxy`, and of the control plane, `cargo xtask bench control`.
 //!
 //! ```text
 //! load -> proxy A (plaintext in, mutual TLS out) -> proxy B (mutual TLS in, plaintext out) -> server, answers of 1 KiB
@@ -12,6 +12,7 @@
 
 mod backend;
 mod campaign;
+mod control;
 mod echo;
 mod figures;
 mod load;
@@ -37,8 +38,15 @@ use plan::Pace;
 use report::{Machine, Report};
 use rig::Rig;
 
-/// Measures our proxy beside a stock Envoy and HAProxy.
 #[derive(Debug, Parser)]
+enum Command {
+    /// Measures our proxy beside a stock Envoy and HAProxy
+    Proxy(Options),
+    /// Measures the control plane with many services and many proxies
+    Control(control::Options),
+}
+
+#[derive(Debug, clap::Args)]
 struct Options {
     /// Fewer and shorter rounds, under five minutes
     #[arg(long)]
@@ -76,8 +84,10 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    let options = Options::parse();
-    let done = prepare_and_run(&options);
+    let done = match Command::parse() {
+        Command::Proxy(options) => prepare_and_run(&options),
+        Command::Control(options) => control::run(&options),
+    };
     rig::end_all();
     done.unwrap_or_else(|error| {
         eprintln!("Error: {error:#}");

@@ -141,7 +141,7 @@ impl Pki {
         Ok(Arc::new(roots))
     }
 
-    fn tokens(&self) -> anyhow::Result<TokenIssuer> {
+    pub(crate) fn tokens(&self) -> anyhow::Result<TokenIssuer> {
         Ok(TokenIssuer::load_or_create(
             &self.folder.join("token-key.pem"),
             ISSUER,

@@ -29,6 +29,7 @@ Commands:
   conformance ARGS  builds the proxy and shows what it does with hostile peers, beside a stock Envoy
                     (`http`; see: cargo xtask conformance --help)
   bench proxy       measures our proxy beside a stock Envoy and HAProxy (options: cargo xtask bench proxy --help)
+  bench control     measures the control plane with many services and proxies (options: cargo xtask bench control --help)
   fuzz TARGET [--for 10m]
                     feeds a parser or a decider inputs that it makes up as it goes (see fuzz/Cargo.toml)
   kube up|down|...  a real Kubernetes of two nodes on this machine (docs/testbed.md; cargo xtask kube --help)

@@ -17,6 +17,7 @@ mod decode;
 mod parse;
 pub mod schema;
 mod source;
+pub mod status;
 mod suggest;
 mod support;
 mod tree;

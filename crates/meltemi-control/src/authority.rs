@@ -21,6 +21,7 @@ use meltemi_process::clock::wait_until_due;
 use parking_lot::Mutex;
 
 use crate::Options;
+use crate::replicas::Asking;
 
 /// Lifetime of the control plane's own certificate, which it renews itself at half of it.
 const SERVING_TTL: Duration = Duration::from_secs(24 * 3600);
@@ -124,6 +125,14 @@ impl Authority {
 
     pub(crate) fn authenticators(&self) -> Authenticators {
         self.authenticators.clone()
+    }
+
+    /// How other replicas, which have the same authority, are asked.
+    pub(crate) fn asking(&self, port: u16) -> Asking {
+        Asking {
+            signer: Arc::clone(&self.signer),
+            port,
+        }
     }
 
     pub(crate) fn metrics(&self) -> &IssuanceMetrics {

@@ -6,9 +6,11 @@ use meltemi_ca::Authenticator;
 use meltemi_core::TrustDomain;
 use tokio::sync::mpsc;
 
-use crate::SourceUpdate;
+use crate::{SourceUpdate, StandingReader};
 
 pub type MakeAuthenticators = Box<dyn FnOnce(&TrustDomain) -> Vec<Arc<dyn Authenticator>> + Send>;
+
+pub type TakeStandings = Box<dyn FnOnce(StandingReader) + Send>;
 
 /// What a control plane gets from where it runs, instead of files: in Kubernetes from the API server.
 pub struct Environment {
@@ -18,6 +20,10 @@ pub struct Environment {
     pub authenticators: MakeAuthenticators,
     /// Served on the webhook port with the control plane's own certificate.
     pub webhooks: Router,
+    /// The name of this replica's pod.
+    pub replica: String,
+    /// Is given the way to follow the objects of users, once there is one.
+    pub standings: TakeStandings,
 }
 
 impl fmt::Debug for Environment {

@@ -3,24 +3,25 @@
 //! Changes that wait together are applied together; then each proxy is brought up to date, which costs only what it has
 //! that was made from a changed part.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use meltemi_api::istio::MeshConfig;
 use meltemi_api::{Change, Kind, Object, ObjectKey, Resource};
-use meltemi_core::names::ISTIO_SYSTEM;
+use meltemi_core::names::{ISTIO_SYSTEM, ISTIOD, label};
 use meltemi_core::{Diagnostic, FieldPath, Severity, TrustDomain};
 use meltemi_model::{ChangeSet, Mesh, MeshSnapshot};
 use meltemi_xds::{Connection, Snapshot};
-use meltemi_xdsgen::ProxyState;
+use meltemi_xdsgen::{Kind as ResourceKind, ProxyState, Shelf};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::memory::{Memory, TELLING};
 use crate::metrics::PushMetrics;
 use crate::node::ProxyNode;
-use crate::pool::Pool;
+use crate::replicas::Replica;
 use crate::source::SourceUpdate;
+use crate::standing::{Answer, Known, Pushed};
 use crate::status::{Recorder, SharedStatus, TypeStatus};
 
 /// Commands that wait for the hub.
@@ -35,6 +36,11 @@ pub(crate) enum Command {
     /// The proxy named `pod.namespace`, and the mesh it was generated from.
     Proxy(String, oneshot::Sender<Option<ProxyDetail>>),
     Diagnostics(oneshot::Sender<Vec<Diagnostic>>),
+    Standings {
+        /// Count the proxies of every object.
+        all: bool,
+        reply: oneshot::Sender<Known>,
+    },
 }
 
 /// One connected proxy and where it stands.
@@ -64,14 +70,22 @@ pub(crate) struct Hub {
     mesh: Mesh,
     current: Arc<MeshSnapshot>,
     proxies: Vec<Proxy>,
-    pool: Pool,
+    /// What the proxies share.
+    shelf: Shelf,
     pushes: u64,
     metrics: PushMetrics,
     memory: Arc<Memory>,
     departures: Arc<Notify>,
     demands: Arc<Notify>,
+    pushed: Pushed,
+    /// Told when the standing of an object may have changed.
+    standing: Arc<Notify>,
     source_diagnostics: Arc<Vec<Diagnostic>>,
+    /// What is wrong between the objects, until one changes.
+    analysed: Option<Vec<Diagnostic>>,
     config: ConfigSource,
+    /// Of this replica's pod.
+    own_name: Option<String>,
 }
 
 /// Which mesh configuration counts, and what is wrong with it.
@@ -87,6 +101,7 @@ struct ConfigSource {
 impl Hub {
     pub(crate) fn new(
         cluster_id: &str,
+        own_name: Option<String>,
         trust_domain: TrustDomain,
         has_mesh_file: bool,
         first: SourceUpdate,
@@ -98,22 +113,31 @@ impl Hub {
             current: mesh.snapshot(),
             mesh,
             proxies: Vec::new(),
-            pool: Pool::default(),
+            shelf: Shelf::default(),
             pushes: 0,
             metrics,
             memory,
             departures: Arc::default(),
             demands: Arc::default(),
+            pushed: Pushed::default(),
+            standing: Arc::default(),
             source_diagnostics: Arc::default(),
+            analysed: None,
             config: ConfigSource {
                 is_file: has_mesh_file,
                 trust_domain,
                 diagnostics: Vec::new(),
             },
+            own_name,
         };
         hub.set_config(MeshConfig::default());
         hub.apply(vec![first]);
         hub
+    }
+
+    /// Is told when the standing of an object may have changed.
+    pub(crate) fn standing(&self) -> Arc<Notify> {
+        Arc::clone(&self.standing)
     }
 
     pub(crate) async fn run(
@@ -151,9 +175,12 @@ impl Hub {
             if let Some(config) = self.config.choose(&update) {
                 changes.merge(&self.set_config(config));
             }
+            self.date(&update.changes);
             changes.merge(&self.mesh.apply(&update.changes));
             self.take_diagnostics(update.diagnostics);
         }
+        self.analysed = None;
+        self.standing.notify_one();
         if changes.is_empty() {
             return;
         }
@@ -170,6 +197,19 @@ impl Hub {
         );
     }
 
+    /// Remembers which push brings the objects of users that differ from before.
+    fn date(&mut self, changes: &[Change]) {
+        for change in changes {
+            let key = change.key();
+            match change {
+                _ if !key.kind.is_istio() => {}
+                Change::Upsert(object) if self.mesh.object(&key) == Some(object) => {}
+                Change::Upsert(_) => self.pushed.note(key, self.pushes + 1),
+                Change::Delete(_) => self.pushed.forget(&key),
+            }
+        }
+    }
+
     fn set_config(&mut self, mut config: MeshConfig) -> ChangeSet {
         config.trust_domain = self.config.trust_domain.as_str().to_owned();
         config.keep_sound(self.current.config());
@@ -179,11 +219,12 @@ impl Hub {
     fn push(&mut self, changes: &ChangeSet, noticed_at: Instant) {
         self.pushes += 1;
         let version = self.pushes.to_string();
+        let mut round = self.shelf.round(&self.current, changes);
         for proxy in &mut self.proxies {
-            let report = proxy.state.update(&self.current, changes);
+            let report = proxy.state.update(&mut round);
             if report.changed > 0 || report.removed > 0 {
-                proxy.status.lock().published(noticed_at);
-                proxy.publish(&version, &mut self.pool);
+                proxy.status.lock().published(self.pushes, noticed_at);
+                proxy.publish(&version);
             }
         }
     }
@@ -192,14 +233,15 @@ impl Hub {
     fn answer(&mut self) {
         let started = Instant::now();
         let version = self.pushes.to_string();
+        let mut round = self.shelf.round(&self.current, &ChangeSet::default());
         for proxy in &mut self.proxies {
             let taken = proxy.status.lock().take_asked();
             let Some((asked, order)) = taken else {
                 continue;
             };
-            proxy.state.want(&self.current, &asked);
+            proxy.state.want(&asked, &mut round);
             proxy.answered = Some(order);
-            proxy.publish(&version, &mut self.pool);
+            proxy.publish(&version);
         }
         self.metrics.pushed("demand", started.elapsed());
     }
@@ -230,13 +272,15 @@ impl Hub {
             Command::Proxies(reply) => drop(reply.send(self.reports())),
             Command::Proxy(name, reply) => drop(reply.send(self.detail(&name))),
             Command::Diagnostics(reply) => drop(reply.send(self.diagnostics())),
+            Command::Standings { all, reply } => drop(reply.send(self.standings(all))),
         }
     }
 
     fn connect(&mut self, node: ProxyNode) -> Connection {
         let started = Instant::now();
         self.sweep();
-        let state = ProxyState::new(node.view.clone(), &self.current);
+        let mut round = self.shelf.round(&self.current, &ChangeSet::default());
+        let state = ProxyState::new(node.view.clone(), &mut round);
         let version = self.pushes.to_string();
         let on_demand = node.view.on_demand;
         let (snapshots, receiver) = watch::channel(None);
@@ -247,6 +291,7 @@ impl Hub {
             metrics: self.metrics.clone(),
             departures: Arc::clone(&self.departures),
             demands: on_demand.then(|| Arc::clone(&self.demands)),
+            standing: Arc::clone(&self.standing),
         };
         tracing::info!(proxy = node.name, version = node.version, "proxy connected");
         let proxy = Proxy {
@@ -256,7 +301,7 @@ impl Hub {
             status,
             answered: on_demand.then_some(0),
         };
-        proxy.publish(&version, &mut self.pool);
+        proxy.publish(&version);
         self.proxies.push(proxy);
         self.metrics.set_connected(self.proxies.len());
         self.metrics.pushed("proxy", started.elapsed());
@@ -275,6 +320,7 @@ impl Hub {
             }
             !is_gone
         });
+        self.standing.notify_one();
         self.metrics.set_connected(self.proxies.len());
     }
 
@@ -305,19 +351,60 @@ impl Hub {
         })
     }
 
-    fn diagnostics(&self) -> Vec<Diagnostic> {
+    fn standings(&mut self, all: bool) -> Known {
+        let diagnostics = self.diagnostics();
+        let answers = self.proxies.iter().map(|proxy| Answer {
+            name: &proxy.node.name,
+            origins: Box::new(|| Box::new(proxy.state.origins())),
+            refusal: proxy.status.lock().refusal().map(str::to_owned),
+            has: Box::new(|push| proxy.status.lock().has(push)),
+        });
+        let standings = self
+            .pushed
+            .standings(&self.mesh, all, answers, &diagnostics);
+        Known {
+            standings,
+            replicas: self.replicas(),
+        }
+    }
+
+    /// The pods of the control plane beside this one.
+    fn replicas(&self) -> BTreeSet<Replica> {
+        // One that does not know its own name is alone.
+        let Some(own) = &self.own_name else {
+            return BTreeSet::new();
+        };
+        let others = self.current.workloads().filter(|workload| {
+            workload.namespace == ISTIO_SYSTEM
+                && workload.labels.get(label::APP) == Some(ISTIOD)
+                && workload.is_pod()
+                && workload.ready
+                && workload.name != *own
+        });
+        others
+            .filter_map(|workload| Replica::of(workload))
+            .collect()
+    }
+
+    /// What is wrong, looked for once for each state of the mesh.
+    fn diagnostics(&mut self) -> Vec<Diagnostic> {
+        let analysed = self
+            .analysed
+            .get_or_insert_with(|| meltemi_model::analyze(&self.mesh));
         let mut all = self.source_diagnostics.as_ref().clone();
         all.extend(self.config.diagnostics.iter().cloned());
-        all.extend(meltemi_model::analyze(&self.mesh));
+        all.extend(analysed.iter().cloned());
         all
     }
 }
 
 impl Proxy {
-    fn publish(&self, version: &str, pool: &mut Pool) {
-        let before = self.snapshots.borrow().clone();
+    fn publish(&self, version: &str) {
         let generated = self.state.generated();
-        let mut snapshot = pool.snapshot(version, &generated, before.as_deref());
+        let kinds = ResourceKind::ALL.into_iter();
+        let mut snapshot = kinds.fold(Snapshot::new(version), |snapshot, kind| {
+            snapshot.with_type(kind.type_url(), Arc::clone(generated.of(kind)))
+        });
         if let Some(order) = self.answered {
             snapshot = snapshot.answering(order);
         }

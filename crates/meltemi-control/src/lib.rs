@@ -20,16 +20,18 @@ mod metrics;
 mod node;
 mod options;
 mod plane;
-mod pool;
+mod replicas;
 mod source;
+mod standing;
 mod status;
 mod webhooks;
 
 pub use authority::AuthorityError;
-pub use environment::{Environment, MakeAuthenticators};
+pub use environment::{Environment, MakeAuthenticators, TakeStandings};
 pub use options::Options;
 pub use plane::{ControlError, ControlPlane, run, run_in};
 pub use source::SourceUpdate;
+pub use standing::StandingReader;
 
 #[cfg(test)]
 mod tests;

@@ -20,16 +20,17 @@ use meltemi_xds::AdsServer;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::Routes;
 
 use crate::authority::{Authority, AuthorityError};
 use crate::connector::Admission;
 use crate::debug::Debug;
-use crate::environment::MakeAuthenticators;
+use crate::environment::{MakeAuthenticators, TakeStandings};
 use crate::hub::{self, Command, Hub};
 use crate::memory::{Memory, PATIENCE};
 use crate::metrics::PushMetrics;
 use crate::source::{SourceError, SourceOptions, SourceUpdate};
-use crate::{Environment, Options, debug, listener, source, webhooks};
+use crate::{Environment, Options, StandingReader, debug, listener, replicas, source, webhooks};
 
 /// Open connections keep the process no longer than this once it shuts down.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
@@ -195,6 +196,8 @@ impl Control {
             let outside = Outside {
                 authenticators: Some(environment.authenticators),
                 webhooks: Some((webhooks, environment.webhooks)),
+                standings: Some(environment.standings),
+                replica: Some(environment.replica),
             };
             let lost = async { ControlError::ConfigurationLost("its watch has ended".to_owned()) };
             return Box::pin(self.run_from(listener, environment.updates, lost, outside)).await;
@@ -243,12 +246,21 @@ impl Control {
         let remembering = Arc::clone(&memory);
         let hub = Hub::new(
             cluster_id,
+            outside.replica,
             trust_domain,
             has_mesh_file,
             first,
             metrics,
             remembering,
         );
+        if let Some(take) = outside.standings {
+            let asking = authority.asking(self.options.xds_addr.port());
+            take(StandingReader::new(
+                self.commands.clone(),
+                hub.standing(),
+                asking,
+            ));
+        }
         let hold = Hold {
             is_held: Arc::new(AtomicBool::new(is_held)),
             metrics: push_metrics.clone(),
@@ -320,6 +332,7 @@ impl Control {
         };
         let certificates = authority.certificate_service();
         let router = meltemi_xds::limits::server_builder()
+            .add_routes(Routes::from(replicas::router(self.commands.clone())))
             .add_service(AdsServer::new(admission).into_service())
             .add_service(certificates.into_server());
         let (connections, incoming) = mpsc::channel(CONNECTION_QUEUE_LIMIT);
@@ -342,6 +355,8 @@ impl Control {
 struct Outside {
     authenticators: Option<MakeAuthenticators>,
     webhooks: Option<(TcpListener, Router)>,
+    standings: Option<TakeStandings>,
+    replica: Option<String>,
 }
 
 /// Proxies are not answered while the configuration seems to be lost; certificates are issued all the same.

@@ -37,11 +37,6 @@ impl TypeStatus {
             error: (!errors.is_empty()).then(|| errors.join("; ")),
         }
     }
-
-    /// Everything sent was answered, well or not.
-    fn is_settled(&self) -> bool {
-        self.error.is_some() || self.sent_nonce == self.acked_nonce
-    }
 }
 
 /// Nonces count from one: nothing was sent on this stream, for nothing was missing.
@@ -58,16 +53,33 @@ pub(crate) struct SyncStatus {
     /// The last change of `asked`.
     order: u64,
     answered: u64,
-    /// When the oldest change was noticed that the proxy may not have yet.
+    /// The last push that concerned the proxy, and when the oldest change was noticed that it may not have yet.
+    published: u64,
     converging_since: Option<Instant>,
+    /// The last push of which it has accepted, or refused, everything.
+    answered_push: Option<u64>,
 }
 
 pub(crate) type SharedStatus = Arc<Mutex<SyncStatus>>;
 
 impl SyncStatus {
-    /// A snapshot with a change noticed at that time is on its way.
-    pub(crate) fn published(&mut self, noticed_at: Instant) {
+    /// A push with a change noticed at that time is on its way.
+    pub(crate) fn published(&mut self, push: u64, noticed_at: Instant) {
+        self.published = push;
         self.converging_since.get_or_insert(noticed_at);
+    }
+
+    /// Whether the proxy has answered what a push brought, or no push concerned it that it has not answered.
+    pub(crate) fn has(&self, push: u64) -> bool {
+        self.answered_push
+            .is_some_and(|answered| answered >= push.min(self.published))
+    }
+
+    /// What the proxy refuses, for people.
+    pub(crate) fn refusal(&self) -> Option<&str> {
+        self.types
+            .values()
+            .find_map(|status| status.error.as_deref())
     }
 
     /// What is asked for, if that changed since it was last taken, and the order that a snapshot for it answers.
@@ -96,6 +108,8 @@ pub(crate) struct Recorder {
     pub(crate) departures: Arc<Notify>,
     /// Told of new subscriptions of a proxy that is sent only what it asks for.
     pub(crate) demands: Option<Arc<Notify>>,
+    /// Told when the proxy has caught up.
+    pub(crate) standing: Arc<Notify>,
 }
 
 impl StatusSink for Recorder {
@@ -117,8 +131,8 @@ impl StatusSink for Recorder {
                 of_type.version = version;
                 of_type.sent_nonce = HELD_BEFORE.to_owned();
                 of_type.acked_nonce = HELD_BEFORE.to_owned();
-                self.settle(&mut status);
             }
+            Event::AtRest { version } => self.catch_up(&version),
             Event::Subscribed {
                 type_url,
                 added,
@@ -136,7 +150,6 @@ impl StatusSink for Recorder {
                 let mut status = self.status.lock();
                 let of_type = status.types.entry(type_url).or_default();
                 (of_type.acked_nonce, of_type.error) = (nonce, None);
-                self.settle(&mut status);
             }
             Event::Nacked {
                 type_url, detail, ..
@@ -150,7 +163,6 @@ impl StatusSink for Recorder {
                 );
                 let mut status = self.status.lock();
                 status.types.entry(type_url).or_default().error = Some(detail);
-                self.settle(&mut status);
             }
             Event::Disconnected => self.leave(),
         }
@@ -158,12 +170,18 @@ impl StatusSink for Recorder {
 }
 
 impl Recorder {
-    fn settle(&self, status: &mut SyncStatus) {
-        if status.types.values().all(TypeStatus::is_settled)
+    /// Versions of snapshots are numbers of pushes.
+    fn catch_up(&self, version: &str) {
+        let Ok(push) = version.parse() else { return };
+        let mut status = self.status.lock();
+        status.answered_push = Some(push);
+        if push >= status.published
             && let Some(since) = status.converging_since.take()
         {
             self.metrics.converged(since.elapsed());
         }
+        drop(status);
+        self.standing.notify_one();
     }
 
     fn leave(&self) {

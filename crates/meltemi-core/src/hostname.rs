@@ -1,11 +1,12 @@
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// A DNS name, lower-cased, without a trailing dot; possibly a wildcard (`*` or `*.suffix`).
+/// A DNS name, lower-cased, without a trailing dot; possibly a wildcard (`*` or `*.suffix`). Clones share the text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Hostname(String);
+pub struct Hostname(Arc<str>);
 
 impl Hostname {
     /// # Errors
@@ -15,7 +16,7 @@ impl Hostname {
         let lower = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
         let plain = match lower.strip_prefix("*.") {
             Some(rest) => rest,
-            None if lower == "*" => return Ok(Self(lower)),
+            None if lower == "*" => return Ok(Self(lower.into())),
             None => &lower,
         };
         let label_ok = |label: &str| {
@@ -28,7 +29,7 @@ impl Hostname {
         if lower.len() > 253 || !plain.split('.').all(label_ok) {
             return Err(HostnameError(name.to_owned()));
         }
-        Ok(Self(lower))
+        Ok(Self(lower.into()))
     }
 
     /// Resolves a host of a configuration object: a name without dots is a Service in the object's namespace

@@ -5,6 +5,7 @@
 //!            <--------- TokenReview                                             who asks for a certificate
 //!            <--------- Secrets cacerts, istio-ca-secret                        the authority's key
 //!            <--------- ConfigMap istio-ca-root-cert, caBundle of webhooks      its root
+//!            <--------- status of Istio's kinds                                 what became of the configuration
 //!            ---------> /inject, /validate                                      pods and objects before they are made
 //! ```
 //! Everything is asked for again after an error, with growing pauses, for as long as the process lives: an API server that
@@ -16,9 +17,11 @@ mod authority;
 mod cluster;
 mod injector;
 mod install;
+mod lease;
 mod ledger;
 mod resources;
 mod root;
+pub mod status;
 mod token;
 mod trim;
 mod watch;
@@ -28,6 +31,7 @@ pub use authority::{AuthorityError, AuthoritySecret};
 pub use cluster::{Cluster, ClusterError, ClusterOptions};
 pub use injector::Injector;
 pub use kube::Client;
+pub use lease::Leadership;
 pub use root::{Ours, RootKeeper};
 pub use token::{ReviewError, Reviewed, TokenReviewer};
 pub use watch::{Update, Updates, watch};

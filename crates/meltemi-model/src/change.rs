@@ -51,6 +51,15 @@ impl ChangeSet {
         !self.parts.is_empty() && parts.into_iter().any(|part| self.parts.contains(part))
     }
 
+    /// The same of parts in their order.
+    pub fn touches_sorted(&self, parts: &[Part]) -> bool {
+        if self.parts.len() > parts.len() {
+            return self.touches(parts);
+        }
+        let mut changed = self.parts.iter();
+        changed.any(|part| parts.binary_search(part).is_ok())
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &Part> {
         self.parts.iter()
     }

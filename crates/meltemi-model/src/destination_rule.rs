@@ -43,6 +43,10 @@ impl HostRule {
         whole.overlaid(subset, port)
     }
 
+    pub(crate) fn is_by_labels(&self) -> bool {
+        self.selector().is_some()
+    }
+
     fn selector(&self) -> Option<&Labels> {
         let selector = self.rule.workload_selector.as_ref()?;
         Some(&selector.match_labels)
@@ -108,6 +112,12 @@ pub(crate) struct DestinationRules {
 }
 
 impl DestinationRules {
+    /// The rules of all namespaces that cover a host.
+    pub(crate) fn covering(&self, host: &Hostname) -> impl Iterator<Item = &Arc<HostRule>> {
+        let all = self.by_namespace.values().flat_map(|rules| rules.iter());
+        all.filter(|rule| rule.host.covers(host))
+    }
+
     /// Finds the rule for a client: its own namespace, the service's, the root namespace; the first with any match
     /// ends the search. Clients in the root namespace skip the first step unless the rule is private there. A rule that
     /// is exported to other namespaces only is not for its own. Without labels: for those who serve the host.

@@ -109,6 +109,17 @@ impl MeshSnapshot {
         self.rule_for(client_namespace, Some(client_labels), host)
     }
 
+    /// Whether any rule covers the host, for whomever: `Part::DestinationRule(host)`.
+    pub fn has_destination_rule(&self, host: &Hostname) -> bool {
+        self.destination_rules.covering(host).next().is_some()
+    }
+
+    /// Whether it depends on a client's labels which rule it obeys: `Part::DestinationRule(host)`.
+    pub fn has_rule_by_labels(&self, host: &Hostname) -> bool {
+        let mut rules = self.destination_rules.covering(host);
+        rules.any(|rule| rule.is_by_labels())
+    }
+
     /// The rule of a host for the workloads behind it, in their namespace: a rule with a `workloadSelector` is for
     /// clients. The same parts.
     pub fn inbound_rule(&self, namespace: &str, host: &Hostname) -> Option<&Arc<HostRule>> {
@@ -141,6 +152,12 @@ impl MeshSnapshot {
         client_namespace: &str,
     ) -> Option<&Arc<MeshVirtualService>> {
         self.virtual_services.lookup(host, client_namespace)
+    }
+
+    /// Whether it depends on a client's namespace which one it obeys: `Part::VirtualService(host)`.
+    pub fn has_private_virtual_service(&self, host: &Hostname) -> bool {
+        let mut all = self.virtual_services.by_age.iter();
+        all.any(|service| service.is_private() && service.hosts.iter().any(|own| own.covers(host)))
     }
 
     /// Those that a client sees, the oldest first: `Part::ForeignVirtualServices` for hosts that are no service.

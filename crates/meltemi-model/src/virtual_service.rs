@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use meltemi_api::istio::{MeshConfig, VirtualService};
 use meltemi_api::{Object, Resource};
-use meltemi_core::Hostname;
+use meltemi_core::{Hostname, ObjectRef};
 
 use crate::ExportTo;
 
@@ -12,6 +12,7 @@ use crate::ExportTo;
 #[derive(Clone, Debug)]
 pub struct MeshVirtualService {
     pub object: Arc<Object>,
+    pub origin: ObjectRef,
     pub spec: VirtualService,
     pub hosts: Vec<Hostname>,
     export_to: ExportTo,
@@ -46,6 +47,7 @@ impl MeshVirtualService {
         );
         Some(Self {
             object: Arc::clone(object),
+            origin: object.reference(),
             spec: spec.as_ref().clone(),
             hosts,
             export_to,
@@ -58,6 +60,11 @@ impl MeshVirtualService {
 
     pub fn visible_to(&self, namespace: &str) -> bool {
         self.export_to.includes(namespace)
+    }
+
+    /// Whether some namespaces do not see it.
+    pub(crate) fn is_private(&self) -> bool {
+        self.export_to != ExportTo::All
     }
 
     /// The most specific of its hosts that covers `host`.

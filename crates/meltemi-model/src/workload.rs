@@ -43,6 +43,10 @@ impl Workload {
         self.labels.get(label::TLS_MODE) == Some("istio")
     }
 
+    pub fn is_pod(&self) -> bool {
+        self.origin.kind == Kind::Pod.as_str()
+    }
+
     pub fn port_named(&self, name: &str) -> Option<u16> {
         self.ports
             .iter()

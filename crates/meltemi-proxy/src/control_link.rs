@@ -221,10 +221,10 @@ impl Link {
         let changed = format!(
             "not changed yet: the control plane was away and removes most of the configuration; {until}"
         );
-        let added = added.iter().map(|resource| (&resource.name, &changed));
-        let removed = removed.iter().map(|name| (name, &gone));
-        let rejection = |(name, reason): (&String, &String)| Rejection {
-            name: name.clone(),
+        let added = added.iter().map(|resource| (&*resource.name, &changed));
+        let removed = removed.iter().map(|name| (name.as_str(), &gone));
+        let rejection = |(name, reason): (&str, &String)| Rejection {
+            name: name.to_owned(),
             reason: reason.clone(),
         };
         added.chain(removed).map(rejection).collect()
@@ -244,9 +244,9 @@ impl Link {
             let waits = settles_at.is_some()
                 && is_change
                 && self.configurator.refusal_of(url, &resource).is_none();
-            self.waiting.resources.remove(&resource.name);
+            self.waiting.resources.remove(&*resource.name);
             if waits {
-                let name = resource.name.clone();
+                let name = resource.name.to_string();
                 self.waiting.resources.insert(name, resource);
             } else {
                 rest.push(resource);

@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 
-use crate::resource::Resource;
+use crate::Resource;
 pub use interest::Subscriptions;
 
 /// Why there is no transport.

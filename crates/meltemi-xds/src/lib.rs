@@ -16,7 +16,8 @@ pub mod server;
 mod types;
 
 pub use client::{ClientState, Rejection, Subscriptions, Update, Updates};
-pub use resource::{Resource, ResourceMap, Snapshot};
+pub use meltemi_proto::{Resource, ResourceMap};
+pub use resource::Snapshot;
 pub use server::{AdsServer, Connection, Connector, Event, Peer, StatusSink};
 
 #[cfg(test)]

@@ -11,8 +11,9 @@ pub const REQUEST_LIMIT_BYTES: usize = 4 << 20;
 /// resource and a state-of-the-world response are not.
 pub const RESPONSE_LIMIT_BYTES: usize = 256 << 20;
 /// A delta response is closed once its resources reach this size; the rest follows after the ACK, so that neither
-/// end holds more than one such message per connection.
-pub const RESPONSE_TARGET_BYTES: usize = 2 << 20;
+/// end holds more than one such message per connection. All proxies of a mesh may connect at one time: a control plane has
+/// to hold one for each of them.
+pub const RESPONSE_TARGET_BYTES: usize = 256 << 10;
 /// Responses waiting for the transport, per stream. One, so that a slow peer gets merged pushes, not a queue.
 pub const RESPONSE_QUEUE: usize = 1;
 /// Requests waiting for the transport, per stream of a client.

@@ -1,39 +1,11 @@
-//! Resources and consistent sets of them.
+//! Consistent sets of resources.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use meltemi_proto::google::protobuf::Any;
-use twox_hash::XxHash3_128;
+use meltemi_proto::{Resource, ResourceMap};
 
 use crate::types::TypeKey;
-
-/// One named resource, encoded once and shared by everyone it is sent to.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Resource {
-    pub name: String,
-    /// Changes if and only if the body does.
-    pub version: String,
-    pub body: Any,
-}
-
-impl Resource {
-    /// Versions the resource by its content. Protobuf maps have no fixed order when encoded: encode a resource again
-    /// only when it has changed, or it gets a new version and is pushed for nothing.
-    pub fn new(name: impl Into<String>, body: Any) -> Self {
-        let mut hasher = XxHash3_128::with_seed(0);
-        hasher.write(body.type_url.as_bytes());
-        hasher.write(&body.value);
-        Self {
-            name: name.into(),
-            version: format!("{:032x}", hasher.finish_128()),
-            body,
-        }
-    }
-}
-
-/// The resources of one type, by name.
-pub type ResourceMap = BTreeMap<String, Arc<Resource>>;
 
 /// Everything one proxy may ask for, consistent in itself. Immutable once published: a change is a new snapshot that
 /// shares the maps of the types that did not change, which is how a session sees at once what it need not compare.
@@ -80,7 +52,10 @@ impl Snapshot {
         type_url: &str,
         resources: impl IntoIterator<Item = Arc<Resource>>,
     ) -> Self {
-        let named = resources.into_iter().map(|r| (r.name.clone(), r)).collect();
+        let named = resources
+            .into_iter()
+            .map(|r| (Arc::clone(&r.name), r))
+            .collect();
         self.with_type(type_url, Arc::new(named))
     }
 

@@ -57,6 +57,11 @@ pub enum Event {
         dropped: Vec<String>,
         order: u64,
     },
+    /// The client has accepted or refused everything that it asks for of a snapshot.
+    AtRest {
+        /// The snapshot's version.
+        version: String,
+    },
     Nacked {
         type_url: String,
         nonce: String,

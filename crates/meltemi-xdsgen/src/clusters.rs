@@ -102,7 +102,7 @@ pub(crate) fn outbound(inputs: &Inputs<'_>, target: &Target<'_>) -> Cluster {
     };
     policy::speak(&http, &mut cluster);
     secure(inputs, target, settings, http.is_http2(), &mut cluster);
-    if inputs.view.flavour == Flavour::Meltemi {
+    if inputs.flavour() == Flavour::Meltemi {
         cluster.filters.push(metadata_exchange());
     }
     cluster
@@ -237,7 +237,7 @@ fn mutual(
     tls::upstream_mutual(
         &sni,
         &names,
-        client_alpn(inputs.view.flavour, target.port, http2),
+        client_alpn(inputs.flavour(), target.port, http2),
     )
 }
 

@@ -31,7 +31,7 @@ const SERVER_NAME: &str = "istio-envoy";
 
 /// Peer metadata, ALPN, gRPC statistics, fault, CORS, telemetry, router; a stock Envoy has only those it ships.
 fn http_filters(inputs: &Inputs<'_>, direction: Direction) -> Vec<HttpFilter> {
-    let ours = inputs.view.flavour == Flavour::Meltemi;
+    let ours = inputs.flavour() == Flavour::Meltemi;
     let mut filters = Vec::new();
     if ours {
         filters.push(http_filter(
@@ -213,7 +213,7 @@ fn connection_manager(
             ..part::UpgradeConfig::default()
         }],
         stream_idle_timeout: Some(Duration::default()),
-        http_protocol_options: inputs.view.http10.then(|| {
+        http_protocol_options: inputs.http10().then(|| {
             meltemi_proto::envoy::config::core::v3::Http1ProtocolOptions {
                 accept_http_10: true,
                 ..Default::default()
@@ -307,7 +307,7 @@ pub(crate) fn tcp_chain(
     if direction == Direction::Inbound {
         filters.extend(tcp_metadata(inputs));
     }
-    if inputs.view.flavour == Flavour::Meltemi {
+    if inputs.flavour() == Flavour::Meltemi {
         filters.push(network_filter("istio.stats", telemetry(direction)));
     }
     let proxy = TcpProxy {
@@ -327,7 +327,7 @@ pub(crate) fn tcp_chain(
 }
 
 fn tcp_metadata(inputs: &Inputs<'_>) -> Option<Filter> {
-    (inputs.view.flavour == Flavour::Meltemi).then(|| {
+    (inputs.flavour() == Flavour::Meltemi).then(|| {
         let config = metadata_exchange::MetadataExchange {
             protocol: alpn::ISTIO_PEER_EXCHANGE.to_owned(),
             ..metadata_exchange::MetadataExchange::default()

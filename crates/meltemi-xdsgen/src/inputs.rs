@@ -1,25 +1,41 @@
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use meltemi_api::istio::MeshConfig;
 use meltemi_core::{Hostname, Labels};
 use meltemi_model::{
-    HostRule, MeshSnapshot, MeshVirtualService, Part, ServerTls, Service, ServiceEndpoints,
-    WorkloadTls,
+    ExportTo, HostRule, MeshSnapshot, MeshVirtualService, Part, ServerTls, Service,
+    ServiceEndpoints, WorkloadTls,
 };
 
-use crate::ProxyView;
+use crate::origin::Origin;
+use crate::view::{Field, Fields};
+use crate::{Flavour, ProxyView};
 
 /// A service and the workload's part in it: target ports by the name of the service port.
 pub(crate) type OwnService<'a> = (&'a Arc<Service>, Vec<(u16, &'a str)>);
 
-/// The only door through which generators see the mesh: every read is noted, so that what was generated from it is
-/// generated again when, and only when, that part changes.
+/// The only door through which generators see the mesh and the proxy. Every read is noted: what was generated is generated
+/// again when, and only when, a part of the mesh that it was made from changes, and serves every proxy that agrees in the
+/// fields that it was made from.
 pub(crate) struct Inputs<'a> {
-    pub(crate) view: &'a ProxyView,
+    view: &'a ProxyView,
     mesh: &'a MeshSnapshot,
     read: RefCell<BTreeSet<Part>>,
+    fields: Cell<Fields>,
+    origins: RefCell<Vec<Origin>>,
+}
+
+/// What a generator has read.
+#[derive(Debug)]
+pub(crate) struct Read {
+    /// In their order.
+    pub(crate) parts: Box<[Part]>,
+    pub(crate) fields: Fields,
+    /// What users wrote of it.
+    pub(crate) origins: Box<[Origin]>,
 }
 
 impl<'a> Inputs<'a> {
@@ -28,16 +44,92 @@ impl<'a> Inputs<'a> {
             view,
             mesh,
             read: RefCell::default(),
+            fields: Cell::default(),
+            origins: RefCell::default(),
         }
     }
 
-    /// The parts read so far.
-    pub(crate) fn into_parts(self) -> BTreeSet<Part> {
-        self.read.into_inner()
+    pub(crate) fn into_read(self) -> Read {
+        Read {
+            parts: self.read.into_inner().into_iter().collect(),
+            fields: self.fields.get(),
+            origins: self.origins.into_inner().into(),
+        }
     }
 
     fn note(&self, part: Part) {
         self.read.borrow_mut().insert(part);
+    }
+
+    fn note_origin(&self, origin: Origin) {
+        let mut origins = self.origins.borrow_mut();
+        if !origins.iter().any(|noted| noted.is_same(&origin)) {
+            origins.push(origin);
+        }
+    }
+
+    /// Of Kubernetes' own Services nobody asks who has them.
+    fn note_service(&self, service: &Arc<Service>) {
+        if !service.is_kubernetes() {
+            self.note_origin(Origin::Service(Arc::clone(service)));
+        }
+    }
+
+    fn note_rule(&self, rule: Option<&Arc<HostRule>>) {
+        if let Some(rule) = rule {
+            self.note_origin(Origin::DestinationRule(Arc::clone(rule)));
+        }
+    }
+
+    fn note_virtual_service(&self, service: Option<&Arc<MeshVirtualService>>) {
+        if let Some(service) = service {
+            self.note_origin(Origin::VirtualService(Arc::clone(service)));
+        }
+    }
+
+    fn note_policy(&self, tls: &ServerTls) {
+        if let Some(object) = &tls.decided_by {
+            self.note_origin(Origin::Policy(Arc::new(object.clone())));
+        }
+    }
+
+    fn note_field(&self, field: Field) {
+        self.fields.set(self.fields.get().with(field));
+    }
+
+    pub(crate) fn namespace(&self) -> &'a str {
+        self.note_field(Field::Namespace);
+        &self.view.namespace
+    }
+
+    pub(crate) fn labels(&self) -> &'a Labels {
+        self.note_field(Field::Labels);
+        &self.view.labels
+    }
+
+    pub(crate) fn flavour(&self) -> Flavour {
+        self.note_field(Field::Flavour);
+        self.view.flavour
+    }
+
+    pub(crate) fn http10(&self) -> bool {
+        self.note_field(Field::Http10);
+        self.view.http10
+    }
+
+    pub(crate) fn cluster_domain(&self) -> &'a str {
+        self.note_field(Field::ClusterDomain);
+        self.view.cluster_domain()
+    }
+
+    fn addresses(&self) -> &'a [IpAddr] {
+        self.note_field(Field::Addresses);
+        &self.view.addresses
+    }
+
+    /// What is exported to all is seen from every namespace alike.
+    fn sees(&self, export_to: &ExportTo) -> bool {
+        *export_to == ExportTo::All || export_to.includes(self.namespace())
     }
 
     pub(crate) fn config(&self) -> &'a MeshConfig {
@@ -53,9 +145,10 @@ impl<'a> Inputs<'a> {
     /// A service, if the proxy may see it.
     pub(crate) fn service(&self, host: &Hostname) -> Option<&'a Arc<Service>> {
         self.note(Part::Service(host.clone()));
-        self.mesh
-            .service(host)
-            .filter(|service| service.visible_to(&self.view.namespace))
+        let service = self.mesh.service(host);
+        let seen = service.filter(|service| self.sees(&service.export_to))?;
+        self.note_service(seen);
+        Some(seen)
     }
 
     /// The host itself, or the one that it is another name of.
@@ -68,19 +161,27 @@ impl<'a> Inputs<'a> {
         self.note(Part::ServiceNames);
         self.mesh
             .services()
-            .filter(|service| service.visible_to(&self.view.namespace))
+            .filter(|service| self.sees(&service.export_to))
     }
 
     pub(crate) fn services_on_port(&self, port: u16) -> impl Iterator<Item = &'a Arc<Service>> {
         self.note(Part::ServicePort(port));
         self.mesh
             .services_on_port(port)
-            .filter(|service| service.visible_to(&self.view.namespace))
+            .filter(|service| self.sees(&service.export_to))
     }
 
     pub(crate) fn endpoints(&self, host: &Hostname) -> Option<&'a Arc<ServiceEndpoints>> {
         self.note(Part::Endpoints(host.clone()));
-        self.mesh.endpoints(host)
+        let endpoints = self.mesh.endpoints(host)?;
+        let workloads = endpoints
+            .endpoints
+            .iter()
+            .filter_map(|endpoint| endpoint.workload.as_ref());
+        for workload in workloads.filter(|workload| !workload.is_pod()) {
+            self.note_origin(Origin::Workload(Arc::clone(workload)));
+        }
+        Some(endpoints)
     }
 
     /// The SPIFFE IDs behind a service.
@@ -94,20 +195,38 @@ impl<'a> Inputs<'a> {
     pub(crate) fn destination_rule(&self, host: &Hostname) -> Option<&'a Arc<HostRule>> {
         self.note(Part::DestinationRule(host.clone()));
         self.note(Part::Service(host.clone()));
-        self.mesh
-            .destination_rule(&self.view.namespace, &self.view.labels, host)
+        // Where no rule covers the host, none does for anybody.
+        if !self.mesh.has_destination_rule(host) {
+            return None;
+        }
+        let labels = match self.mesh.has_rule_by_labels(host) {
+            true => self.labels(),
+            false => &self.view.labels,
+        };
+        let rule = self.mesh.destination_rule(self.namespace(), labels, host);
+        self.note_rule(rule);
+        rule
     }
 
     /// The rule of a service for those who serve it.
     pub(crate) fn inbound_rule(&self, host: &Hostname) -> Option<&'a Arc<HostRule>> {
         self.note(Part::DestinationRule(host.clone()));
         self.note(Part::Service(host.clone()));
-        self.mesh.inbound_rule(&self.view.namespace, host)
+        let rule = self.mesh.inbound_rule(self.namespace(), host);
+        self.note_rule(rule);
+        rule
     }
 
     pub(crate) fn virtual_service(&self, host: &Hostname) -> Option<&'a Arc<MeshVirtualService>> {
         self.note(Part::VirtualService(host.clone()));
-        self.mesh.virtual_service(host, &self.view.namespace)
+        // A question that has one answer for everybody is not put for a namespace.
+        let namespace = match self.mesh.has_private_virtual_service(host) {
+            true => self.namespace(),
+            false => &self.view.namespace,
+        };
+        let service = self.mesh.virtual_service(host, namespace);
+        self.note_virtual_service(service);
+        service
     }
 
     /// VirtualServices with hosts that are no service, and those hosts, the oldest first.
@@ -118,9 +237,10 @@ impl<'a> Inputs<'a> {
         self.note(Part::ServiceNames);
         let mut seen = BTreeSet::new();
         let mut out = Vec::new();
-        for service in self.mesh.virtual_services(&self.view.namespace) {
+        for service in self.mesh.virtual_services(self.namespace()) {
             for host in &service.hosts {
                 if self.mesh.service(host).is_none() && seen.insert(host) {
+                    self.note_virtual_service(Some(service));
                     out.push((host, service));
                 }
             }
@@ -134,20 +254,26 @@ impl<'a> Inputs<'a> {
         domain: &str,
     ) -> Option<(&'a Hostname, &'a Arc<MeshVirtualService>)> {
         self.note(Part::ForeignVirtualServices);
-        let mut all = self.mesh.virtual_services(&self.view.namespace);
+        let mut all = self.mesh.virtual_services(self.namespace());
         let (host, service) = all.find_map(|service| {
             let host = service.hosts.iter().find(|host| host.as_str() == domain)?;
             Some((host, service))
         })?;
         self.note(Part::Service(host.clone()));
-        self.mesh.service(host).is_none().then_some((host, service))
+        if self.mesh.service(host).is_some() {
+            return None;
+        }
+        self.note_virtual_service(Some(service));
+        Some((host, service))
     }
 
     pub(crate) fn namespace_tls(&self, namespace: &str) -> ServerTls {
         self.note(Part::PeerAuthentication(namespace.to_owned()));
         let root = &self.config().root_namespace;
         self.note(Part::PeerAuthentication(root.clone()));
-        self.mesh.namespace_tls(namespace)
+        let tls = self.mesh.namespace_tls(namespace);
+        self.note_policy(&tls);
+        tls
     }
 
     pub(crate) fn workload_tls(&self, namespace: &str, labels: &Labels) -> WorkloadTls {
@@ -155,13 +281,16 @@ impl<'a> Inputs<'a> {
         self.note(Part::PeerAuthentication(namespace.to_owned()));
         let root = &self.config().root_namespace;
         self.note(Part::PeerAuthentication(root.clone()));
-        self.mesh.workload_tls(namespace, labels)
+        let tls = self.mesh.workload_tls(namespace, labels);
+        let modes = std::iter::once(&tls.default).chain(tls.ports.values());
+        modes.for_each(|mode| self.note_policy(mode));
+        tls
     }
 
     /// The services that the proxy's workload stands behind, each with the endpoints of it that are the workload.
     pub(crate) fn own_services(&self) -> Vec<OwnService<'a>> {
         let mut out: Vec<OwnService<'a>> = Vec::new();
-        for address in &self.view.addresses {
+        for address in self.addresses() {
             // The part covers which services, and with which ports, an address stands behind.
             self.note(Part::Workload(*address));
             for service in self.mesh.services_of(*address) {

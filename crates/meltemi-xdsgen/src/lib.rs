@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! ProxyView + MeshSnapshot -> units of generation -> protobuf -> canonical bytes -> Resource (name, version, Any)
-//!                  \__ Inputs: notes every part that was read, which is when a unit is made again __/
+//!                  \__ Inputs: notes every part that was read, which is when a unit is made again, and for whom it is
+//!                      the same: Shelf hands it to them
 //! ```
 //! Pure: no files, sockets, clocks, tasks or globals; equal inputs give equal bytes. It knows nothing of streams,
 //! subscriptions or acknowledgements, and does not see user objects except through the model.
@@ -16,16 +17,19 @@ mod filters;
 mod inputs;
 mod listeners;
 mod on_demand;
+mod origin;
 mod resource;
 mod routes;
+mod shelf;
 mod state;
 mod tls;
 mod view;
 mod wire;
 
 pub use on_demand::{Asked, virtual_host_name};
-pub use resource::{Generated, Kind, Resource, Resources};
-pub use state::{ProxyState, UpdateReport, generate, update};
+pub use resource::{Generated, Kind, Resources};
+pub use shelf::{Round, Shelf};
+pub use state::{ProxyState, UpdateReport, generate};
 pub use view::{Flavour, ProxyView};
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ fn detection_timeout(inputs: &Inputs<'_>) -> meltemi_proto::google::protobuf::Du
 fn cleartext_http(inputs: &Inputs<'_>) -> Vec<&'static str> {
     use meltemi_core::names::alpn;
     let mut names = vec![alpn::HTTP11, alpn::H2C];
-    if inputs.view.http10 {
+    if inputs.http10() {
         names.insert(0, alpn::HTTP10);
     }
     names

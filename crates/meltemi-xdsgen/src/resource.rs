@@ -1,9 +1,8 @@
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use meltemi_proto::google::protobuf::Any;
+use meltemi_proto::{Resource, ResourceMap};
 use prost::{Message, Name};
-use twox_hash::XxHash3_128;
 
 use crate::canonical::canonical;
 
@@ -44,33 +43,20 @@ impl Kind {
     }
 }
 
-/// One generated resource, encoded once and shared by every snapshot that holds it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Resource {
-    pub kind: Kind,
-    pub name: String,
-    /// The hash of the body: equal resources have equal versions, across proxies, pushes and restarts.
-    pub version: String,
-    pub body: Any,
+/// A message as a resource. Equal messages have equal bytes, and so equal versions.
+pub(crate) fn resource<M: Message + Name>(kind: Kind, name: &str, message: &M) -> Made {
+    let body = Any {
+        type_url: kind.type_url().to_owned(),
+        value: canonical(kind.type_url(), &message.encode_to_vec()),
+    };
+    (kind, Arc::new(Resource::new(name, body)))
 }
 
-impl Resource {
-    pub(crate) fn new<M: Message + Name>(kind: Kind, name: &str, message: &M) -> Self {
-        let value = canonical(kind.type_url(), &message.encode_to_vec());
-        Self {
-            kind,
-            name: name.to_owned(),
-            version: format!("{:032x}", XxHash3_128::oneshot(&value)),
-            body: Any {
-                type_url: kind.type_url().to_owned(),
-                value,
-            },
-        }
-    }
-}
+/// A resource, and what it is.
+pub(crate) type Made = (Kind, Arc<Resource>);
 
-/// Resources of one type by name.
-pub type Resources = BTreeMap<String, Arc<Resource>>;
+/// Resources of one type by name, shared by all that hold the same.
+pub type Resources = Arc<ResourceMap>;
 
 /// Everything one proxy needs, per type.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -149,7 +149,7 @@ fn domains(inputs: &Inputs<'_>, service: &Service) -> Vec<String> {
 /// What a resolver's search list lets a client of the cluster leave out.
 fn short_names(inputs: &Inputs<'_>, name: &str, namespace: &str) -> Vec<String> {
     let mut names = Vec::new();
-    if namespace == inputs.view.namespace {
+    if namespace == inputs.namespace() {
         names.push(name.to_owned());
     }
     names.push(format!("{name}.{namespace}"));
@@ -283,7 +283,7 @@ fn destination_host(
     destination: &Destination,
     namespace: &str,
 ) -> Option<Hostname> {
-    let host = Hostname::resolve(&destination.host, namespace, inputs.view.cluster_domain());
+    let host = Hostname::resolve(&destination.host, namespace, inputs.cluster_domain());
     host.ok().map(|host| inputs.unaliased(host))
 }
 

@@ -1,18 +1,20 @@
 //! What a proxy holds, and bringing it up to date with the parts of the mesh that changed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
-use meltemi_core::Hostname;
-use meltemi_model::{ChangeSet, MeshSnapshot, Part};
+use meltemi_core::{Hostname, ObjectRef};
+use meltemi_model::{ChangeSet, MeshSnapshot};
+use meltemi_proto::Resource;
 
 use crate::inputs::Inputs;
 use crate::on_demand::{Asked, Wanted, virtual_host_name};
-use crate::resource::Kind;
-use crate::{Generated, ProxyView, Resource, clusters, endpoints, listeners, routes};
+use crate::resource::{self, Kind, resource};
+use crate::shelf::{Inventory, Made, Round, Shelf, Source};
+use crate::{Generated, ProxyView, clusters, endpoints, listeners, routes};
 
 /// A piece of generation: what it reads is tracked together, and its resources are replaced together.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Unit {
     /// The clusters and listeners that depend on no service.
     Standing,
@@ -30,22 +32,15 @@ pub(crate) enum Unit {
     VirtualHost(u16, String),
 }
 
-/// The output of a unit and the parts it was made from.
-#[derive(Clone, Debug, Default)]
-struct Made {
-    resources: Vec<Arc<Resource>>,
-    parts: BTreeSet<Part>,
-}
-
 /// The configuration of one connected proxy, kept up to date.
 #[derive(Clone, Debug)]
 pub struct ProxyState {
-    view: ProxyView,
-    units: BTreeMap<Unit, Made>,
-    /// What decided the list of units: the mesh, or what the proxy asked for.
-    inventory: BTreeSet<Part>,
+    view: Arc<ProxyView>,
+    units: BTreeMap<Unit, Arc<Made>>,
+    /// Decides the list of units of a proxy with the full set.
+    inventory: Option<Arc<Inventory>>,
     wanted: Wanted,
-    generated: Arc<Generated>,
+    generated: Generated,
 }
 
 /// What one update did.
@@ -60,37 +55,30 @@ pub struct UpdateReport {
 
 /// Generates everything one proxy needs.
 pub fn generate(view: &ProxyView, mesh: &MeshSnapshot) -> Generated {
-    let state = ProxyState::new(view.clone(), mesh);
-    Arc::unwrap_or_clone(state.generated)
-}
-
-/// Brings a proxy's configuration up to date: only what was made from a changed part is made again.
-pub fn update(state: &mut ProxyState, mesh: &MeshSnapshot, changes: &ChangeSet) -> UpdateReport {
-    state.update(mesh, changes)
+    let mut shelf = Shelf::default();
+    let mut round = shelf.round(mesh, &ChangeSet::default());
+    ProxyState::new(view.clone(), &mut round).generated
 }
 
 impl ProxyState {
-    pub fn new(view: ProxyView, mesh: &MeshSnapshot) -> Self {
-        let wanted = Wanted::default();
-        let (units, inventory) = inventory(&view, mesh, &wanted);
-        let units: BTreeMap<_, _> = units
-            .into_iter()
-            .map(|unit| {
-                let made = make(&unit, &view, mesh, &wanted);
-                (unit, made)
-            })
-            .collect();
-        let mut generated = Generated::default();
-        for resource in units.values().flat_map(|made| &made.resources) {
-            put(&mut generated, resource);
+    pub fn new(view: ProxyView, round: &mut Round<'_>) -> Self {
+        let mut state = Self {
+            view: Arc::new(view),
+            units: BTreeMap::new(),
+            inventory: None,
+            wanted: Wanted::default(),
+            generated: Generated::default(),
+        };
+        for unit in state.take_inventory(round) {
+            let made = state.make(&unit, round);
+            state.units.insert(unit, made);
         }
-        Self {
-            view,
-            units,
-            inventory,
-            wanted,
-            generated: Arc::new(generated),
+        for kind in Kind::ALL {
+            let of_kind = state.units.values().flat_map(|made| &made.resources);
+            let of_kind = of_kind.filter(|(other, _)| *other == kind);
+            *state.generated.of_mut(kind) = round.map(of_kind.map(|(_, resource)| resource));
         }
+        state
     }
 
     pub fn view(&self) -> &ProxyView {
@@ -98,23 +86,27 @@ impl ProxyState {
     }
 
     /// The current resources. They stay as they are when the state moves on.
-    pub fn generated(&self) -> Arc<Generated> {
-        Arc::clone(&self.generated)
+    pub fn generated(&self) -> Generated {
+        self.generated.clone()
     }
 
-    /// As [`update`].
-    pub fn update(&mut self, mesh: &MeshSnapshot, changes: &ChangeSet) -> UpdateReport {
-        let stale = self
-            .units
-            .iter()
-            .filter(|(_, made)| changes.touches(&made.parts))
-            .map(|(unit, _)| unit.clone())
-            .collect();
-        self.renew(mesh, stale, changes.touches(&self.inventory))
+    /// The objects of users that the configuration was made from, some of them more than once.
+    pub fn origins(&self) -> impl Iterator<Item = &ObjectRef> {
+        self.units.values().flat_map(|made| made.origins())
+    }
+
+    /// Brings the configuration up to date: only what was made from a changed part is made again.
+    pub fn update(&mut self, round: &mut Round<'_>) -> UpdateReport {
+        let units = self.units.iter();
+        let stale = units.filter(|(_, made)| made.is_stale());
+        let stale = stale.map(|(unit, _)| unit.clone()).collect();
+        let inventory = self.inventory.as_ref();
+        let is_relisted = inventory.is_some_and(|inventory| inventory.is_stale());
+        self.renew(round, stale, is_relisted)
     }
 
     /// Makes what a proxy on demand asks for, by name and no more than that. For others it changes nothing.
-    pub fn want(&mut self, mesh: &MeshSnapshot, asked: &Asked) -> UpdateReport {
+    pub fn want(&mut self, asked: &Asked, round: &mut Round<'_>) -> UpdateReport {
         if !self.view.on_demand {
             return UpdateReport::default();
         }
@@ -126,98 +118,101 @@ impl ProxyState {
             .cloned()
             .collect();
         self.wanted = wanted;
-        self.renew(mesh, stale, true)
+        self.renew(round, stale, true)
+    }
+
+    /// The units that there should be.
+    fn take_inventory(&mut self, round: &mut Round<'_>) -> BTreeSet<Unit> {
+        if self.view.on_demand {
+            let standing = [Unit::Standing, Unit::Inbound].into_iter();
+            return standing.chain(self.wanted.units().cloned()).collect();
+        }
+        let view = &self.view;
+        let inventory = round.inventory(view, |mesh| full_set(view, mesh));
+        let units = inventory.units.clone();
+        self.inventory = Some(inventory);
+        units
+    }
+
+    fn make(&self, unit: &Unit, round: &mut Round<'_>) -> Arc<Made> {
+        let asked = self.view.on_demand.then(|| self.wanted.names(unit));
+        round.unit(unit, &self.view, asked, |mesh| {
+            make(unit, &self.view, mesh, asked)
+        })
     }
 
     /// Makes stale units again, and those that an inventory finds missing.
     fn renew(
         &mut self,
-        mesh: &MeshSnapshot,
+        round: &mut Round<'_>,
         mut stale: BTreeSet<Unit>,
-        take_inventory: bool,
+        is_relisted: bool,
     ) -> UpdateReport {
         let mut replaced = Replaced::default();
-        if take_inventory {
-            let (wanted, parts) = inventory(&self.view, mesh, &self.wanted);
-            self.inventory = parts;
+        if is_relisted {
+            let wanted = self.take_inventory(round);
             let missing = wanted.iter().filter(|unit| !self.units.contains_key(unit));
             stale.extend(missing.cloned());
             stale.retain(|unit| wanted.contains(unit));
             self.units.retain(|unit, made| {
                 let kept = wanted.contains(unit);
                 if !kept {
-                    replaced.before.append(&mut made.resources);
+                    replaced.before.push(Arc::clone(made));
                 }
                 kept
             });
         }
         for unit in stale {
-            let made = make(&unit, &self.view, mesh, &self.wanted);
-            replaced.after.extend(made.resources.iter().cloned());
-            let before = self.units.insert(unit, made).unwrap_or_default();
-            replaced.before.extend(before.resources);
+            let made = self.make(&unit, round);
+            replaced.after.push(Arc::clone(&made));
+            replaced.before.extend(self.units.insert(unit, made));
         }
-        self.replace(&replaced)
+        self.replace(&replaced, round)
     }
 
-    fn replace(&mut self, replaced: &Replaced) -> UpdateReport {
-        let mut report = UpdateReport {
-            regenerated: replaced.after.len(),
-            ..UpdateReport::default()
-        };
-        if replaced.before.is_empty() && replaced.after.is_empty() {
-            return report;
-        }
-        let before = Arc::clone(&self.generated);
-        let generated = Arc::make_mut(&mut self.generated);
-        for resource in &replaced.before {
-            generated.of_mut(resource.kind).remove(&resource.name);
-        }
-        for resource in &replaced.after {
-            // The same content keeps its allocation, and with it whatever is shared by pointer.
-            match before.of(resource.kind).get(&resource.name) {
-                Some(old) if old.version == resource.version => put(generated, old),
-                _ => {
-                    report.changed += 1;
-                    put(generated, resource);
-                }
+    fn replace(&mut self, replaced: &Replaced, round: &mut Round<'_>) -> UpdateReport {
+        let mut report = UpdateReport::default();
+        for kind in Kind::ALL {
+            let (gone, come) = (of(kind, &replaced.before), of(kind, &replaced.after));
+            report.regenerated += come.len();
+            let current = self.generated.of(kind);
+            let holds = |resource: &&Arc<Resource>| {
+                let held = current.get(&resource.name);
+                held.is_some_and(|held| Arc::ptr_eq(held, resource))
+            };
+            let changed = come.iter().filter(|resource| !holds(resource)).count();
+            let names: HashSet<&str> = come.iter().map(|resource| &*resource.name).collect();
+            let stays = |gone: &&Arc<Resource>| names.contains(&*gone.name);
+            let removed = gone.iter().filter(|gone| !stays(gone)).count();
+            if changed + removed > 0 {
+                let gone = gone.into_iter().cloned().collect();
+                let after = round.step(current, gone, &come);
+                *self.generated.of_mut(kind) = after;
             }
+            report.changed += changed;
+            report.removed += removed;
         }
-        report.removed = replaced
-            .before
-            .iter()
-            .filter(|resource| !generated.of(resource.kind).contains_key(&resource.name))
-            .count();
         report
     }
 }
 
-/// The resources of the units that an update touched, old and new.
+/// The units that an update touched, old and new.
 #[derive(Default)]
 struct Replaced {
-    before: Vec<Arc<Resource>>,
-    after: Vec<Arc<Resource>>,
+    before: Vec<Arc<Made>>,
+    after: Vec<Arc<Made>>,
 }
 
-/// The first resource of a name counts.
-fn put(generated: &mut Generated, resource: &Arc<Resource>) {
-    generated
-        .of_mut(resource.kind)
-        .entry(resource.name.clone())
-        .or_insert_with(|| Arc::clone(resource));
+fn of(kind: Kind, made: &[Arc<Made>]) -> Vec<&Arc<Resource>> {
+    let all = made.iter().flat_map(|made| &made.resources);
+    let of_kind = all.filter(|(other, _)| *other == kind);
+    of_kind.map(|(_, resource)| resource).collect()
 }
 
-fn inventory(
-    view: &ProxyView,
-    mesh: &MeshSnapshot,
-    wanted: &Wanted,
-) -> (BTreeSet<Unit>, BTreeSet<Part>) {
+/// Everything that the proxy may call, and what it serves itself.
+fn full_set(view: &Arc<ProxyView>, mesh: &MeshSnapshot) -> Inventory {
     let inputs = Inputs::new(view, mesh);
     let mut units = BTreeSet::from([Unit::Standing, Unit::Inbound]);
-    if view.on_demand {
-        units.extend(wanted.units().cloned());
-        return (units, inputs.into_parts());
-    }
     for service in inputs.services() {
         units.insert(Unit::Clusters(service.hostname.clone()));
         units.insert(Unit::Endpoints(service.hostname.clone()));
@@ -226,21 +221,26 @@ fn inventory(
             units.insert(Unit::Routes(port.number));
         }
     }
-    (units, inputs.into_parts())
+    Inventory::new(units, Source::new(inputs.into_read(), view, None))
 }
 
-fn make(unit: &Unit, view: &ProxyView, mesh: &MeshSnapshot, wanted: &Wanted) -> Made {
+/// `names`: those that a proxy on demand asked for.
+fn make(
+    unit: &Unit,
+    view: &Arc<ProxyView>,
+    mesh: &MeshSnapshot,
+    names: Option<&BTreeSet<String>>,
+) -> Made {
     let inputs = Inputs::new(view, mesh);
-    let names = view.on_demand.then(|| wanted.names(unit));
     let is_wanted = |name: &str| names.is_none_or(|names| names.contains(name));
-    let resources: Vec<Resource> = match unit {
+    let resources: Vec<resource::Made> = match unit {
         Unit::Standing => standing(&inputs),
         Unit::Clusters(host) => clusters::targets(&inputs, host)
             .iter()
             .filter(|target| is_wanted(&target.name().to_string()))
             .map(|target| {
                 let cluster = clusters::outbound(&inputs, target);
-                Resource::new(Kind::Cluster, &cluster.name, &cluster)
+                resource(Kind::Cluster, &cluster.name, &cluster)
             })
             .collect(),
         Unit::Endpoints(host) => clusters::targets(&inputs, host)
@@ -249,51 +249,49 @@ fn make(unit: &Unit, view: &ProxyView, mesh: &MeshSnapshot, wanted: &Wanted) -> 
             .filter(|target| is_wanted(&target.name().to_string()))
             .map(|target| {
                 let assignment = endpoints::assignment(&inputs, target);
-                Resource::new(Kind::Endpoints, &assignment.cluster_name, &assignment)
+                resource(Kind::Endpoints, &assignment.cluster_name, &assignment)
             })
             .collect(),
         Unit::Inbound => inbound(&inputs),
         Unit::Listeners(port) => listeners::on_port(&inputs, *port, &is_wanted)
             .iter()
-            .map(|listener| Resource::new(Kind::Listener, &listener.name, listener))
+            .map(|listener| resource(Kind::Listener, &listener.name, listener))
             .collect(),
         Unit::Routes(port) => match names {
             Some(names) => routes::on_demand(&inputs, *port, names),
             None => routes::on_port(&inputs, *port),
         }
         .iter()
-        .map(|routes| Resource::new(Kind::Route, &routes.name, routes))
+        .map(|routes| resource(Kind::Route, &routes.name, routes))
         .collect(),
         Unit::VirtualHost(port, authority) => {
             let host = routes::virtual_host_of(&inputs, *port, authority);
             let name = virtual_host_name(&port.to_string(), authority);
-            vec![Resource::new(Kind::VirtualHost, &name, &host)]
+            vec![resource(Kind::VirtualHost, &name, &host)]
         }
     };
-    Made {
-        resources: resources.into_iter().map(Arc::new).collect(),
-        parts: inputs.into_parts(),
-    }
+    let source = Source::new(inputs.into_read(), view, names.cloned());
+    Made::new(resources, source)
 }
 
-fn standing(inputs: &Inputs<'_>) -> Vec<Resource> {
+fn standing(inputs: &Inputs<'_>) -> Vec<resource::Made> {
     let listener = listeners::virtual_outbound(inputs);
     clusters::standing(inputs)
         .iter()
-        .map(|cluster| Resource::new(Kind::Cluster, &cluster.name, cluster))
-        .chain([Resource::new(Kind::Listener, &listener.name, &listener)])
+        .map(|cluster| resource(Kind::Cluster, &cluster.name, cluster))
+        .chain([resource(Kind::Listener, &listener.name, &listener)])
         .collect()
 }
 
-fn inbound(inputs: &Inputs<'_>) -> Vec<Resource> {
+fn inbound(inputs: &Inputs<'_>) -> Vec<resource::Made> {
     let served = listeners::inbound_ports(inputs);
     let listener = listeners::virtual_inbound(inputs, &served);
     served
         .iter()
         .map(|port| {
             let cluster = clusters::inbound(inputs, port);
-            Resource::new(Kind::Cluster, &cluster.name, &cluster)
+            resource(Kind::Cluster, &cluster.name, &cluster)
         })
-        .chain([Resource::new(Kind::Listener, &listener.name, &listener)])
+        .chain([resource(Kind::Listener, &listener.name, &listener)])
         .collect()
 }

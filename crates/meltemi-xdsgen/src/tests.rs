@@ -4,5 +4,6 @@ mod envoy;
 mod golden;
 mod incremental;
 mod shapes;
+mod sharing;
 mod simulation;
 mod support;

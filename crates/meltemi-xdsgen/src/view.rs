@@ -29,7 +29,47 @@ pub struct ProxyView {
     pub on_demand: bool,
 }
 
+/// A field of a view that something generated may depend on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Field {
+    Addresses,
+    Namespace,
+    Labels,
+    Flavour,
+    ClusterDomain,
+    Http10,
+}
+
+/// A set of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Fields(u8);
+
+impl Fields {
+    #[must_use]
+    pub(crate) fn with(self, field: Field) -> Self {
+        Self(self.0 | 1 << field as u8)
+    }
+
+    fn contains(self, field: Field) -> bool {
+        self.0 & 1 << field as u8 != 0
+    }
+}
+
 impl ProxyView {
+    /// Whether another proxy is the same as far as these fields go.
+    pub(crate) fn agrees(&self, other: &Self, fields: Fields) -> bool {
+        let differs = |field, same: bool| fields.contains(field) && !same;
+        !(differs(Field::Namespace, self.namespace == other.namespace)
+            || differs(Field::Flavour, self.flavour == other.flavour)
+            || differs(Field::Http10, self.http10 == other.http10)
+            || differs(Field::Addresses, self.addresses == other.addresses)
+            || differs(Field::Labels, self.labels == other.labels)
+            || differs(
+                Field::ClusterDomain,
+                self.cluster_domain() == other.cluster_domain(),
+            ))
+    }
+
     /// A view with Istio's defaults, for a workload of our own proxy.
     pub fn new(address: IpAddr, namespace: &str, service_account: &str, labels: Labels) -> Self {
         Self {

@@ -4,21 +4,25 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::Context as _;
+use meltemi_api::status::Standing;
 use meltemi_ca::{
     AuthError, AuthenticatedWorkload, Authenticator, Credentials, PodRef, Signer, SignerOptions,
 };
-use meltemi_control::{Environment, Options, SourceUpdate};
+use meltemi_control::{Environment, Options, SourceUpdate, StandingReader};
 use meltemi_core::names::{ISTIO_SYSTEM, TOKEN_AUDIENCE};
 use meltemi_core::{Identity, TrustDomain};
 use meltemi_inject::InjectionSettings;
+use meltemi_kube::status::{Standings, StatusWriter};
 use meltemi_kube::{
-    AuthoritySecret, Injector, Ours, ReviewError, Reviewed, RootKeeper, TokenReviewer, Updates,
+    AuthoritySecret, Injector, Leadership, Ours, ReviewError, Reviewed, RootKeeper, TokenReviewer,
+    Updates, status,
 };
 use meltemi_process::CancellationToken;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// Names the namespace that the control plane runs in.
 const NAMESPACE: &str = "POD_NAMESPACE";
+const POD_NAME: &str = "POD_NAME";
 /// In the state folder: the authority's own folder, and its published root.
 const AUTHORITY_FOLDER: &str = "ca";
 const ROOT_FILE: &str = "root-cert.pem";
@@ -56,6 +60,10 @@ pub(crate) async fn run(mut options: Options, shutdown: CancellationToken) -> an
     });
     let reviewer = TokenReviewer::new(client.clone(), TOKEN_AUDIENCE);
     let believing = injector.clone();
+    let replica = std::env::var(POD_NAME).context("POD_NAME names this replica; it is not set")?;
+    let leadership = Leadership::seek(client.clone(), &namespace, status::LEASE, replica.clone());
+    let writer = StatusWriter::new(client.clone(), &leadership);
+    let (standings, reader) = oneshot::channel();
     let ours = Ours {
         namespace,
         revision: options.revision.clone(),
@@ -71,13 +79,39 @@ pub(crate) async fn run(mut options: Options, shutdown: CancellationToken) -> an
             })]
         }),
         webhooks: meltemi_kube::webhooks(injector),
+        replica,
+        // Nobody takes it when the control plane ends before it begins.
+        standings: Box::new(|reader| drop(standings.send(reader))),
     };
-    tokio::select! {
+    let ended = tokio::select! {
         ended = meltemi_control::run_in(environment, options, shutdown) => {
             ended.context("the control plane ended")
         }
         () = secret.follow() => Ok(()),
+        () = write_statuses(writer, reader) => Ok(()),
         () = RootKeeper::new(client, &root, ours).run() => Ok(()),
+    };
+    leadership.release().await;
+    ended
+}
+
+/// For as long as the control plane runs; it is what ends the process.
+async fn write_statuses(writer: StatusWriter, reader: oneshot::Receiver<StandingReader>) {
+    if let Ok(reader) = reader.await {
+        writer.run(Reader(reader)).await;
+    }
+    std::future::pending().await
+}
+
+struct Reader(StandingReader);
+
+impl Standings for Reader {
+    async fn changed(&mut self) {
+        self.0.changed().await;
+    }
+
+    async fn read(&mut self, all: bool) -> Option<Vec<Standing>> {
+        self.0.read(all).await
     }
 }
 

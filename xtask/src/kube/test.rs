@@ -22,7 +22,7 @@ struct Tier {
     options: &'static [&'static str],
 }
 
-const TIERS: [Tier; 2] = [
+const TIERS: [Tier; 3] = [
     Tier {
         packages: &["--workspace"],
         program: "api_server",
@@ -32,6 +32,12 @@ const TIERS: [Tier; 2] = [
         packages: &["-p", "meltemi-e2e"],
         program: "kube",
         options: &[],
+    },
+    // What leaves less of the cluster than it found.
+    Tier {
+        packages: &["-p", "meltemi-e2e"],
+        program: "kube",
+        options: &["--ignored"],
     },
 ];
 
@@ -61,6 +67,7 @@ pub(crate) fn run_with(
             tests.env("KUBECONFIG", folder.join("admin.kubeconfig"));
             tests.env("KUBECACHEDIR", folder.join("kubectl"));
             tests.env("MELTEMI_PROGRAMS", shell::target_dir()?.join("debug"));
+            tests.env("MELTEMI_KUBE_DIR", &folder);
             run_tests(&mut tests)?;
         }
         Ok(())

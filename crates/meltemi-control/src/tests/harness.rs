@@ -299,7 +299,7 @@ impl Proxy {
                 let found = update
                     .added
                     .iter()
-                    .find(|resource| resource.name == name)
+                    .find(|resource| *resource.name == *name)
                     .cloned();
                 update.accept();
                 if let (true, Some(found)) = (is_wanted, found) {

@@ -147,23 +147,34 @@ fn cluster_rules(values: &Values) -> Vec<Rule> {
     rules
 }
 
-/// One rule for each API group of Istio's that has kinds we read.
+/// For each API group of Istio's that has kinds we read: what users configure, and where they are told what became of it.
 fn istio_rules() -> Vec<Rule> {
     let mut groups: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
     for kind in Kind::ALL.iter().filter(|kind| kind.is_istio()) {
         let plurals = groups.entry(kind.group()).or_default();
         plurals.extend(crd::plural(*kind).map(str::to_owned));
     }
-    groups
-        .into_iter()
-        .map(|(group, resources)| Rule {
+    let rule = |group, resources, verbs, why| Rule {
+        group,
+        resources,
+        names: Vec::new(),
+        verbs,
+        why,
+    };
+    let mut rules = Vec::new();
+    for (group, plurals) in groups {
+        let statuses = plurals.iter().map(|plural| format!("{plural}/status"));
+        let statuses = statuses.collect();
+        let told = "users are told whether an object is good, and how many proxies run it";
+        rules.push(rule(
             group,
-            resources,
-            names: Vec::new(),
-            verbs: READ,
-            why: "what users configure of the mesh",
-        })
-        .collect()
+            plurals,
+            READ,
+            "what users configure of the mesh",
+        ));
+        rules.push(rule(group, statuses, &["patch"], told));
+    }
+    rules
 }
 
 fn own_rules() -> Vec<Rule> {

@@ -186,32 +186,38 @@ impl Configurator {
         let mut rejections = Vec::new();
         for resource in added {
             let (name, body) = (resource.name, Bytes::from(resource.body.value));
-            let take = |this: &mut Self, compiled: Compiled, version: String, body| {
-                let kept = Retained::now(version, body);
+            let take = |this: &mut Self, compiled: Compiled, version: &str, body| {
+                let kept = Retained::now(version.to_owned(), body);
                 let key = this.key(&name, &compiled);
                 this.retention.keep(type_url, key, kept.clone());
                 this.accept(&name, compiled, kept);
             };
             match self.compile(type_url, &name, &body) {
-                Ok(Taken::Whole(compiled)) => take(self, compiled, resource.version, body),
+                Ok(Taken::Whole(compiled)) => take(self, compiled, &resource.version, body),
                 Ok(Taken::Part(compiled, body, reason)) => {
                     // Never the control plane's version: it must not take this for what it sent.
                     take(
                         self,
                         compiled,
-                        format!("{}-in-part", resource.version),
+                        &format!("{}-in-part", resource.version),
                         body,
                     );
-                    tracing::warn!(name, reason, "rejected a part of a resource");
+                    tracing::warn!(%name, reason, "rejected a part of a resource");
                     self.retention
                         .reject(type_url, &name, &resource.version, &reason);
-                    rejections.push(Rejection { name, reason });
+                    rejections.push(Rejection {
+                        name: name.to_string(),
+                        reason,
+                    });
                 }
                 Err(reason) => {
-                    tracing::warn!(name, reason, "rejected a resource");
+                    tracing::warn!(%name, reason, "rejected a resource");
                     self.retention
                         .reject(type_url, &name, &resource.version, &reason);
-                    rejections.push(Rejection { name, reason });
+                    rejections.push(Rejection {
+                        name: name.to_string(),
+                        reason,
+                    });
                 }
             }
         }
@@ -271,7 +277,7 @@ impl Configurator {
         let removed: Vec<&str> = removed.iter().map(String::as_str).filter(is_held).collect();
         let is_standing = |name: &&&str| standing.contains(*name);
         let removed_standing = removed.iter().filter(is_standing).count();
-        let mut names = added.iter().map(|resource| resource.name.as_str());
+        let mut names = added.iter().map(|resource| &*resource.name);
         Loss {
             held: self.count(type_url) - held_standing,
             removed: removed.len() - removed_standing,

@@ -395,8 +395,8 @@ impl Configurator {
                 .into_iter()
                 .filter_map(|resource| {
                     Some(Resource {
-                        name: resource.name,
-                        version: resource.version,
+                        name: resource.name.into(),
+                        version: resource.version.into(),
                         body: resource.resource?,
                     })
                 })

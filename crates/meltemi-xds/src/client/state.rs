@@ -11,8 +11,8 @@ use meltemi_proto::type_url;
 
 use super::Rejection;
 use super::interest::{Interest, Wanted};
+use crate::Resource;
 use crate::limits::bounded_detail;
-use crate::resource::Resource;
 use crate::types::TypeKey;
 
 /// `google.rpc.Code.INVALID_ARGUMENT`, the code of a NACK.
@@ -100,8 +100,8 @@ impl State {
                     Some(_) if !seen.insert(name.clone()) => "name: twice in one response",
                     Some(body) => {
                         added.push(Resource {
-                            name,
-                            version: version.clone(),
+                            name: name.into(),
+                            version: version.as_str().into(),
                             body,
                         });
                         continue;
@@ -128,18 +128,18 @@ impl State {
         &mut self,
         key: &TypeKey,
         nonce: String,
-        versions: Vec<(String, String)>,
+        versions: Vec<(Arc<str>, Arc<str>)>,
         removed: &[String],
         rejected: &[Rejection],
     ) -> DeltaDiscoveryRequest {
         let refused: BTreeSet<&str> = rejected.iter().map(|r| r.name.as_str()).collect();
         let state = self.types.entry(key.clone()).or_default();
         for (name, version) in versions {
-            if !refused.contains(name.as_str()) {
-                state.hold(&name, version);
-            } else if state.held.contains_key(name.as_str()) {
+            if !refused.contains(&*name) {
+                state.hold(&name, &version);
+            } else if state.held.contains_key(&name) {
                 // The last good version, or a part of this one: on the next stream it is to be sent again.
-                state.hold(&name, UNSURE.to_owned());
+                state.hold(&name, UNSURE);
             }
         }
         for name in removed
@@ -162,7 +162,7 @@ const UNSURE: &str = "?";
 
 impl TypeState {
     /// Notes a version, under the same string that the name was asked for by.
-    fn hold(&mut self, name: &str, version: String) {
+    fn hold(&mut self, name: &str, version: &str) {
         let asked = self.asked.as_ref();
         let asked = asked.and_then(|asked| asked.names.get_key_value(name));
         let key = asked.map_or_else(|| name.into(), |(key, _)| key.clone());

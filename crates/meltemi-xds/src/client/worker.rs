@@ -1,6 +1,7 @@
 //! Connects, speaks and reconnects.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use meltemi_proto::envoy::config::core::v3::Node;
 use meltemi_proto::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
@@ -224,12 +225,13 @@ impl Worker {
 }
 
 fn all_unjudged<'a>(
-    versions: &'a [(String, String)],
+    versions: &'a [(Arc<str>, Arc<str>)],
     removed: &'a [String],
 ) -> impl Iterator<Item = Rejection> + 'a {
-    let added = versions.iter().map(|(name, _)| name);
+    let added = versions.iter().map(|(name, _)| &**name);
+    let removed = removed.iter().map(String::as_str);
     added.chain(removed).map(|name| Rejection {
-        name: name.clone(),
+        name: name.to_owned(),
         reason: "not processed".to_owned(),
     })
 }

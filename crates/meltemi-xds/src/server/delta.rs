@@ -28,8 +28,9 @@ use crate::limits::{
     NAMES_PER_TYPE, RESPONSE_TARGET_BYTES, TYPES_PER_STREAM, VIRTUAL_HOSTS_PER_STREAM,
     bounded_detail,
 };
-use crate::resource::{Resource, ResourceMap, Snapshot};
+use crate::resource::Snapshot;
 use crate::types::TypeKey;
+use crate::{Resource, ResourceMap};
 
 /// What one delta client holds and is owed.
 #[derive(Debug, Default)]
@@ -46,10 +47,10 @@ pub(super) struct DeltaSession {
 struct TypeState {
     wildcard: bool,
     /// Each name with the order that it was asked for in.
-    names: BTreeMap<String, u64>,
-    held: HashMap<String, Held>,
+    names: BTreeMap<Arc<str>, u64>,
+    held: HashMap<Arc<str>, Held>,
     /// Names to answer whatever the client holds.
-    owed: BTreeSet<String>,
+    owed: BTreeSet<Arc<str>>,
     /// A wildcard subscription is answered even when there is nothing: clients wait for it.
     answer_owed: bool,
     /// The nonce of the response that the client has not yet acknowledged.
@@ -63,7 +64,7 @@ struct TypeState {
 #[derive(Debug)]
 struct Held {
     /// `None`: the client was told that it does not exist.
-    version: Option<String>,
+    version: Option<Arc<str>>,
     sent_on_this_stream: bool,
 }
 
@@ -71,7 +72,7 @@ struct Held {
 #[derive(Debug, Default)]
 struct Changes {
     added: Vec<Arc<Resource>>,
-    removed: BTreeSet<String>,
+    removed: BTreeSet<Arc<str>>,
     /// Removals are left out because something may still refer to them, or names because nobody looked for them yet.
     is_partial: bool,
 }
@@ -136,6 +137,11 @@ impl Session for DeltaSession {
         None
     }
 
+    fn is_answered(&self) -> bool {
+        let mut types = self.types.values();
+        types.all(|state| state.outstanding.is_none())
+    }
+
     fn take_events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.events)
     }
@@ -158,10 +164,10 @@ impl DeltaSession {
     }
 
     /// Clusters sent on this stream, whose endpoints must follow though the client may hold them from before.
-    fn names_to_warm(&self, opened: &TypeKey) -> BTreeSet<String> {
+    fn names_to_warm(&self, opened: &TypeKey) -> BTreeSet<Arc<str>> {
         let sent = |state: &TypeState| {
             let sent = state.held.iter().filter(|(_, h)| h.sent_on_this_stream);
-            sent.map(|(name, _)| name.clone()).collect()
+            sent.map(|(name, _)| Arc::clone(name)).collect()
         };
         self.types
             .iter()
@@ -201,7 +207,7 @@ impl DeltaSession {
             system_version_info: snapshot.version().to_owned(),
             resources: sent.added.iter().map(|r| wire_resource(r)).collect(),
             type_url: key.url.clone(),
-            removed_resources: sent.removed.into_iter().collect(),
+            removed_resources: sent.removed.iter().map(ToString::to_string).collect(),
             nonce: nonce.clone(),
             ..Default::default()
         };
@@ -218,15 +224,15 @@ impl TypeState {
     fn opened(
         key: &TypeKey,
         request: &DeltaDiscoveryRequest,
-        warmed: &BTreeSet<String>,
+        warmed: &BTreeSet<Arc<str>>,
         order: u64,
     ) -> Self {
         let held = |(name, version): (&String, &String)| {
             let held = Held {
-                version: Some(version.clone()),
+                version: Some(version.as_str().into()),
                 sent_on_this_stream: false,
             };
-            (name.clone(), held)
+            (Arc::from(name.as_str()), held)
         };
         let mut state = Self {
             held: request.initial_resource_versions.iter().map(held).collect(),
@@ -250,8 +256,9 @@ impl TypeState {
                 self.wildcard = true;
                 self.answer_owed = true;
             } else {
-                self.names.insert(name.clone(), order);
-                self.owed.insert(name.clone());
+                let name: Arc<str> = name.as_str().into();
+                self.names.insert(Arc::clone(&name), order);
+                self.owed.insert(name);
             }
         }
         self.synced = self.synced.take().filter(|_| names.is_empty());
@@ -263,13 +270,13 @@ impl TypeState {
                 self.wildcard = false;
                 let names = &self.names;
                 self.held.retain(|name, _| names.contains_key(name));
-            } else if self.names.remove(name).is_some() {
-                self.owed.remove(name);
+            } else if let Some((name, _)) = self.names.remove_entry(name.as_str()) {
+                self.owed.remove(&name);
                 if self.wildcard {
                     // Still subscribed by the wildcard, and the client no longer knows what it holds.
-                    self.owed.insert(name.clone());
+                    self.owed.insert(name);
                 } else {
-                    self.held.remove(name);
+                    self.held.remove(&name);
                 }
             }
         }
@@ -292,9 +299,9 @@ impl TypeState {
         })
     }
 
-    fn owe<'a>(&mut self, names: impl Iterator<Item = &'a String>) {
+    fn owe<'a>(&mut self, names: impl Iterator<Item = &'a Arc<str>>) {
         let subscribed = names.filter(|name| self.wildcard || self.names.contains_key(*name));
-        let owed: Vec<String> = subscribed.cloned().collect();
+        let owed: Vec<Arc<str>> = subscribed.cloned().collect();
         self.owed.extend(owed);
     }
 
@@ -354,15 +361,15 @@ impl TypeState {
             let subscribed = self.names.keys().filter_map(|name| resources.get(name));
             subscribed.for_each(&mut consider);
         }
-        let missing = |(name, _): &(&String, &u64)| !resources.contains_key(*name);
+        let missing = |(name, _): &(&Arc<str>, &u64)| !resources.contains_key(*name);
         for (name, order) in self.names.iter().filter(missing) {
             if !answered(*order) {
                 changes.is_partial = true;
             } else if self.owed.contains(name) || !self.held.contains_key(name) {
-                changes.removed.insert(name.clone());
+                changes.removed.insert(Arc::clone(name));
             }
         }
-        let is_gone = |(name, held): &(&String, &Held)| {
+        let is_gone = |(name, held): &(&Arc<str>, &Held)| {
             held.version.is_some() && !resources.contains_key(*name)
         };
         for (name, _) in self.held.iter().filter(is_gone) {
@@ -373,7 +380,7 @@ impl TypeState {
             if hold_back && !changes.removed.contains(name) {
                 changes.is_partial = true;
             } else {
-                changes.removed.insert(name.clone());
+                changes.removed.insert(Arc::clone(name));
             }
         }
         changes
@@ -390,10 +397,14 @@ impl TypeState {
         for resource in &changes.added {
             self.owed.remove(&resource.name);
             let held = Held {
-                version: Some(resource.version.clone()),
+                version: Some(Arc::clone(&resource.version)),
                 sent_on_this_stream: true,
             };
-            self.held.insert(resource.name.clone(), held);
+            self.held.insert(Arc::clone(&resource.name), held);
+            // The name's text is kept once for all streams.
+            if let Some(order) = self.names.remove(&resource.name) {
+                self.names.insert(Arc::clone(&resource.name), order);
+            }
         }
         for name in &changes.removed {
             self.owed.remove(name);
@@ -402,7 +413,7 @@ impl TypeState {
                     version: None,
                     sent_on_this_stream: true,
                 };
-                self.held.insert(name.clone(), held);
+                self.held.insert(Arc::clone(name), held);
             } else {
                 self.held.remove(name);
             }
@@ -427,8 +438,8 @@ fn fitting(resources: &[Arc<Resource>]) -> usize {
 
 fn wire_resource(resource: &Resource) -> WireResource {
     WireResource {
-        name: resource.name.clone(),
-        version: resource.version.clone(),
+        name: resource.name.to_string(),
+        version: resource.version.to_string(),
         resource: Some(resource.body.clone()),
         ..Default::default()
     }

@@ -20,8 +20,9 @@ use tonic::Status;
 use super::Event;
 use super::stream::Session;
 use crate::limits::{NAMES_PER_TYPE, TYPES_PER_STREAM, bounded_detail};
-use crate::resource::{Resource, ResourceMap, Snapshot};
+use crate::resource::Snapshot;
 use crate::types::TypeKey;
+use crate::{Resource, ResourceMap};
 
 /// What one state-of-the-world client was sent and is owed.
 #[derive(Debug, Default)]
@@ -41,7 +42,7 @@ struct TypeState {
     /// Answer even if nothing changed.
     owed: bool,
     /// Names and versions of the last response.
-    sent: Option<Vec<(String, String)>>,
+    sent: Option<Vec<(Arc<str>, Arc<str>)>>,
     synced: Option<Arc<ResourceMap>>,
 }
 
@@ -64,6 +65,10 @@ impl Session for SotwSession {
         let empty_means_all = key.empty_means_all();
         let state = self.types.entry(key).or_default();
         Ok(state.on_request(request, empty_means_all))
+    }
+
+    fn is_answered(&self) -> bool {
+        self.types.values().all(|state| !state.awaits_ack)
     }
 
     fn next_response(&mut self, snapshot: &Snapshot) -> Option<(Self::Response, Event)> {
@@ -176,7 +181,10 @@ impl TypeState {
         if self.wildcard {
             return resources.values().cloned().collect();
         }
-        let named = self.names.iter().filter_map(|name| resources.get(name));
+        let named = self
+            .names
+            .iter()
+            .filter_map(|name| resources.get(name.as_str()));
         named.cloned().collect()
     }
 
@@ -188,8 +196,8 @@ impl TypeState {
     }
 }
 
-fn versions(resources: &[Arc<Resource>]) -> Vec<(String, String)> {
-    let version = |r: &Arc<Resource>| (r.name.clone(), r.version.clone());
+fn versions(resources: &[Arc<Resource>]) -> Vec<(Arc<str>, Arc<str>)> {
+    let version = |r: &Arc<Resource>| (Arc::clone(&r.name), Arc::clone(&r.version));
     resources.iter().map(version).collect()
 }
 

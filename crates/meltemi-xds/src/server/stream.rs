@@ -29,6 +29,9 @@ pub(super) trait Session: Send + 'static {
         Vec::new()
     }
 
+    /// Whether the peer owes no ACK.
+    fn is_answered(&self) -> bool;
+
     /// The next response that brings the peer nearer to the snapshot, none when it is there or must ACK first.
     fn next_response(&mut self, snapshot: &Snapshot) -> Option<(Self::Response, Event)>;
 }
@@ -75,6 +78,7 @@ async fn run<C: Connector, S: Session>(
         session,
         snapshots,
         status,
+        at_rest: None,
     };
     let ended = stream.serve(first, &mut requests, responses).await;
     stream.status.record(Event::Disconnected);
@@ -85,6 +89,8 @@ struct Stream<S> {
     session: S,
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     status: Box<dyn StatusSink>,
+    /// The last snapshot of which the peer had everything.
+    at_rest: Option<Arc<Snapshot>>,
 }
 
 impl<S: Session> Stream<S> {
@@ -143,8 +149,23 @@ impl<S: Session> Stream<S> {
         let snapshot = self.snapshots.borrow().clone()?;
         let next = self.session.next_response(&snapshot);
         self.record_events();
-        let (response, event) = next?;
+        let Some((response, event)) = next else {
+            self.rest(snapshot);
+            return None;
+        };
         self.status.record(event);
         Some(response)
+    }
+
+    /// Tells once for each snapshot that nothing of it is missing.
+    fn rest(&mut self, snapshot: Arc<Snapshot>) {
+        let told = self.at_rest.as_ref();
+        let is_told = told.is_some_and(|told| Arc::ptr_eq(told, &snapshot));
+        if is_told || !self.session.is_answered() {
+            return;
+        }
+        let version = snapshot.version().to_owned();
+        self.status.record(Event::AtRest { version });
+        self.at_rest = Some(snapshot);
     }
 }

@@ -116,15 +116,18 @@ impl App {
         let mut rejected = Vec::new();
         for resource in &update.added {
             let generation = u32::from_be_bytes(resource.body.value[..].try_into().unwrap());
-            if self.reject.contains(&(resource.name.clone(), generation)) {
+            if self
+                .reject
+                .contains(&(resource.name.to_string(), generation))
+            {
                 rejected.push(Rejection {
-                    name: resource.name.clone(),
+                    name: resource.name.to_string(),
                     reason: "generation: rejected".to_owned(),
                 });
                 continue;
             }
             self.log.push(format!("+{}", resource.name));
-            let key = (update.type_url.clone(), resource.name.clone());
+            let key = (update.type_url.clone(), resource.name.to_string());
             self.absent.remove(&key);
             self.applied.insert(key, generation);
         }

@@ -198,7 +198,7 @@ impl<'a> Place<'a> {
 }
 
 pub(crate) fn virtual_inbound(inputs: &Inputs<'_>, served: &[InboundPort<'_>]) -> Listener {
-    let modes = inputs.workload_tls(&inputs.view.namespace, &inputs.view.labels);
+    let modes = inputs.workload_tls(inputs.namespace(), inputs.labels());
     let mut chains = vec![blackhole(inputs)];
     let mut add = |place: &Place<'_>, mode, protocol| {
         let shapes = shapes(inputs, mode, protocol);

@@ -192,8 +192,8 @@ impl<'a> Client<'a> {
 
     /// Whether the proxy is such a client. Gateways other than `mesh` are not sidecars.
     pub(crate) fn is(&self, inputs: &Inputs<'_>) -> bool {
-        self.labels.selects(&inputs.view.labels)
-            && (self.namespace.is_empty() || self.namespace == inputs.view.namespace)
+        (self.labels.is_empty() || self.labels.selects(inputs.labels()))
+            && (self.namespace.is_empty() || self.namespace == inputs.namespace())
             && (self.gateways.is_empty() || self.gateways.iter().any(|gateway| gateway == "mesh"))
     }
 }

@@ -130,8 +130,8 @@ fn service<'a>(inputs: &Inputs<'a>, port: u16, domain: &str) -> Option<&'a Servi
 
 /// The hosts of services that could have this domain: see [`domains`].
 fn names(inputs: &Inputs<'_>, domain: &str) -> Vec<Hostname> {
-    let suffix = inputs.view.cluster_domain();
-    let namespace = &inputs.view.namespace;
+    let suffix = inputs.cluster_domain();
+    let namespace = inputs.namespace();
     let mut names = vec![domain.to_owned()];
     match domain.strip_prefix("*.") {
         // Of a headless service.

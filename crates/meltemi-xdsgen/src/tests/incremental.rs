@@ -1,7 +1,9 @@
 use meltemi_api::Kind as ObjectKind;
 
 use super::support::World;
-use crate::{Flavour, Generated, Kind, ProxyState, UpdateReport};
+use meltemi_model::ChangeSet;
+
+use crate::{Flavour, Generated, Kind, ProxyState, Shelf, UpdateReport};
 
 const CANARY: &str = include_str!("../../testdata/canary-strict/in.yaml");
 
@@ -12,7 +14,7 @@ fn differing(before: &Generated, after: &Generated) -> Vec<String> {
         let (before, after) = (before.of(kind), after.of(kind));
         for name in before.keys().chain(after.keys()) {
             if before.get(name) != after.get(name) {
-                names.push(name.clone());
+                names.push(name.to_string());
             }
         }
     }
@@ -24,6 +26,7 @@ fn differing(before: &Generated, after: &Generated) -> Vec<String> {
 /// A step updates the state to exactly what a fresh generation gives, and touches what is expected.
 struct Checked {
     world: World,
+    shelf: Shelf,
     state: ProxyState,
 }
 
@@ -31,22 +34,30 @@ impl Checked {
     fn new(yaml: &str, pod: &str) -> Self {
         let world = World::new(yaml);
         let view = world.view(pod, Flavour::Meltemi);
-        let state = ProxyState::new(view, &world.mesh.snapshot());
-        Self { world, state }
+        let mut shelf = Shelf::default();
+        let snapshot = world.mesh.snapshot();
+        let state = ProxyState::new(view, &mut shelf.round(&snapshot, &ChangeSet::default()));
+        Self {
+            world,
+            shelf,
+            state,
+        }
     }
 
     fn step(
         &mut self,
-        change: impl FnOnce(&mut World) -> meltemi_model::ChangeSet,
+        change: impl FnOnce(&mut World) -> ChangeSet,
     ) -> (UpdateReport, Vec<String>) {
         let before = self.state.generated();
         let changes = change(&mut self.world);
         let snapshot = self.world.mesh.snapshot();
-        let report = self.state.update(&snapshot, &changes);
+        let report = self
+            .state
+            .update(&mut self.shelf.round(&snapshot, &changes));
         let after = self.state.generated();
         let fresh = crate::generate(self.state.view(), &snapshot);
         assert_eq!(
-            *after, fresh,
+            after, fresh,
             "an incremental update equals a fresh generation"
         );
         (report, differing(&before, &after))

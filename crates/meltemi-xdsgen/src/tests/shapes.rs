@@ -9,7 +9,7 @@ const BOOKINFO: &str = include_str!("../../testdata/bookinfo/in.yaml");
 const PROTOCOLS: &str = include_str!("../../testdata/protocols/in.yaml");
 
 fn names(generated: &Generated, kind: Kind) -> Vec<&str> {
-    generated.of(kind).keys().map(String::as_str).collect()
+    generated.of(kind).keys().map(AsRef::as_ref).collect()
 }
 
 fn resource(generated: &Generated, kind: Kind, name: &str) -> Value {

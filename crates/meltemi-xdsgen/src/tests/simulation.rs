@@ -16,7 +16,9 @@ use meltemi_proxy_core::{compile, routing, runtime, virtual_host};
 use prost::Message;
 
 use super::support::World;
-use crate::{Flavour, Generated, Resource};
+use meltemi_proto::Resource;
+
+use crate::{Flavour, Generated};
 
 const CANARY: &str = include_str!("../../testdata/canary-strict/in.yaml");
 const PROTOCOLS: &str = include_str!("../../testdata/protocols/in.yaml");
@@ -47,7 +49,7 @@ impl Proxy {
         for resource in generated.listeners.values() {
             let listener =
                 Arc::new(compile::listener(decode(resource)).unwrap_or_else(|e| panic!("{e}")));
-            match resource.name.as_str() {
+            match &*resource.name {
                 "virtualInbound" => drop(capture.insert("inbound", listener)),
                 "virtualOutbound" => drop(capture.insert("outbound", listener)),
                 _ => unbound.push(listener),
@@ -80,7 +82,7 @@ fn compiled<T, E: std::fmt::Display>(
         .iter()
         .map(|(name, resource)| {
             let compiled = compile(resource).unwrap_or_else(|error| panic!("{error}"));
-            (name.clone(), compiled)
+            (name.to_string(), compiled)
         })
         .collect()
 }

@@ -9,7 +9,9 @@ use meltemi_core::{Labels, Severity};
 use meltemi_model::{ChangeSet, Mesh};
 use serde_json::{Value, json};
 
-use crate::{Flavour, Generated, ProxyView, Resource, generate};
+use meltemi_proto::Resource;
+
+use crate::{Flavour, Generated, ProxyView, generate};
 
 pub(super) struct World {
     pub(super) mesh: Mesh,

@@ -26,10 +26,7 @@ fn wire(type_url: &str, name: &str) -> WireResource {
 }
 
 fn accept(state: &mut State, type_url: &str, names: &[&str]) {
-    let versions = names
-        .iter()
-        .map(|n| ((*n).to_owned(), "1".to_owned()))
-        .collect();
+    let versions = names.iter().map(|n| ((*n).into(), "1".into())).collect();
     let answer = state.judge(&TypeKey::new(type_url), "n".into(), versions, &[], &[]);
     assert_eq!(answer.error_detail, None);
 }
@@ -85,9 +82,7 @@ fn a_rejected_resource_is_named_and_asked_for_again() {
         name: name.into(),
         reason: "lb_policy: unknown".into(),
     };
-    let versions = ["a", "b", "c"]
-        .map(|n| (n.to_owned(), "2".to_owned()))
-        .into();
+    let versions = ["a", "b", "c"].map(|n| (n.into(), "2".into())).into();
     let key = TypeKey::new(CLUSTER);
     let rejections = [rejected("a"), rejected("c")];
     let nack = state.judge(&key, "n".into(), versions, &[], &rejections);
@@ -121,10 +116,10 @@ fn what_is_malformed_is_rejected_and_what_is_not_subscribed_dropped() {
         ..Default::default()
     };
     let received = State::default().receive(&wanted, response);
-    let names: Vec<_> = received.added.iter().map(|r| r.name.as_str()).collect();
+    let names: Vec<_> = received.added.iter().map(|r| &*r.name).collect();
     assert_eq!(names, ["a"]);
     assert_eq!(received.removed, ["b"]);
-    let malformed: Vec<_> = received.malformed.iter().map(|r| r.name.as_str()).collect();
+    let malformed: Vec<_> = received.malformed.iter().map(|r| &*r.name).collect();
     assert_eq!(malformed, ["a", "b", "c"]);
 }
 
@@ -165,7 +160,7 @@ fn aliases_that_were_asked_for_are_delivered_under_their_own_names() {
         ..DeltaDiscoveryResponse::default()
     };
     let received = State::default().receive(&interest, response);
-    let added: Vec<&str> = received.added.iter().map(|r| r.name.as_str()).collect();
+    let added: Vec<&str> = received.added.iter().map(|r| &*r.name).collect();
     assert_eq!(added, ["80/a"]);
     assert!(received.removed.contains(&"80/gone".to_owned()));
     assert_eq!(received.malformed, []);

@@ -119,7 +119,9 @@ fn an_empty_subscription_of_a_type_by_name_is_no_wildcard() {
 #[test]
 fn versions_of_an_earlier_stream_are_honoured() {
     let current = snapshot(CLUSTER, &[("same", "1"), ("changed", "2")]);
-    let same = current.resources(CLUSTER).unwrap()["same"].version.clone();
+    let same = current.resources(CLUSTER).unwrap()["same"]
+        .version
+        .to_string();
     let mut client = Client::default();
     let mut request = subscribe(CLUSTER, &[]);
     request.initial_resource_versions = [
@@ -168,7 +170,7 @@ fn endpoints_held_from_before_follow_a_cluster_sent_on_this_stream() {
         ENDPOINT,
         &[("a", "1"), ("b", "1")],
     );
-    let version = |n: &str| current.resources(ENDPOINT).unwrap()[n].version.clone();
+    let version = |n: &str| current.resources(ENDPOINT).unwrap()[n].version.to_string();
     let mut client = Client::default();
     client.request(subscribe(CLUSTER, &[]));
     client.drain(&current);
@@ -288,7 +290,9 @@ fn types_and_names_are_bounded() {
 #[test]
 fn a_client_that_holds_everything_already_is_known_to_be_in_sync() {
     let current = snapshot(ENDPOINT, &[("a", "1")]);
-    let version = current.resources(ENDPOINT).unwrap()["a"].version.clone();
+    let version = current.resources(ENDPOINT).unwrap()["a"]
+        .version
+        .to_string();
     let mut client = Client::default();
     let mut request = subscribe(ENDPOINT, &["a"]);
     request.initial_resource_versions = [("a".to_owned(), version)].into();

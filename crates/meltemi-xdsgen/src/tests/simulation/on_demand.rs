@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use super::*;
-use crate::{Asked, Kind, ProxyState, virtual_host_name};
+use meltemi_model::ChangeSet;
+
+use crate::{Asked, Kind, ProxyState, Shelf, virtual_host_name};
 
 /// A mesh of everything that is found in an unusual way.
 const UNUSUAL: &str = include_str!("unusual.yaml");
@@ -13,6 +15,7 @@ const UNUSUAL: &str = include_str!("unusual.yaml");
 /// A proxy that holds what it asked for.
 struct Asking {
     world: World,
+    shelf: RefCell<Shelf>,
     state: RefCell<ProxyState>,
     asked: RefCell<Asked>,
 }
@@ -22,9 +25,12 @@ impl Asking {
         let world = World::new(input).config(config);
         let mut view = world.view(pod, Flavour::Meltemi);
         view.on_demand = true;
-        let state = ProxyState::new(view, &world.mesh.snapshot());
+        let mut shelf = Shelf::default();
+        let snapshot = world.mesh.snapshot();
+        let state = ProxyState::new(view, &mut shelf.round(&snapshot, &ChangeSet::default()));
         Rc::new(Self {
             world,
+            shelf: RefCell::new(shelf),
             state: RefCell::new(state),
             asked: RefCell::default(),
         })
@@ -35,14 +41,16 @@ impl Asking {
         let of_kind: &mut BTreeSet<String> = asked.entry(kind.type_url().to_owned()).or_default();
         of_kind.extend(names);
         let snapshot = self.world.mesh.snapshot();
-        self.state.borrow_mut().want(&snapshot, &asked);
+        let mut shelf = self.shelf.borrow_mut();
+        let mut round = shelf.round(&snapshot, &ChangeSet::default());
+        self.state.borrow_mut().want(&asked, &mut round);
     }
 
     fn host(&self, routes: &str, authority: &str) -> Arc<VirtualHost> {
         let name = virtual_host_name(routes, authority);
         self.ask(Kind::VirtualHost, [name.clone()]);
         let generated = self.state.borrow().generated();
-        let host = compile::virtual_host(decode(&generated.virtual_hosts[&name]), 1 << 20);
+        let host = compile::virtual_host(decode(&generated.virtual_hosts[name.as_str()]), 1 << 20);
         Arc::new(host.unwrap())
     }
 
@@ -189,13 +197,13 @@ fn compare(input: &str, config: &str, pod: &str) -> BTreeSet<String> {
     );
     for name in &clusters {
         assert_eq!(
-            generated.clusters.get(name),
-            all.clusters.get(name),
+            generated.clusters.get(name.as_str()),
+            all.clusters.get(name.as_str()),
             "{name}"
         );
         assert_eq!(
-            generated.endpoints.get(name),
-            all.endpoints.get(name),
+            generated.endpoints.get(name.as_str()),
+            all.endpoints.get(name.as_str()),
             "{name}"
         );
     }
@@ -225,6 +233,7 @@ fn calls_end_where_they_do_with_the_full_set() {
 fn what_is_asked_for_follows_the_mesh_and_nothing_else_is_made() {
     let asking = Asking::new(UNUSUAL, "", "client-v1");
     let mut state = asking.state.borrow().clone();
+    let mut shelf = asking.shelf.borrow_mut();
     let mut world = World::new(UNUSUAL);
     let asked: Asked = [
         (Kind::Listener, "0.0.0.0_80"),
@@ -247,7 +256,8 @@ fn what_is_asked_for_follows_the_mesh_and_nothing_else_is_made() {
     })
     .into();
     let standing = state.generated().iter().count();
-    state.want(&world.mesh.snapshot(), &asked);
+    let none = ChangeSet::default();
+    state.want(&asked, &mut shelf.round(&world.mesh.snapshot(), &none));
     assert_eq!(
         state.generated().iter().count(),
         standing + 3,
@@ -263,7 +273,7 @@ fn what_is_asked_for_follows_the_mesh_and_nothing_else_is_made() {
     assert_eq!(name(&state), "allow_any");
 
     let changes = world.apply("apiVersion: v1\nkind: Service\nmetadata: {name: later}\nspec: {selector: {app: client}, ports: [{name: http, port: 80}]}\n");
-    let report = state.update(&world.mesh.snapshot(), &changes);
+    let report = state.update(&mut shelf.round(&world.mesh.snapshot(), &changes));
     assert_eq!(name(&state), "later.default.svc.cluster.local:80");
     assert_eq!(
         report.changed,
@@ -274,11 +284,14 @@ fn what_is_asked_for_follows_the_mesh_and_nothing_else_is_made() {
     // A service that nobody asked for makes nothing of this proxy's again.
     let changes = world.apply("apiVersion: v1\nkind: Service\nmetadata: {name: other}\nspec: {ports: [{name: http, port: 81}]}\n");
     assert_eq!(
-        state.update(&world.mesh.snapshot(), &changes).regenerated,
+        state
+            .update(&mut shelf.round(&world.mesh.snapshot(), &changes))
+            .regenerated,
         0
     );
 
-    state.want(&world.mesh.snapshot(), &Asked::new());
+    let snapshot = world.mesh.snapshot();
+    state.want(&Asked::new(), &mut shelf.round(&snapshot, &none));
     assert_eq!(state.generated().virtual_hosts.len(), 0);
     assert!(
         state

@@ -1,0 +1,99 @@
+//! Proxies share what was generated: none of them may get anything else than it would alone.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use meltemi_core::Labels;
+use meltemi_model::ChangeSet;
+
+use super::support::World;
+use crate::{Flavour, Kind, ProxyState, ProxyView, Shelf};
+
+const CANARY: &str = include_str!("../../testdata/canary-strict/in.yaml");
+const UNUSUAL: &str = include_str!("simulation/unusual.yaml");
+
+/// Changes of which some concern a namespace, some label, or some kind of proxy alone.
+const STEPS: [&str; 9] = [
+    "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: own, namespace: other}\n\
+     spec: {hosts: [reviews.default.svc.cluster.local], exportTo: [.], http: [{route: [{destination: {host: reviews.default.svc.cluster.local}}], timeout: 1s}]}\n",
+    "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: by-label, namespace: default}\n\
+     spec: {host: reviews, workloadSelector: {matchLabels: {app: client}}, trafficPolicy: {connectionPool: {tcp: {maxConnections: 7}}}}\n",
+    "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: private, namespace: other}\n\
+     spec: {host: reviews.default.svc.cluster.local, exportTo: [.], trafficPolicy: {connectionPool: {tcp: {maxConnections: 9}}}}\n",
+    "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: by-source, namespace: default}\n\
+     spec: {hosts: [reviews], http: [{match: [{sourceLabels: {app: client}}], route: [{destination: {host: reviews, subset: v2}}]}, {route: [{destination: {host: reviews, subset: v1}}]}]}\n",
+    "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: default, namespace: other}\nspec: {mtls: {mode: DISABLE}}\n",
+    "apiVersion: v1\nkind: Service\nmetadata: {name: hidden, annotations: {networking.istio.io/exportTo: .}}\nspec: {selector: {app: client}, ports: [{name: http, port: 80}]}\n",
+    "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: outside, namespace: other}\n\
+     spec: {hosts: [api.example.com], exportTo: [other], ports: [{number: 9080, name: http, protocol: HTTP}], resolution: DNS}\n",
+    "apiVersion: v1\nkind: Service\nmetadata: {name: late, namespace: other}\nspec: {ports: [{name: tcp, port: 9080}]}\n",
+    "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: by-source, namespace: default}\n\
+     spec: {hosts: [reviews], http: [{route: [{destination: {host: reviews, subset: v1}}]}]}\n",
+];
+
+fn views() -> Vec<ProxyView> {
+    let labels = |app: &str| Labels([("app".to_owned(), app.to_owned())].into());
+    let mut views = Vec::new();
+    for namespace in ["default", "other"] {
+        for app in ["client", "reviews"] {
+            for last in [1, 2] {
+                let address = IpAddr::from([10, 0, 0, last]);
+                views.push(ProxyView::new(address, namespace, app, labels(app)));
+            }
+        }
+    }
+    let first = views[0].clone();
+    views.push(ProxyView {
+        flavour: Flavour::Envoy,
+        ..first.clone()
+    });
+    views.push(ProxyView {
+        http10: true,
+        ..first.clone()
+    });
+    views.push(ProxyView {
+        dns_domain: "default.svc.example.org".to_owned(),
+        ..first
+    });
+    views
+}
+
+#[test]
+fn proxies_that_share_get_what_they_would_get_alone() {
+    for input in [CANARY, UNUSUAL] {
+        let mut world = World::new(input);
+        let mut shelf = Shelf::default();
+        let mut states: Vec<ProxyState> = Vec::new();
+        for view in views() {
+            let snapshot = world.mesh.snapshot();
+            let mut round = shelf.round(&snapshot, &ChangeSet::default());
+            states.push(ProxyState::new(view, &mut round));
+        }
+        for step in STEPS {
+            let changes = world.apply(step);
+            let snapshot = world.mesh.snapshot();
+            let mut round = shelf.round(&snapshot, &changes);
+            for state in &mut states {
+                state.update(&mut round);
+            }
+            for state in &states {
+                let alone = crate::generate(state.view(), &snapshot);
+                assert_eq!(state.generated(), alone, "{:?} after {step}", state.view());
+            }
+        }
+    }
+}
+
+#[test]
+fn pods_of_a_workload_hold_the_same_maps() {
+    let world = World::new(CANARY);
+    let snapshot = world.mesh.snapshot();
+    let mut shelf = Shelf::default();
+    let mut round = shelf.round(&snapshot, &ChangeSet::default());
+    let all = views();
+    let states = [&all[0], &all[1]].map(|view| ProxyState::new(view.clone(), &mut round));
+    let [one, other] = states.map(|state| state.generated());
+    for kind in Kind::ALL {
+        assert!(Arc::ptr_eq(one.of(kind), other.of(kind)), "{kind:?}");
+    }
+}
