@@ -2,7 +2,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use crate::{Output, eventually, programs};
+use crate::{Output, Summary, eventually, programs};
 
 /// A Kubernetes cluster with the mesh in it: the one of `KUBECONFIG`, in which the control plane is installed once.
 #[derive(Debug)]
@@ -39,6 +39,22 @@ impl Cluster {
         run(
             Command::new(programs().join("meltemi")).args(args),
             Some(input),
+        )
+    }
+
+    /// A command inside of one of the test bed's nodes.
+    ///
+    /// # Panics
+    /// The cluster is not the test bed's.
+    pub fn on_node(&self, node: &str, script: &str) -> Output {
+        assert!(
+            std::env::var_os("MELTEMI_KUBE_DIR").is_some(),
+            "this test needs the cluster of `cargo xtask kube test`"
+        );
+        let words = ["node", node, "--", "sh", "-c", script];
+        run(
+            Command::new(programs().join("meltemi-testbed")).args(words),
+            None,
         )
     }
 
@@ -89,6 +105,48 @@ impl Namespace {
         self.cluster.apply(&["-n", &self.name], manifest)
     }
 
+    /// Waits until a condition of an object holds, such as `condition=Ready` or `jsonpath={.status.phase}=Succeeded`.
+    ///
+    /// # Panics
+    /// It does not, within the time.
+    pub fn wait_for(&self, condition: &str, object: &str, seconds: u32) {
+        let condition = format!("--for={condition}");
+        let timeout = format!("--timeout={seconds}s");
+        self.kubectl(&["wait", &condition, object, &timeout]).ok();
+    }
+
+    /// Traffic from a pod of the namespace: the load generator with these arguments. It needs no API server once it runs.
+    ///
+    /// # Panics
+    /// The pod does not get ready.
+    pub fn load(&self, name: &str, arguments: &[&str]) -> PodLoad<'_> {
+        self.load_where("", name, arguments)
+    }
+
+    /// The same, on a node.
+    ///
+    /// # Panics
+    /// As [`Self::load`].
+    pub fn load_on(&self, node: &str, name: &str, arguments: &[&str]) -> PodLoad<'_> {
+        self.load_where(&format!("nodeName: {node}, "), name, arguments)
+    }
+
+    fn load_where(&self, node: &str, name: &str, arguments: &[&str]) -> PodLoad<'_> {
+        let arguments: Vec<String> = arguments.iter().map(|word| format!("{word:?}")).collect();
+        let pod = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: {name}}}}}\n\
+             spec: {{{node}restartPolicy: Never, terminationGracePeriodSeconds: 1, containers: [{{name: load, image: 'meltemi/echo:dev', command: [/usr/local/bin/meltemi-apps, client, {}]}}]}}\n",
+            arguments.join(", ")
+        );
+        self.apply(&pod).ok();
+        let pod = format!("pod/{name}");
+        self.wait_for("condition=Ready", &pod, 60);
+        PodLoad {
+            namespace: self,
+            pod,
+        }
+    }
+
     pub fn exec(&self, target: &str, container: &str, command: &[&str]) -> Output {
         let exec = ["exec", target, "-c", container, "--"];
         self.kubectl(&[&exec, command].concat())
@@ -112,6 +170,29 @@ impl Namespace {
             "--timeout=120s",
         ];
         self.kubectl(&wait).ok();
+    }
+}
+
+/// Traffic that runs in a pod of its own.
+#[derive(Debug)]
+pub struct PodLoad<'a> {
+    namespace: &'a Namespace,
+    pod: String,
+}
+
+impl PodLoad<'_> {
+    /// Waits for the load to end by itself.
+    ///
+    /// # Panics
+    /// It does not end within the time, or printed no summary.
+    #[track_caller]
+    pub fn finish(self, seconds: u32) -> Summary {
+        // A summary is printed whether all went well or not.
+        let done = "jsonpath={.status.containerStatuses[0].state.terminated.reason}";
+        self.namespace.wait_for(done, &self.pod, seconds);
+        let logs = ["logs", &self.pod, "-c", "load"];
+        let output = self.namespace.kubectl(&logs);
+        Summary::read(&output.line, &output.stdout, &output.stderr)
     }
 }
 

@@ -12,7 +12,7 @@ mod load;
 mod manifests;
 mod output;
 
-pub use cluster::{Cluster, Namespace};
+pub use cluster::{Cluster, Namespace, PodLoad};
 pub use lab::{Lab, eventually, programs};
 pub use load::{Load, Summary};
 pub use manifests::{istio, project_root, sample};

@@ -29,28 +29,31 @@ impl Load {
             .child
             .wait_with_output()
             .expect("the load generator can be waited for");
-        let text = String::from_utf8_lossy(&output.stdout);
-        let Ok(raw) = serde_json::from_str::<Value>(&text) else {
-            panic!(
-                "`{}` printed no summary: {text}{}",
-                self.line,
-                String::from_utf8_lossy(&output.stderr)
-            )
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Summary::read(&self.line, &text(&output.stdout), &text(&output.stderr))
+    }
+}
+
+impl Summary {
+    /// # Panics
+    /// The load generator failed or printed no summary.
+    #[track_caller]
+    pub(crate) fn read(line: &str, text: &str, errors: &str) -> Self {
+        let Ok(raw) = serde_json::from_str::<Value>(text) else {
+            panic!("`{line}` printed no summary: {text}{errors}")
         };
         let number = |key: &str| {
             raw[key]
                 .as_u64()
                 .unwrap_or_else(|| panic!("the summary lacks \"{key}\": {raw}"))
         };
-        Summary {
+        Self {
             sent: number("sent"),
             ok: number("ok"),
             raw,
         }
     }
-}
 
-impl Summary {
     /// # Panics
     /// A request failed, or fewer than `at_least` were sent.
     #[track_caller]

@@ -2,4 +2,8 @@
 
 mod admission;
 mod guide;
+mod last;
 mod outage;
+mod rollouts;
+mod status;
+mod workloads;
