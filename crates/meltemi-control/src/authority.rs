@@ -111,7 +111,7 @@ impl Authority {
             authenticators: authenticators(options, trust_domain, environment)?,
             slot: Arc::default(),
             bundle: Arc::new(ArcSwap::from_pointee(bundle)),
-            dns_names: options.dns_names.clone(),
+            dns_names: options.serving_names(),
             signer: Arc::new(ArcSwap::from_pointee(signer)),
             state_dir: options.state_dir.clone(),
             stamp: Mutex::new(stamp),

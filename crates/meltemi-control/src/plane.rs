@@ -8,10 +8,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
+use meltemi_api::Change;
 use meltemi_api::istio::MeshConfig;
-use meltemi_api::{Change, Kind, ObjectKey};
 use meltemi_ca::Authenticators;
-use meltemi_core::names::ISTIO_SYSTEM;
 use meltemi_core::{IdentityError, TrustDomain};
 use meltemi_process::admin::AdminServer;
 use meltemi_process::readiness::Gate;
@@ -149,6 +148,7 @@ impl ControlPlane {
             metrics: metrics.clone(),
             readiness,
             authenticators: Arc::clone(&authenticators),
+            namespace: self.options.namespace.as_str().into(),
         });
         let monitoring = self.monitoring.serve(router, shutdown.clone());
         let control = Control {
@@ -238,13 +238,14 @@ impl Control {
         let is_held = misses && !self.options.accept_empty_config;
         let push_metrics = PushMetrics::new(&self.metrics);
         let has_mesh_file = self.options.mesh_config.is_some();
+        let mesh_map = (!has_mesh_file).then(|| self.options.mesh_map());
         let cluster_id = &self.options.cluster_id;
         let metrics = push_metrics.clone();
         let remembering = Arc::clone(&memory);
         let hub = Hub::new(
             cluster_id,
             trust_domain,
-            has_mesh_file,
+            mesh_map,
             first,
             metrics,
             remembering,
@@ -404,12 +405,10 @@ fn trust_domain(options: &Options, first: &SourceUpdate) -> Result<TrustDomain, 
     if let Some(trust_domain) = &options.trust_domain {
         return Ok(trust_domain.clone());
     }
-    let key = ObjectKey::new(Kind::ConfigMap, ISTIO_SYSTEM, "istio");
+    let key = options.mesh_map();
     let from_map = || {
         first.changes.iter().find_map(|change| match change {
-            Change::Upsert(object) if object.key() == key => {
-                hub::from_config_map(&object.resource).0
-            }
+            Change::Upsert(object) if object.key() == key => hub::from_config_map(object).0,
             _ => None,
         })
     };

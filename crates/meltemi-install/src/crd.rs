@@ -164,7 +164,8 @@ fn properties(schema: &Schema) -> JSONSchemaProps {
             format: Some("double".to_owned()),
             ..of("number")
         },
-        Schema::Any | Schema::Nothing => JSONSchemaProps {
+        // No kind of Istio's has a place that takes whatever scalar.
+        Schema::Scalar | Schema::Any | Schema::Nothing => JSONSchemaProps {
             x_kubernetes_preserve_unknown_fields: Some(true),
             ..JSONSchemaProps::default()
         },

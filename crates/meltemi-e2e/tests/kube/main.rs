@@ -3,3 +3,4 @@
 mod admission;
 mod guide;
 mod outage;
+mod revisions;
