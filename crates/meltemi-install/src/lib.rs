@@ -11,6 +11,9 @@ mod values;
 mod crd;
 mod objects;
 
+#[cfg(test)]
+mod chart;
+
 mod apply;
 mod object;
 mod order;

@@ -228,10 +228,8 @@ fn failure(error: ClusterError) -> AccessError {
             "`kubectl get pods -A -l app=istiod -L istio.io/rev` shows all of them; `meltemi check` says what they lack"
         }
         ClusterError::ManyMeshes(_) => "name one with --istioNamespace",
-        ClusterError::Config(_)
-        | ClusterError::Refused(_)
-        | ClusterError::Pod { .. }
-        | ClusterError::Lasting { .. } => {
+        ClusterError::Config(_) => "name a cluster with --kubeconfig, --context or KUBECONFIG",
+        ClusterError::Refused(_) | ClusterError::Pod { .. } | ClusterError::Lasting { .. } => {
             return AccessError::Failed {
                 message: error.to_string(),
             };
