@@ -27,7 +27,7 @@ pub trait Access: Send + Sync {
         &'a self,
         method: Method,
         path: &'a str,
-    ) -> BoxFuture<'a, Result<Vec<(String, Result<Response, AccessError>)>, AccessError>>;
+    ) -> BoxFuture<'a, Result<Vec<Answer>, AccessError>>;
 
     /// The labels by which a Service selects its pods; `None` where there is no such Service or it selects none.
     fn service_selector<'a>(
@@ -104,6 +104,9 @@ pub trait ClusterObjects: Send + Sync {
         timeout: Duration,
     ) -> BoxFuture<'a, Result<Vec<(Name, String)>, AccessError>>;
 }
+
+/// The name of an instance, and what it answered.
+pub type Answer = (String, Result<Response, AccessError>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Method {

@@ -11,7 +11,7 @@ use meltemi_install::{Awaited, Name};
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use crate::{Access, AccessError, ClusterObjects, Command, Io, Method, Pod, Response, run};
+use crate::{Access, AccessError, Answer, ClusterObjects, Command, Io, Method, Pod, Response, run};
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Fake {
@@ -149,7 +149,7 @@ impl Access for Fake {
         &'a self,
         method: Method,
         path: &'a str,
-    ) -> BoxFuture<'a, Result<Vec<(String, Result<Response, AccessError>)>, AccessError>> {
+    ) -> BoxFuture<'a, Result<Vec<Answer>, AccessError>> {
         let names = match &self.istiods[..] {
             [] => vec!["istiod".to_owned()],
             names => names.to_vec(),

@@ -33,7 +33,7 @@ mod fake;
 #[cfg(test)]
 mod tests;
 
-pub use access::{Access, AccessError, ClusterObjects, Method, Pod, Response};
+pub use access::{Access, AccessError, Answer, ClusterObjects, Method, Pod, Response};
 pub use command::{
     AuthnCommand, CheckArgs, Command, ExperimentalCommand, LogArgs, ManifestCommand, PodArgs,
     ProxyConfigCommand, TagCommand, TlsCheckArgs,

@@ -203,12 +203,10 @@ pub fn yield_to_default_tag(objects: &mut [Object]) {
     for object in objects {
         let is_default = object.content["metadata"]["labels"][label::ISTIO_REV] == DEFAULT_REVISION;
         let is_injector = object.kind == MUTATING && is_default;
-        let is_validator = object.kind == VALIDATING;
         let webhooks = object.content["webhooks"].as_array_mut();
         for webhook in webhooks.into_iter().flatten() {
-            if is_injector {
-                webhook["namespaceSelector"] = never.clone();
-            } else if is_validator && webhook["name"] == "validation.istio.io" {
+            // The one for objects that name no revision.
+            if is_injector || webhook["name"] == "validation.istio.io" {
                 webhook["namespaceSelector"] = never.clone();
             }
         }

@@ -96,7 +96,7 @@ fn revisions(facts: &Facts) -> Vec<Finding> {
             continue;
         }
         let hint = meltemi_api::did_you_mean(revision, known.iter().map(String::as_str));
-        let meant = hint.map_or_else(|| known.first().map_or("NAME", String::as_str), |hint| hint);
+        let meant = hint.unwrap_or_else(|| known.first().map_or("NAME", String::as_str));
         findings.push(Finding::error(
             format!("namespace {name} chooses {revision}: its pods get no sidecar"),
             format!(

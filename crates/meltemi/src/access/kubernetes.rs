@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use meltemi_api::{Change, Kind};
-use meltemi_cli::{Access, AccessError, ClusterObjects, Method, Pod, Response};
+use meltemi_cli::{Access, AccessError, Answer, ClusterObjects, Method, Pod, Response};
 use meltemi_core::names::{ISTIO_SYSTEM, port};
 use meltemi_inject::InjectionSettings;
 use meltemi_install::{Awaited, Name};
@@ -80,7 +80,7 @@ impl Access for Kubernetes {
         &'a self,
         method: Method,
         path: &'a str,
-    ) -> BoxFuture<'a, Result<Vec<(String, Result<Response, AccessError>)>, AccessError>> {
+    ) -> BoxFuture<'a, Result<Vec<Answer>, AccessError>> {
         Box::pin(async move {
             let cluster = self.cluster().await?;
             let wanted = (self.asked_namespace.as_deref(), self.revision.as_deref());

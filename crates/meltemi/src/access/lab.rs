@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use futures_util::future::BoxFuture;
 use http::StatusCode;
-use meltemi_cli::{Access, AccessError, Method, Pod, Response};
+use meltemi_cli::{Access, AccessError, Answer, Method, Pod, Response};
 use meltemi_core::names;
 use meltemi_inject::InjectionSettings;
 use meltemi_lab::client::{ClientError, LabClient};
@@ -80,7 +80,7 @@ impl Access for Lab {
         &'a self,
         method: Method,
         path: &'a str,
-    ) -> BoxFuture<'a, Result<Vec<(String, Result<Response, AccessError>)>, AccessError>> {
+    ) -> BoxFuture<'a, Result<Vec<Answer>, AccessError>> {
         Box::pin(async move {
             let answered = self.0.istiod_http(http_method(method), path).await;
             let hint = "`meltemi lab status` says how it is; the lab restarts it by itself";
