@@ -394,6 +394,17 @@ fn webhooks_are_judged() {
     );
 }
 
+/// To delete the webhooks would not bring the control plane back.
+#[test]
+fn a_service_that_is_gone_is_made_again() {
+    let mut facts = healthy();
+    facts.services.clear();
+    let said = found(AFTER, &facts);
+    assert_eq!(said.len(), 3, "{said:?}");
+    let is_mended = |(_, said): &(&str, String)| said.ends_with("| meltemi install");
+    assert!(said.iter().all(is_mended), "{said:?}");
+}
+
 #[test]
 fn roots_that_end_or_differ_are_found() {
     let given = |facts: &mut Facts, root: &str| {

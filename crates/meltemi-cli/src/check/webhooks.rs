@@ -101,14 +101,22 @@ fn served(facts: &Facts) -> Vec<Finding> {
         let (own, place) = (text(service, "/name"), text(service, "/namespace"));
         let mut services = facts.services.iter();
         if !services.any(|found| name(found) == own && namespace(found) == place) {
+            let revision = labelled(configuration, label::ISTIO_REV);
+            let planes = facts.planes();
+            let mut planes = planes.iter();
+            // With its Deployment there, the Service is what has gone, and not the control plane.
+            let plane = planes.find(|plane| plane.namespace == place && plane.revision == revision);
             findings.push(Finding::error(
                 format!(
                     "{} calls Service {place}/{own}, which is not there: what it selects cannot be made",
                     name(configuration)
                 ),
-                format!(
-                    "kubectl delete {kind}webhookconfiguration {}",
-                    name(configuration)
+                plane.map_or_else(
+                    || {
+                        let name = name(configuration);
+                        format!("kubectl delete {kind}webhookconfiguration {name}")
+                    },
+                    |plane| install(*plane),
                 ),
             ));
         }
