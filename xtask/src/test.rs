@@ -74,6 +74,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
     let filters: Vec<String> = args.iter().filter(|arg| *arg != "--").cloned().collect();
     setup::run()?;
     let envoy = setup::envoy()?;
+    let helm = setup::helm()?;
     let programs = shell::build_programs()?;
 
     let mut tally = Tally::default();
@@ -89,7 +90,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
             "--",
         ])
         .args(&filters);
-    inner.env("ENVOY_BINARY", &envoy);
+    inner.env("ENVOY_BINARY", &envoy).env("HELM_BINARY", &helm);
     tally.run(&mut inner)?;
     let mut lab = |arguments: &[&str]| {
         let mut lab = shell::cargo();

@@ -11,8 +11,12 @@ mod unread;
 use serde::de::DeserializeOwned;
 
 use crate::object::Kind;
+use crate::tree::camel_case;
 use crate::{istio, support};
 use probe::{Shape, Step};
+
+/// A type that takes texts, numbers and truth values alike deserialises as a newtype of this name.
+pub const SCALAR: &str = "meltemi.io/scalar";
 
 /// No type of ours is as deep; it ends a type that holds itself.
 const DEPTH_LIMIT: usize = 32;
@@ -38,6 +42,8 @@ pub enum Schema {
         maximum: Option<i64>,
     },
     Number,
+    /// A text, a number or a truth value.
+    Scalar,
     /// Anything.
     Any,
     /// The content of a word.
@@ -74,7 +80,17 @@ pub fn schema(kind: Kind) -> Option<Schema> {
     Some(schema)
 }
 
-fn of<T: DeserializeOwned>() -> Schema {
+/// The schema of a MeshConfig, with the fields that are known and not acted on.
+pub fn mesh_config() -> Schema {
+    let mut schema = of::<istio::MeshConfig>();
+    for path in support::unsupported_mesh_config() {
+        add(&mut schema, path);
+    }
+    schema
+}
+
+/// The schema of any type that is decoded.
+pub fn of<T: DeserializeOwned>() -> Schema {
     below(probe::shape::<T>, &mut Vec::new())
 }
 
@@ -86,7 +102,9 @@ fn below(shape: fn(&[Step]) -> Shape, path: &mut Vec<Step>) -> Schema {
     match shape(path) {
         Shape::Message { name, fields } => {
             // A second spelling that the decoder takes as well is nothing to offer.
-            let fields = fields.iter().filter(|field| !field.contains('_'));
+            let is_second =
+                |field: &str| field.contains('_') && fields.contains(&camel_case(field).as_str());
+            let fields = fields.iter().filter(|field| !is_second(field));
             Schema::Message(Message {
                 name,
                 fields: fields

@@ -222,6 +222,11 @@ pub(crate) fn unsupported_fields(kind: Kind) -> Vec<String> {
     }
 }
 
+/// Every path for which [`is_unsupported_mesh_config`] says so.
+pub(crate) fn unsupported_mesh_config() -> &'static [&'static str] {
+    MESH_CONFIG
+}
+
 pub(crate) fn is_unsupported_mesh_config(field: &FieldPath) -> bool {
     MESH_CONFIG.contains(&generic_path(field).as_str())
 }

@@ -21,12 +21,13 @@ pub trait Access: Send + Sync {
         path: &'a str,
     ) -> BoxFuture<'a, Result<Response, AccessError>>;
 
-    /// A request to the control plane's monitoring port.
-    fn istiod_http<'a>(
+    /// A request to the monitoring port of every instance of the control plane that is ready: their names, of which there
+    /// is one at least, and what they answered.
+    fn istiods_http<'a>(
         &'a self,
         method: Method,
         path: &'a str,
-    ) -> BoxFuture<'a, Result<Response, AccessError>>;
+    ) -> BoxFuture<'a, Result<Vec<Answer>, AccessError>>;
 
     /// The labels by which a Service selects its pods; `None` where there is no such Service or it selects none.
     fn service_selector<'a>(
@@ -47,8 +48,11 @@ pub trait Access: Send + Sync {
         None
     }
 
-    /// What this mesh's injector is set to; `None` where it cannot be asked, and `kube-inject` uses the defaults.
-    fn injection_settings(&self) -> BoxFuture<'_, Option<InjectionSettings>> {
+    /// What the injector of a revision is set to; `None` where it cannot be asked, and `kube-inject` uses the defaults.
+    fn injection_settings<'a>(
+        &'a self,
+        _revision: &'a str,
+    ) -> BoxFuture<'a, Option<InjectionSettings>> {
         Box::pin(std::future::ready(None))
     }
 }
@@ -60,7 +64,17 @@ pub trait ClusterObjects: Send + Sync {
 
     fn get<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Option<Value>, AccessError>>;
 
-    /// The objects of a kind that carry all of `labels`, in every namespace.
+    /// The API server's own: `v1.36.3`.
+    fn server_version(&self) -> BoxFuture<'_, Result<String, AccessError>>;
+
+    /// Makes an object, or asks a question that has the form of one. In a dry run it is answered as it would be made.
+    fn create<'a>(
+        &'a self,
+        object: &'a Value,
+        is_dry_run: bool,
+    ) -> BoxFuture<'a, Result<Value, AccessError>>;
+
+    /// The objects of a kind that carry all of `labels` (`a=b,c`; nothing: any), in every namespace.
     fn labelled<'a>(
         &'a self,
         api_version: &'static str,
@@ -90,6 +104,9 @@ pub trait ClusterObjects: Send + Sync {
         timeout: Duration,
     ) -> BoxFuture<'a, Result<Vec<(Name, String)>, AccessError>>;
 }
+
+/// The name of an instance, and what it answered.
+pub type Answer = (String, Result<Response, AccessError>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Method {

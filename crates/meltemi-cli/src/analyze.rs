@@ -13,8 +13,8 @@ use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use crate::command::AnalyzeArgs;
+use crate::control_plane;
 use crate::output::structured;
-use crate::proxy_status::istiod_json;
 use crate::{Access, AccessError, CliError, Format, Io};
 
 /// The deepest folder that is looked into.
@@ -32,7 +32,10 @@ pub(crate) async fn run(
     let namespace = args.namespace.namespace.as_deref().unwrap_or("default");
     let mut diagnostics = if args.files.is_empty() && args.filenames.is_empty() {
         let within = (!args.all_namespaces).then_some(namespace);
-        of_mesh(&istiod_json("/debug/diagnostics", access).await?, within)?
+        of_mesh(
+            &control_plane::any("/debug/diagnostics", access).await?,
+            within,
+        )?
     } else if files.is_empty() {
         let hint = format!(
             "Name files or folders: {} analyze -f samples/bookinfo/networking",

@@ -1,10 +1,13 @@
+mod installing;
+
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use clap_complete::Shell;
 
 use crate::{CliError, Format, Io};
+
+pub use installing::*;
 
 /// What a user can ask of a mesh. Flatten it into a program's own subcommands.
 #[derive(Clone, Debug, Subcommand)]
@@ -65,6 +68,31 @@ Examples:
   meltemi install --wait -y --set meshConfig.accessLogFile=/dev/stdout
   meltemi install --dry-run -f values.yaml --revision canary")]
     Install(InstallArgs),
+    /// Brings an installed control plane to this program's version
+    #[command(after_help = "\
+Pods keep the sidecars that they have until they are made anew; proxies of the version before stay connected.
+
+Exit status: as of install; 65 also when there is nothing to upgrade.
+
+Examples:
+  meltemi upgrade --wait
+  meltemi upgrade -f values.yaml --revision canary --dry-run")]
+    Upgrade(InstallArgs),
+    /// Names for revisions that stay when revisions change
+    #[command(subcommand)]
+    Tag(TagCommand),
+    /// Looks for everything that keeps a mesh from working, and says what to do about it
+    #[command(after_help = "\
+Exit status: 0 nothing failed, 1 something did, 69 no cluster.
+
+Examples:
+  meltemi check --pre
+  meltemi check
+  meltemi check --revision canary -o json")]
+    Check(CheckArgs),
+    /// Commands that istioctl calls experimental
+    #[command(subcommand, visible_alias = "x")]
+    Experimental(ExperimentalCommand),
     /// Removes a control plane from a cluster
     #[command(after_help = "\
 Without --purge the definitions stay, and with them what users have configured; so do the namespace and the authority's key.
@@ -357,74 +385,6 @@ pub struct AnalyzeArgs {
     pub output_threshold: String,
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,
-}
-
-#[derive(Clone, Debug, Subcommand)]
-#[non_exhaustive]
-pub enum ManifestCommand {
-    /// Prints the objects of an installation as YAML
-    #[command(after_help = "\
-Values have the names of Istio's charts; a name that nobody knows is an error. The namespace of the control plane is not among \
-the objects.
-
-Examples:
-  kubectl create namespace istio-system
-  meltemi manifest generate | kubectl apply -f -
-  meltemi manifest generate --set meshConfig.accessLogFile=/dev/stdout --set pilot.resources.requests.cpu=100m
-  meltemi manifest generate -f values.yaml --revision canary")]
-    Generate(ManifestArgs),
-}
-
-#[derive(Clone, Debug, Args)]
-pub struct ManifestArgs {
-    /// A value, over those of files: path=value
-    #[arg(short, long, value_name = "PATH=VALUE")]
-    pub set: Vec<String>,
-    /// A file of values, over the defaults; the last one has the last word. - is standard input
-    #[arg(short = 'f', long = "filename", value_name = "FILE")]
-    pub files: Vec<PathBuf>,
-    /// Makes the objects of a control plane besides the default one
-    #[arg(short, long, value_name = "NAME")]
-    pub revision: Option<String>,
-}
-
-#[derive(Clone, Debug, Args)]
-pub struct InstallArgs {
-    #[command(flatten)]
-    pub values: ManifestArgs,
-    /// Ask the API server what would happen, and change nothing
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Return when the control plane is ready
-    #[arg(long)]
-    pub wait: bool,
-    /// The longest to wait
-    #[arg(long, visible_alias = "readiness-timeout", value_name = "DURATION", value_parser = duration, default_value = "5m")]
-    pub timeout: Duration,
-    /// Do not ask before anything is changed
-    #[arg(short = 'y', long)]
-    pub skip_confirmation: bool,
-}
-
-#[derive(Clone, Debug, Args)]
-pub struct UninstallArgs {
-    /// The control plane of this revision; the one without a name is `default`
-    #[arg(short, long, value_name = "NAME", conflicts_with = "purge")]
-    pub revision: Option<String>,
-    /// Every revision, with the definitions, what users have configured by them, and the authority's key
-    #[arg(long)]
-    pub purge: bool,
-    /// The longest to wait for one object to be gone
-    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "5m")]
-    pub timeout: Duration,
-    /// Do not ask before anything is deleted
-    #[arg(short = 'y', long)]
-    pub skip_confirmation: bool,
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let duration = meltemi_core::duration::parse(text);
-    duration.ok_or_else(|| "write it as 90s or 5m".to_owned())
 }
 
 #[derive(Clone, Debug, Args)]

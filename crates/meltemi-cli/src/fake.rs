@@ -11,12 +11,14 @@ use meltemi_install::{Awaited, Name};
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use crate::{Access, AccessError, ClusterObjects, Command, Io, Method, Pod, Response, run};
+use crate::{Access, AccessError, Answer, ClusterObjects, Command, Io, Method, Pod, Response, run};
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Fake {
     pub(crate) pods: Vec<Pod>,
-    /// `"<pod> GET /path"`; the control plane is the pod `istiod`.
+    /// Instances of the control plane; `istiod` if none is named.
+    pub(crate) istiods: Vec<String>,
+    /// `"<pod> GET /path"`.
     pub(crate) answers: BTreeMap<String, String>,
     pub(crate) unreachable: bool,
     /// Selectors of Services in the default namespace.
@@ -32,6 +34,8 @@ pub(crate) struct Fake {
 pub(crate) struct FakeCluster {
     pub(crate) objects: Arc<Mutex<BTreeMap<String, Value>>>,
     pub(crate) deleted: Arc<Mutex<Vec<String>>>,
+    /// A resource that may not be written.
+    pub(crate) forbidden: String,
     /// Why whatever is waited for is not ready.
     pub(crate) not_ready: String,
 }
@@ -141,12 +145,20 @@ impl Access for Fake {
         Box::pin(ready(self.look_up(pod, method, path)))
     }
 
-    fn istiod_http<'a>(
+    fn istiods_http<'a>(
         &'a self,
         method: Method,
         path: &'a str,
-    ) -> BoxFuture<'a, Result<Response, AccessError>> {
-        Box::pin(ready(self.look_up("istiod", method, path)))
+    ) -> BoxFuture<'a, Result<Vec<Answer>, AccessError>> {
+        let names = match &self.istiods[..] {
+            [] => vec!["istiod".to_owned()],
+            names => names.to_vec(),
+        };
+        let ask = |name: String| {
+            let answer = self.look_up(&name, method, path);
+            (name, answer)
+        };
+        Box::pin(ready(Ok(names.into_iter().map(ask).collect())))
     }
 
     fn service_selector<'a>(
@@ -191,6 +203,26 @@ impl ClusterObjects for FakeCluster {
         Box::pin(ready(Ok(found)))
     }
 
+    fn server_version(&self) -> BoxFuture<'_, Result<String, AccessError>> {
+        Box::pin(ready(Ok("v1.36.3".to_owned())))
+    }
+
+    /// Reviews are answered, pods are injected, and other objects are taken; nothing is made.
+    fn create<'a>(
+        &'a self,
+        object: &'a Value,
+        _is_dry_run: bool,
+    ) -> BoxFuture<'a, Result<Value, AccessError>> {
+        let mut made = object.clone();
+        if object["kind"] == "SelfSubjectAccessReview" {
+            let resource = &object["spec"]["resourceAttributes"]["resource"];
+            made["status"]["allowed"] = (*resource != *self.forbidden).into();
+        } else if object["kind"] == "Pod" {
+            made["spec"]["initContainers"] = serde_json::json!([{"name": "istio-proxy"}]);
+        }
+        Box::pin(ready(Ok(made)))
+    }
+
     fn labelled<'a>(
         &'a self,
         _api_version: &'static str,
@@ -199,9 +231,10 @@ impl ClusterObjects for FakeCluster {
     ) -> BoxFuture<'a, Result<Vec<Value>, AccessError>> {
         let objects = self.objects.lock();
         let is_found = |object: &&Value| {
-            let has = |label: &str| {
-                let (name, value) = label.split_once('=').unwrap();
-                object["metadata"]["labels"][name] == value
+            let of = |name: &str| &object["metadata"]["labels"][name];
+            let has = |label: &str| match label.split_once('=') {
+                Some((name, value)) => *of(name) == value,
+                None => label.is_empty() || !of(label).is_null(),
             };
             object["kind"] == kind && labels.split(',').all(has)
         };

@@ -1,17 +1,18 @@
-//! `install` and `uninstall`: a line per object on standard output. Differs from istioctl: nothing is waited for without
+//! `install` and `upgrade`: a line per object on standard output. Differs from istioctl: nothing is waited for without
 //! `--wait`, besides the definitions that other objects need.
 
 use std::time::Duration;
 
-use meltemi_core::names::{CA_ROOT_CONFIG_MAP, ISTIO_SYSTEM, ISTIOD};
+use meltemi_core::names::{ISTIO_SYSTEM, ISTIOD, of_revision};
 use meltemi_install::{
-    Applied, Awaited, Layer, Name, Object, Purge, ROOT_MAPS, Values, authority_secret, awaited,
-    generate, is_own_namespace, namespace, over, prunable,
+    Applied, Awaited, Layer, Name, Object, Purge, Values, awaited, generate, namespace, over,
+    prunable, yield_to_default_tag,
 };
+use serde_json::Value;
 
-use crate::command::{InstallArgs, UninstallArgs};
+use crate::command::InstallArgs;
 use crate::manifest::{refused, values};
-use crate::{Access, AccessError, CliError, ClusterObjects, Io};
+use crate::{Access, AccessError, CliError, ClusterObjects, Io, tag};
 
 /// The longest answer read at a prompt.
 const ANSWER_LIMIT_BYTES: usize = 64;
@@ -25,13 +26,61 @@ pub(crate) async fn install(
 ) -> Result<(), CliError> {
     let cluster = cluster(access)?;
     let values = values(&args.values, place(cluster), io)?;
-    let objects = generate(&values).map_err(|error| refused(&error))?;
-    if !args.skip_confirmation && !args.dry_run {
-        let (revision, namespace) = (values.revision(), values.namespace());
-        let question = format!(
-            "This will install the control plane of revision {revision} into the cluster, in namespace {namespace}."
+    if let Some(there) = deployment(cluster, &values).await? {
+        is_ours(&there)?;
+    }
+    let question = format!(
+        "This will install the control plane of revision {} into the cluster, in namespace {}.",
+        values.revision(),
+        values.namespace()
+    );
+    apply(args, &values, &question, cluster, io).await
+}
+
+/// As `install`, of what is installed already.
+pub(crate) async fn upgrade(
+    args: &InstallArgs,
+    access: &dyn Access,
+    io: &mut Io<'_>,
+) -> Result<(), CliError> {
+    let cluster = cluster(access)?;
+    let values = values(&args.values, place(cluster), io)?;
+    let (revision, namespace) = (values.revision(), values.namespace());
+    let Some(there) = deployment(cluster, &values).await? else {
+        let message = format!(
+            "no control plane of revision {revision} is installed in namespace {namespace}"
         );
-        confirm(&question, io)?;
+        return Err(CliError::data(message, elsewhere(cluster).await?));
+    };
+    is_ours(&there)?;
+    let objects = generate(&values).map_err(|error| refused(&error))?;
+    let mut objects = objects.iter();
+    let new = objects.find(|object| object.kind == "Deployment");
+    let (from, to) = (
+        version(&there),
+        version(new.map_or(&Value::Null, |new| &new.content)),
+    );
+    let change = change(from, to);
+    io.print(&format!(
+        "Control plane of revision {revision} in namespace {namespace}: {change}"
+    ))?;
+    let question = "This will upgrade it where it is.";
+    apply(args, &values, question, cluster, io).await
+}
+
+async fn apply(
+    args: &InstallArgs,
+    values: &Values,
+    question: &str,
+    cluster: &dyn ClusterObjects,
+    io: &mut Io<'_>,
+) -> Result<(), CliError> {
+    let mut objects = generate(values).map_err(|error| refused(&error))?;
+    if tag::is_default_taken(cluster).await? {
+        yield_to_default_tag(&mut objects);
+    }
+    if !args.skip_confirmation && !args.dry_run {
+        confirm(question, io)?;
     }
     let mut installation = Installation {
         cluster,
@@ -39,7 +88,7 @@ pub(crate) async fn install(
         timeout: args.timeout,
         io,
     };
-    let has_namespace = installation.make_namespace(&values).await?;
+    let has_namespace = installation.make_namespace(values).await?;
     let (definitions, others): (Vec<_>, Vec<_>) =
         objects.iter().partition(|object| is_definition(object));
     installation.apply_all(&definitions, true).await?;
@@ -47,7 +96,7 @@ pub(crate) async fn install(
         installation.wait(&definitions).await?;
     }
     installation.apply_all(&others, has_namespace).await?;
-    installation.prune(&values, &objects).await?;
+    installation.prune(values, &objects).await?;
     if args.dry_run {
         return Ok(());
     }
@@ -64,45 +113,91 @@ pub(crate) async fn install(
     ))
 }
 
-pub(crate) async fn uninstall(
-    args: &UninstallArgs,
-    access: &dyn Access,
-    io: &mut Io<'_>,
-) -> Result<(), CliError> {
-    if args.revision.is_none() && !args.purge {
-        return Err(CliError::usage(
-            "what is to be removed?",
-            "Name a control plane with --revision (default is the one without a name), or take --purge for everything.",
-        ));
-    }
-    let cluster = cluster(access)?;
-    let mut layers = place(cluster);
-    let revision = args.revision.iter();
-    layers.extend(revision.map(|revision| Layer::Set(format!("revision={revision}"))));
-    let (values, _) = Values::read(&layers).map_err(|error| refused(&error))?;
-    let (names, whose) = if args.purge {
-        (everything(cluster, &values).await?, "Istio".to_owned())
-    } else {
-        let whose = format!("revision {}", values.revision());
-        (found(cluster, &values, Purge::Revision).await?, whose)
+/// The control plane that is there under the name of the one to come.
+async fn deployment(
+    cluster: &dyn ClusterObjects,
+    values: &Values,
+) -> Result<Option<Value>, CliError> {
+    let name = Name {
+        api_version: "apps/v1",
+        kind: "Deployment",
+        namespace: values.namespace().to_owned(),
+        name: of_revision(ISTIOD, values.revision()),
     };
-    if names.is_empty() {
-        return io.print(&format!(
-            "Nothing of {whose} that meltemi installed is in the cluster."
-        ));
-    }
-    if !args.skip_confirmation {
-        confirm(&warning(&names, &whose), io)?;
-    }
-    for name in &names {
-        let deleted = cluster.delete(name, args.timeout).await;
-        deleted.map_err(|error| at("deleting", name, error))?;
-        io.print(&format!("{name} deleted"))?;
-    }
-    Ok(())
+    let found = cluster.get(&name).await;
+    found.map_err(|error| at("reading", &name, error))
 }
 
-fn cluster(access: &dyn Access) -> Result<&dyn ClusterObjects, CliError> {
+/// What another program looks after is that program's to change.
+fn is_ours(deployment: &Value) -> Result<(), CliError> {
+    let meta = &deployment["metadata"];
+    let (name, namespace) = (&meta["name"], &meta["namespace"]);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (name, namespace) = (text(name), text(namespace));
+    match meta["labels"]["app.kubernetes.io/managed-by"].as_str() {
+        Some("meltemi") => Ok(()),
+        Some("Helm") => Err(CliError::data(
+            format!(
+                "Deployment {namespace}/{name} is Helm's: both would change what the other made"
+            ),
+            format!(
+                "Use `helm upgrade`, or give it up first: helm uninstall -n {namespace} RELEASE"
+            ),
+        )),
+        _ => Err(CliError::data(
+            format!("Deployment {namespace}/{name} is one that meltemi has not installed"),
+            "Remove that control plane first, or install beside it with --revision NAME.",
+        )),
+    }
+}
+
+/// Where control planes are, for those who look in the wrong place.
+async fn elsewhere(cluster: &dyn ClusterObjects) -> Result<String, CliError> {
+    let labels = format!("app={ISTIOD},istio.io/rev");
+    let listed = cluster.labelled("apps/v1", "Deployment", &labels).await?;
+    let places: Vec<String> = listed
+        .iter()
+        .map(|one| {
+            let meta = &one["metadata"];
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let revision = text(&meta["labels"]["istio.io/rev"]);
+            format!("revision {revision} in {}", text(&meta["namespace"]))
+        })
+        .collect();
+    Ok(if places.is_empty() {
+        "`meltemi install` installs one.".to_owned()
+    } else {
+        format!(
+            "There is: {} (--revision and --istioNamespace choose).",
+            places.join(", ")
+        )
+    })
+}
+
+/// The version that a Deployment runs, by the tag of its image.
+fn version(deployment: &Value) -> &str {
+    let image = &deployment["spec"]["template"]["spec"]["containers"][0]["image"];
+    let image = image.as_str().unwrap_or_default();
+    let name = image.rsplit('/').next().unwrap_or_default();
+    name.split_once(':')
+        .map_or("an unnamed version", |(_, tag)| tag)
+}
+
+fn change(from: &str, to: &str) -> String {
+    let parts = |version: &str| -> Option<Vec<u64>> {
+        let numbers = version.split(['.', '-']).take(3);
+        numbers.map(|number| number.parse().ok()).collect()
+    };
+    if from == to {
+        return format!("{from} already; what values say is applied");
+    }
+    match (parts(from), parts(to)) {
+        (Some(old), Some(new)) if new < old => format!("{from} -> {to}, which is older"),
+        _ => format!("{from} -> {to}"),
+    }
+}
+
+pub(crate) fn cluster(access: &dyn Access) -> Result<&dyn ClusterObjects, CliError> {
     access
         .cluster_objects()
         .ok_or_else(|| CliError::Unreachable {
@@ -114,7 +209,7 @@ fn cluster(access: &dyn Access) -> Result<&dyn ClusterObjects, CliError> {
 }
 
 /// What `--istioNamespace` says, under whatever values say.
-fn place(cluster: &dyn ClusterObjects) -> Vec<Layer> {
+pub(crate) fn place(cluster: &dyn ClusterObjects) -> Vec<Layer> {
     let namespace = cluster.control_plane_namespace();
     let is_usual = namespace == ISTIO_SYSTEM;
     let layer = (!is_usual).then(|| Layer::Set(format!("global.istioNamespace={namespace}")));
@@ -217,7 +312,7 @@ fn is_definition(object: &Object) -> bool {
 }
 
 /// What installations made, in the order of its going.
-async fn found(
+pub(crate) async fn found(
     cluster: &dyn ClusterObjects,
     values: &Values,
     purge: Purge,
@@ -231,48 +326,8 @@ async fn found(
     Ok(names)
 }
 
-/// That of every revision; then what control planes have made themselves, when none is left to make it again; and the
-/// namespace if it is ours.
-async fn everything(cluster: &dyn ClusterObjects, values: &Values) -> Result<Vec<Name>, CliError> {
-    let mut names = found(cluster, values, Purge::All).await?;
-    let (api_version, kind, labels) = ROOT_MAPS;
-    let maps = cluster.labelled(api_version, kind, labels).await?;
-    let maps = maps.iter();
-    let maps = maps.map(|map| Name::of_listed(api_version, kind, map));
-    names.extend(maps.filter(|map| map.name == CA_ROOT_CONFIG_MAP));
-    let secret = authority_secret(values);
-    if cluster.get(&secret).await?.is_some() {
-        names.push(secret);
-    }
-    let namespace = Name::namespace(values.namespace());
-    let live = cluster.get(&namespace).await?;
-    if live.is_some_and(|live| is_own_namespace(&live)) {
-        names.push(namespace);
-    }
-    Ok(names)
-}
-
-/// What a person should know before saying yes.
-fn warning(names: &[Name], whose: &str) -> String {
-    let count = |kind: &str| names.iter().filter(|name| name.kind == kind).count();
-    let mut text = format!("This will delete {} objects of {whose}.", names.len());
-    let definitions = count("CustomResourceDefinition");
-    if definitions > 0 {
-        text += &format!(
-            "\n{definitions} of them are definitions: every object of their kinds goes with them, in all namespaces."
-        );
-    }
-    if let Some(namespace) = names.iter().find(|name| name.kind == "Namespace") {
-        text += &format!(
-            "\nNamespace {} goes with all that is in it.",
-            namespace.name
-        );
-    }
-    text
-}
-
 /// Goes on if a person says yes, as istioctl asks; the end of the input is a no.
-fn confirm(question: &str, io: &mut Io<'_>) -> Result<(), CliError> {
+pub(crate) fn confirm(question: &str, io: &mut Io<'_>) -> Result<(), CliError> {
     loop {
         write!(io.stdout, "{question}\nProceed? (y/N) ")?;
         io.stdout.flush()?;
@@ -297,7 +352,7 @@ fn read_answer(io: &mut Io<'_>) -> Result<String, CliError> {
     Ok(String::from_utf8_lossy(&line).trim().to_owned())
 }
 
-fn at(doing: &str, name: &Name, error: AccessError) -> CliError {
+pub(crate) fn at(doing: &str, name: &Name, error: AccessError) -> CliError {
     match error {
         AccessError::Failed { message } => CliError::answer(format!("{doing} {name}: {message}")),
         unreachable @ AccessError::Unreachable { .. } => unreachable.into(),
@@ -305,139 +360,4 @@ fn at(doing: &str, name: &Name, error: AccessError) -> CliError {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use crate::fake::{Fake, FakeCluster};
-
-    fn fake() -> (Fake, FakeCluster) {
-        let cluster = FakeCluster::default();
-        let fake = Fake {
-            cluster: Some(cluster.clone()),
-            ..Fake::default()
-        };
-        (fake, cluster)
-    }
-
-    #[test]
-    fn installing_is_asked_for_and_says_what_became_of_each_object() {
-        let (fake, cluster) = fake();
-        for answer in ["", "n\n", "what\nno\n"] {
-            let output = fake.run_with(answer, &["install"]);
-            assert_eq!(output.status, 1, "{answer:?}");
-            assert!(output.stdout.contains("Proceed? (y/N)"));
-            assert!(cluster.names().is_empty());
-        }
-        let output = fake.run_with("yes\n", &["install"]);
-        assert_eq!(output.status, 0, "{}", output.stderr);
-        let lines: Vec<&str> = output.stdout.lines().collect();
-        assert!(lines.contains(&"Deployment istio-system/istiod created"));
-        let at = |text: &str| lines.iter().position(|line| line.contains(text));
-        assert!(at("Namespace istio-system created") < at("CustomResourceDefinition"));
-        assert!(at("Deployment") < at("MutatingWebhookConfiguration"));
-
-        let again = fake.run(&["install", "-y"]);
-        assert!(!again.stdout.contains("created"), "{}", again.stdout);
-        assert!(
-            again
-                .stdout
-                .contains("Deployment istio-system/istiod unchanged")
-        );
-    }
-
-    #[test]
-    fn a_dry_run_asks_nobody_and_changes_nothing() {
-        let (fake, cluster) = fake();
-        let output = fake.run(&["install", "--dry-run", "--wait"]);
-        assert_eq!(output.status, 0, "{}", output.stderr);
-        assert!(
-            output
-                .stdout
-                .contains("Service istio-system/istiod created (server dry run)")
-        );
-        assert!(!output.stdout.contains("Proceed"));
-        assert!(cluster.names().is_empty());
-    }
-
-    #[test]
-    fn what_the_values_no_longer_make_is_pruned() {
-        let (fake, cluster) = fake();
-        assert_eq!(fake.run(&["install", "-y"]).status, 0);
-        let revision = ["install", "-y", "--revision", "canary"];
-        assert_eq!(fake.run(&revision).status, 0);
-        let set = ["install", "-y", "--set", "pilot.autoscaleEnabled=false"];
-        let output = fake.run(&set);
-        let autoscaler = "HorizontalPodAutoscaler istio-system/istiod";
-        assert!(output.stdout.contains(&format!("{autoscaler} pruned")));
-        assert_eq!(*cluster.deleted.lock(), [autoscaler]);
-    }
-
-    #[test]
-    fn who_waits_in_vain_is_told_for_what() {
-        let (mut fake, _) = fake();
-        fake.cluster.as_mut().unwrap().not_ready = "waits for 0 of 1 pods to be ready".to_owned();
-        assert_eq!(fake.run(&["install", "-y"]).status, 0);
-        let output = fake.run(&["install", "-y", "--wait", "--timeout", "90s"]);
-        assert_eq!(output.status, 1);
-        assert_eq!(
-            output.stderr,
-            "Error: not ready within 90 s:\n  Deployment istio-system/istiod: waits for 0 of 1 pods to be ready\n\
-             `kubectl -n istio-system describe pods -l app=istiod` says why\n"
-        );
-    }
-
-    #[test]
-    fn a_revision_goes_alone_and_a_purge_leaves_nothing() {
-        let (fake, cluster) = fake();
-        let map = json!({"kind": "ConfigMap", "metadata": {
-            "name": "istio-ca-root-cert", "namespace": "shop", "labels": {"istio.io/config": "true"}
-        }});
-        let foreign = json!({"kind": "ConfigMap", "metadata": {
-            "name": "mine", "namespace": "shop", "labels": {"istio.io/config": "true"}
-        }});
-        let secret = json!({"kind": "Secret", "metadata": {
-            "name": "istio-ca-secret", "namespace": "istio-system"
-        }});
-        for object in [map, foreign, secret] {
-            cluster.put(object);
-        }
-        assert_eq!(fake.run(&["install", "-y"]).status, 0);
-        let before = cluster.names();
-        assert_eq!(
-            fake.run(&["install", "-y", "--revision", "canary"]).status,
-            0
-        );
-        assert_eq!(fake.run(&["uninstall"]).status, 64);
-        let canary = ["uninstall", "-y", "--revision", "canary"];
-        assert_eq!(fake.run(&canary).status, 0);
-        assert_eq!(cluster.names(), before);
-
-        let output = fake.run_with("y\n", &["uninstall", "--purge"]);
-        assert_eq!(output.status, 0, "{}", output.stderr);
-        assert!(
-            output
-                .stdout
-                .contains("Namespace istio-system goes with all that is in it")
-        );
-        assert_eq!(cluster.names(), ["ConfigMap shop/mine"]);
-        let again = fake.run(&["uninstall", "--purge"]);
-        assert_eq!(again.status, 0);
-        assert!(again.stdout.starts_with("Nothing of Istio"));
-    }
-
-    #[test]
-    fn a_namespace_that_was_there_before_stays() {
-        let (fake, cluster) = fake();
-        cluster.put(json!({"kind": "Namespace", "metadata": {"name": "istio-system"}}));
-        assert_eq!(fake.run(&["install", "-y"]).status, 0);
-        assert_eq!(fake.run(&["uninstall", "--purge", "-y"]).status, 0);
-        assert_eq!(cluster.names(), ["Namespace istio-system"]);
-    }
-
-    #[test]
-    fn without_a_cluster_nothing_is_installed() {
-        let output = Fake::default().run(&["install", "-y"]);
-        assert_eq!(output.status, 69);
-        assert!(output.stderr.contains("--kubeconfig"), "{}", output.stderr);
-    }
-}
+mod tests;

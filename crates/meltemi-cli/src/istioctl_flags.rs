@@ -4,13 +4,16 @@ use std::ffi::OsString;
 
 use clap::{Arg, ArgMatches, Command, Subcommand as _};
 
-/// Flags that choose a cluster, with their usual values.
-const OF_CLUSTERS: [(&str, Option<char>, &str); 3] = [
-    ("istioNamespace", Some('i'), "istio-system"),
-    ("context", None, ""),
-    ("kubeconfig", Some('c'), ""),
+/// Flags that choose a cluster, and a control plane in it.
+const OF_CLUSTERS: [(&str, Option<char>); 3] = [
+    ("istioNamespace", Some('i')),
+    ("context", None),
+    ("kubeconfig", Some('c')),
 ];
 const NAMESPACE: &str = "namespace";
+const REVISION: &str = "revision";
+/// Commands that ask control planes: those of one revision, if one is named.
+const ASKING: [&str; 4] = ["proxy-status", "authn", "version", "analyze"];
 
 /// Lets the commands of this crate take istioctl's global flags, also before a command's own commands.
 pub fn with_istioctl_flags(program: Command) -> Command {
@@ -34,13 +37,22 @@ fn with_flags(command: Command) -> Command {
     };
     let command = OF_CLUSTERS
         .into_iter()
-        .fold(command, |command, (name, short, _)| {
+        .fold(command, |command, (name, short)| {
             let flag = hidden(name);
             command.arg(match short {
                 Some(short) => flag.short(short),
                 None => flag,
             })
         });
+    let command = if ASKING.contains(&command.get_name()) {
+        command.arg(
+            hidden(REVISION)
+                .hide(false)
+                .help("Ask control planes of this revision only"),
+        )
+    } else {
+        command
+    };
     // A command without commands has its own already.
     if command.has_subcommands() {
         command.arg(hidden(NAMESPACE).short('n'))
@@ -79,10 +91,7 @@ fn is_flag(word: &str) -> Option<bool> {
         Some((name, _)) => (name, true),
         None => (word, false),
     };
-    let known = OF_CLUSTERS
-        .iter()
-        .map(|(name, short, _)| (*name, *short))
-        .chain([(NAMESPACE, Some('n'))]);
+    let known = OF_CLUSTERS.iter().copied().chain([(NAMESPACE, Some('n'))]);
     let mut forms = known.flat_map(|(long, short)| {
         let short = short.map(|short| format!("-{short}"));
         std::iter::once(format!("--{long}")).chain(short)
@@ -95,7 +104,8 @@ fn is_flag(word: &str) -> Option<bool> {
 pub struct ClusterFlags {
     pub kubeconfig: Option<String>,
     pub context: Option<String>,
-    pub istio_namespace: String,
+    pub istio_namespace: Option<String>,
+    pub revision: Option<String>,
 }
 
 /// Reads the flags that choose a cluster, wherever they stand.
@@ -108,11 +118,11 @@ pub fn cluster_flags(matches: &ArgMatches) -> ClusterFlags {
         let given = leaf.try_get_one::<String>(wanted).ok().flatten().cloned();
         given.filter(|given| !given.is_empty())
     };
-    let [(namespace, _, usual), ..] = OF_CLUSTERS;
     ClusterFlags {
         kubeconfig: value("kubeconfig"),
         context: value("context"),
-        istio_namespace: value(namespace).unwrap_or_else(|| usual.to_owned()),
+        istio_namespace: value("istioNamespace"),
+        revision: value(REVISION),
     }
 }
 
@@ -153,9 +163,11 @@ mod tests {
         let chosen = flags("istioctl proxy-status --context kind -c config -i mesh");
         assert_eq!(chosen.context.as_deref(), Some("kind"));
         assert_eq!(chosen.kubeconfig.as_deref(), Some("config"));
-        assert_eq!(chosen.istio_namespace, "mesh");
+        assert_eq!(chosen.istio_namespace.as_deref(), Some("mesh"));
+        let canary = flags("istioctl proxy-status --revision canary");
+        assert_eq!(canary.revision.as_deref(), Some("canary"));
         let usual = flags("istioctl proxy-status");
         assert_eq!((usual.context, usual.kubeconfig), (None, None));
-        assert_eq!(usual.istio_namespace, "istio-system");
+        assert_eq!((usual.istio_namespace, usual.revision), (None, None));
     }
 }

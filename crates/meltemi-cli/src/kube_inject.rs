@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use meltemi_api::istio::MeshConfig;
+use meltemi_core::names::DEFAULT_REVISION;
 use meltemi_core::{Diagnostic, Severity};
 use meltemi_inject::{
     InjectionSettings, Outcome, Report, inject_document, take_inject_config, take_values,
@@ -64,7 +65,11 @@ async fn settings(
     io: &mut Io<'_>,
 ) -> Result<InjectionSettings, CliError> {
     let mut settings = match &args.mesh_config {
-        None => access.injection_settings().await.unwrap_or_default(),
+        None => {
+            let revision = args.revision.as_deref().unwrap_or(DEFAULT_REVISION);
+            let settings = access.injection_settings(revision).await;
+            settings.unwrap_or_default()
+        }
         Some(file) => of_mesh_config(file, io)?,
     };
     type Take = fn(&mut InjectionSettings, Value) -> Vec<String>;

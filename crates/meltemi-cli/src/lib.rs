@@ -1,5 +1,5 @@
 //! The commands that users of a mesh type, as a library: `proxy-status`, `proxy-config`, `authn tls-check`, `version`,
-//! `kube-inject`, `analyze`, `install`, `uninstall`, `manifest`, `completion`, each spelled and printed as istioctl does.
+//! `kube-inject`, `analyze`, `install`, `upgrade`, `uninstall`, `tag`, `check`, `manifest`, `completion`, each spelled and printed as istioctl does.
 //!
 //! ```text
 //! Command (clap) --run--> Access (pods, their admin ports, the control plane) -> JSON -> what it means -> table | json | yaml
@@ -9,7 +9,9 @@
 
 mod access;
 mod analyze;
+mod check;
 mod command;
+mod control_plane;
 mod error;
 mod install;
 mod io;
@@ -20,8 +22,10 @@ mod output;
 mod proxy_config;
 mod proxy_status;
 mod table;
+mod tag;
 mod target;
 mod tls_check;
+mod uninstall;
 mod version;
 
 #[cfg(test)]
@@ -29,9 +33,10 @@ mod fake;
 #[cfg(test)]
 mod tests;
 
-pub use access::{Access, AccessError, ClusterObjects, Method, Pod, Response};
+pub use access::{Access, AccessError, Answer, ClusterObjects, Method, Pod, Response};
 pub use command::{
-    AuthnCommand, Command, LogArgs, ManifestCommand, PodArgs, ProxyConfigCommand, TlsCheckArgs,
+    AuthnCommand, CheckArgs, Command, ExperimentalCommand, LogArgs, ManifestCommand, PodArgs,
+    ProxyConfigCommand, TagCommand, TlsCheckArgs,
 };
 pub use error::{CliError, exit};
 pub use io::Io;
@@ -49,7 +54,18 @@ pub async fn run(command: Command, access: &dyn Access, io: &mut Io<'_>) -> u8 {
         Command::KubeInject(args) => kube_inject::run(&args, access, io).await,
         Command::Analyze(args) => analyze::run(&args, access, io).await,
         Command::Install(args) => install::install(&args, access, io).await,
-        Command::Uninstall(args) => install::uninstall(&args, access, io).await,
+        Command::Upgrade(args) => install::upgrade(&args, access, io).await,
+        Command::Tag(command) => tag::run(&command, access, io).await,
+        Command::Check(args) => check::run(&args, access, io).await,
+        Command::Experimental(ExperimentalCommand::Precheck(args)) => {
+            let args = CheckArgs {
+                pre: true,
+                revision: args.revision,
+                output: args.output,
+            };
+            check::run(&args, access, io).await
+        }
+        Command::Uninstall(args) => uninstall::uninstall(&args, access, io).await,
         Command::Manifest(ManifestCommand::Generate(args)) => manifest::generate(&args, io),
         Command::Completion(args) => command::completion(&args, io),
     };

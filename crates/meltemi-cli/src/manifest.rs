@@ -36,6 +36,13 @@ pub(crate) fn values(
     Ok(values)
 }
 
+/// The defaults, with what is set over them.
+pub(crate) fn read_values(set: &[String]) -> Result<Values, CliError> {
+    let layers: Vec<Layer> = set.iter().cloned().map(Layer::Set).collect();
+    let read = Values::read(&layers).map_err(|error| refused(&error))?;
+    Ok(read.0)
+}
+
 pub(crate) fn refused(error: &InstallError) -> CliError {
     CliError::data(error.to_string(), "")
 }

@@ -2,7 +2,7 @@
 //! and a stock Envoy alike.
 
 mod bootstrap;
-mod certificates;
+pub(crate) mod certificates;
 mod clusters;
 pub(crate) mod dump;
 mod endpoints;

@@ -11,7 +11,7 @@ use crate::output::structured;
 use crate::proxy_config::{admin_json, dump::Dump};
 use crate::table::Table;
 use crate::target::resolve;
-use crate::{Access, CliError, Io, Method};
+use crate::{Access, CliError, Io, Method, control_plane};
 
 /// The types of `/debug/syncz`, in the order of a push.
 const TYPES: [(&str, &str); 6] = [
@@ -35,7 +35,7 @@ pub(crate) async fn run(
 }
 
 async fn all(args: &ProxyStatusArgs, access: &dyn Access, io: &mut Io<'_>) -> Result<(), CliError> {
-    let mut proxies = syncz(access).await?;
+    let mut proxies = syncz(access, io).await?;
     if let Some(namespace) = &args.namespace.namespace {
         let suffix = format!(".{namespace}");
         proxies.retain(|proxy| text(proxy, "proxy").ends_with(&suffix));
@@ -50,39 +50,21 @@ async fn all(args: &ProxyStatusArgs, access: &dyn Access, io: &mut Io<'_>) -> Re
     io.print(&table(&proxies, args.verbosity))
 }
 
-/// What istiod knows of its proxies.
-pub(crate) async fn syncz(access: &dyn Access) -> Result<Vec<Value>, CliError> {
-    match istiod_json("/debug/syncz", access).await? {
-        Value::Array(proxies) => Ok(proxies),
-        _ => Err(CliError::answer(
-            "the control plane answered /debug/syncz with no list",
-        )),
+/// What the instances of the control plane know of their proxies.
+pub(crate) async fn syncz(access: &dyn Access, io: &mut Io<'_>) -> Result<Vec<Value>, CliError> {
+    let mut all = Vec::new();
+    for (name, answer) in control_plane::every("/debug/syncz", access, io).await? {
+        let Value::Array(proxies) = answer else {
+            return Err(CliError::answer(
+                "the control plane answered /debug/syncz with no list",
+            ));
+        };
+        all.extend(proxies.into_iter().map(|mut proxy| {
+            proxy["istiod"] = name.as_str().into();
+            proxy
+        }));
     }
-}
-
-pub(crate) async fn istiod_json(path: &str, access: &dyn Access) -> Result<Value, CliError> {
-    let response = access.istiod_http(Method::Get, path).await?;
-    if let (404, Some((_, proxy))) = (response.status, path.split_once("proxyID=")) {
-        let message = format!("the control plane knows no proxy {proxy}");
-        return Err(CliError::data(
-            message,
-            "Is it connected? See proxy-status, and the log of its istio-proxy container.",
-        ));
-    }
-    if response.status != 200 {
-        let text = String::from_utf8_lossy(&response.body);
-        let message = format!(
-            "the control plane answered {} to {path}: {}",
-            response.status,
-            text.trim()
-        );
-        return Err(CliError::answer(message));
-    }
-    serde_json::from_slice(&response.body).map_err(|error| {
-        CliError::answer(format!(
-            "the control plane answered {path} with no JSON: {error}"
-        ))
-    })
+    Ok(all)
 }
 
 fn table(proxies: &[Value], verbosity: u8) -> String {
@@ -115,20 +97,13 @@ fn table(proxies: &[Value], verbosity: u8) -> String {
                 .map(|(field, _)| Sync::of(proxy, field).to_string()),
         );
         row.extend([
-            istiod(proxy).to_owned(),
+            text(proxy, "istiod").to_owned(),
             text(proxy, "istio_version").to_owned(),
             subscribed(proxy),
         ]);
         table.row(row);
     }
     table.render()
-}
-
-fn istiod(proxy: &Value) -> &str {
-    match text(proxy, "istiod") {
-        "" => meltemi_core::names::ISTIOD,
-        name => name,
-    }
 }
 
 fn subscribed(proxy: &Value) -> String {
@@ -192,7 +167,8 @@ async fn one(
 ) -> Result<(), CliError> {
     let pod = resolve(target, args.namespace.namespace.as_deref(), access).await?;
     let held = Dump::new(admin_json(&pod, Method::Get, "/config_dump", access).await?)?;
-    let meant = istiod_json(&format!("/debug/config_dump?proxyID={}", pod.id()), access).await?;
+    let meant =
+        control_plane::any(&format!("/debug/config_dump?proxyID={}", pod.id()), access).await?;
     let report = diff::compare(&Dump::new(meant)?, &held);
     if let Some(text) = structured(&report.to_json(), args.output)? {
         return io.print(&text);

@@ -3,8 +3,9 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::command::VersionArgs;
+use crate::control_plane;
 use crate::output::structured;
-use crate::proxy_status::{istiod_json, syncz};
+use crate::proxy_status::syncz;
 use crate::{Access, CliError, Format, Io};
 
 const CLIENT: &str = env!("CARGO_PKG_VERSION");
@@ -15,7 +16,7 @@ pub(crate) async fn run(
     io: &mut Io<'_>,
 ) -> Result<(), CliError> {
     let remote = if args.remote {
-        remote(access).await
+        remote(access, io).await
     } else {
         Ok(Remote::default())
     };
@@ -36,13 +37,14 @@ pub(crate) async fn run(
 
 #[derive(Debug, Default)]
 struct Remote {
-    control_plane: Option<String>,
+    /// Instances of the control plane.
+    control_planes: Vec<(String, String)>,
     proxies: Vec<(String, String)>,
 }
 
-async fn remote(access: &dyn Access) -> Result<Remote, CliError> {
-    let version = istiod_json("/version", access).await?;
-    let proxies = syncz(access).await?;
+async fn remote(access: &dyn Access, io: &mut Io<'_>) -> Result<Remote, CliError> {
+    let versions = control_plane::every("/version", access, io).await?;
+    let proxies = syncz(access, io).await?;
     let text = |value: &Value, field: &str| {
         value
             .get(field)
@@ -52,7 +54,10 @@ async fn remote(access: &dyn Access) -> Result<Remote, CliError> {
     };
     let proxy = |proxy: &Value| (text(proxy, "proxy"), text(proxy, "istio_version"));
     Ok(Remote {
-        control_plane: Some(text(&version, "version")),
+        control_planes: versions
+            .iter()
+            .map(|(name, version)| (name.clone(), text(version, "version")))
+            .collect(),
         proxies: proxies.iter().map(proxy).collect(),
     })
 }
@@ -63,8 +68,12 @@ impl Remote {
             return format!("{CLIENT}\n");
         }
         let mut text = format!("client version: {CLIENT}\n");
-        if let Some(version) = &self.control_plane {
-            text += &format!("control plane version: {version}\n");
+        let versions = self.control_planes.iter().map(|(_, version)| &**version);
+        let mut versions: Vec<&str> = versions.collect();
+        versions.sort_unstable();
+        versions.dedup();
+        if !versions.is_empty() {
+            text += &format!("control plane version: {}\n", versions.join(", "));
         }
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         for (_, version) in &self.proxies {
@@ -84,8 +93,11 @@ impl Remote {
     /// The names of istioctl's answer.
     fn to_json(&self) -> Value {
         let mut json = json!({"clientVersion": {"version": CLIENT}});
-        if let Some(version) = &self.control_plane {
-            json["meshVersion"] = json!([{"Component": "pilot", "Info": {"version": version}}]);
+        if !self.control_planes.is_empty() {
+            let instances = self.control_planes.iter();
+            json["meshVersion"] = instances
+                .map(|(_, version)| json!({"Component": "pilot", "Info": {"version": version}}))
+                .collect();
         }
         if !self.proxies.is_empty() {
             let proxies = self.proxies.iter();

@@ -112,7 +112,7 @@ impl Authority {
             authenticators: authenticators(options, trust_domain, environment)?,
             slot: Arc::default(),
             bundle: Arc::new(ArcSwap::from_pointee(bundle)),
-            dns_names: options.dns_names.clone(),
+            dns_names: options.serving_names(),
             signer: Arc::new(ArcSwap::from_pointee(signer)),
             state_dir: options.state_dir.clone(),
             stamp: Mutex::new(stamp),
@@ -128,9 +128,10 @@ impl Authority {
     }
 
     /// How other replicas, which have the same authority, are asked.
-    pub(crate) fn asking(&self, port: u16) -> Asking {
+    pub(crate) fn asking(&self, namespace: &str, port: u16) -> Asking {
         Asking {
             signer: Arc::clone(&self.signer),
+            namespace: namespace.to_owned(),
             port,
         }
     }

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
 use meltemi_ca::{Authenticators, Credentials};
-use meltemi_core::names::{ISTIO_SYSTEM, ISTIOD};
+use meltemi_core::names::ISTIOD;
 use meltemi_model::authentication_rows;
 use meltemi_process::{Metrics, Readiness, VERSION, admin};
 use meltemi_proto::type_url;
@@ -30,6 +30,8 @@ pub(crate) struct Debug {
     pub(crate) readiness: Readiness,
     /// Who asks from elsewhere; set once the authority is open.
     pub(crate) authenticators: Arc<OnceLock<Authenticators>>,
+    /// The control plane's own: who is in it sees everything.
+    pub(crate) namespace: Arc<str>,
 }
 
 pub(crate) fn router(debug: Debug) -> Router {
@@ -94,16 +96,16 @@ async fn admit(
             return (StatusCode::UNAUTHORIZED, text).into_response();
         }
     };
-    let viewer = match identity.namespace.as_str() {
-        ISTIO_SYSTEM => Viewer::Everything,
-        own => Viewer::Namespace(own.to_owned()),
+    let viewer = match identity.namespace {
+        own if *own == *debug.namespace => Viewer::Everything,
+        own => Viewer::Namespace(own),
     };
     request.extensions_mut().insert(viewer);
     next.run(request).await
 }
 
 fn forbidden(what: &str) -> Response {
-    let text = format!("{what} is for tokens of the namespace {ISTIO_SYSTEM}\n");
+    let text = format!("{what} is for tokens of the control plane's namespace\n");
     (StatusCode::FORBIDDEN, text).into_response()
 }
 
@@ -254,6 +256,8 @@ mod tests {
     use meltemi_pki::PrivateKey;
     use tower::ServiceExt as _;
 
+    use meltemi_core::names::ISTIO_SYSTEM;
+
     use super::*;
 
     const ISSUER: &str = "lab";
@@ -288,6 +292,7 @@ mod tests {
             metrics: Metrics::new(),
             readiness: Readiness::new(),
             authenticators,
+            namespace: ISTIO_SYSTEM.into(),
         });
         let ask = async |from: &str, token: Option<&str>, path: &str| {
             let from: SocketAddr = from.parse().unwrap();

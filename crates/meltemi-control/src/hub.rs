@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use meltemi_api::istio::MeshConfig;
 use meltemi_api::{Change, Kind, Object, ObjectKey, Resource};
-use meltemi_core::names::{ISTIO_SYSTEM, ISTIOD, label};
+use meltemi_core::names::{ISTIOD, label};
 use meltemi_core::{Diagnostic, FieldPath, Severity, TrustDomain};
 use meltemi_model::{ChangeSet, Mesh, MeshSnapshot};
 use meltemi_xds::{Connection, Snapshot};
@@ -84,15 +84,15 @@ pub(crate) struct Hub {
     /// What is wrong between the objects, until one changes.
     analysed: Option<Vec<Diagnostic>>,
     config: ConfigSource,
-    /// Of this replica's pod.
-    own_name: Option<String>,
+    /// This replica's pod.
+    own: Option<ObjectKey>,
 }
 
 /// Which mesh configuration counts, and what is wrong with it.
 #[derive(Debug)]
 struct ConfigSource {
-    /// A file was given: the ConfigMap is not looked at.
-    is_file: bool,
+    /// The ConfigMap; none if a file was given.
+    map: Option<ObjectKey>,
     /// Certificates are signed for this one, whatever the configuration says later.
     trust_domain: TrustDomain,
     diagnostics: Vec<Diagnostic>,
@@ -101,9 +101,9 @@ struct ConfigSource {
 impl Hub {
     pub(crate) fn new(
         cluster_id: &str,
-        own_name: Option<String>,
+        own: Option<ObjectKey>,
         trust_domain: TrustDomain,
-        has_mesh_file: bool,
+        mesh_map: Option<ObjectKey>,
         first: SourceUpdate,
         metrics: PushMetrics,
         memory: Arc<Memory>,
@@ -124,11 +124,11 @@ impl Hub {
             source_diagnostics: Arc::default(),
             analysed: None,
             config: ConfigSource {
-                is_file: has_mesh_file,
+                map: mesh_map,
                 trust_domain,
                 diagnostics: Vec::new(),
             },
-            own_name,
+            own,
         };
         hub.set_config(MeshConfig::default());
         hub.apply(vec![first]);
@@ -371,15 +371,15 @@ impl Hub {
     /// The pods of the control plane beside this one.
     fn replicas(&self) -> BTreeSet<Replica> {
         // One that does not know its own name is alone.
-        let Some(own) = &self.own_name else {
+        let Some(own) = &self.own else {
             return BTreeSet::new();
         };
         let others = self.current.workloads().filter(|workload| {
-            workload.namespace == ISTIO_SYSTEM
+            workload.namespace == own.namespace
                 && workload.labels.get(label::APP) == Some(ISTIOD)
                 && workload.is_pod()
                 && workload.ready
-                && workload.name != *own
+                && workload.name != own.name
         });
         others
             .filter_map(|workload| Replica::of(workload))
@@ -415,14 +415,13 @@ impl Proxy {
 impl ConfigSource {
     /// The configuration that an update brings, if it brings one.
     fn choose(&mut self, update: &SourceUpdate) -> Option<MeshConfig> {
-        let config = if self.is_file {
+        let config = if let Some(map) = &self.map {
+            let change = update.changes.iter().find(|change| change.key() == *map)?;
+            self.read(change)?
+        } else {
             let config = update.mesh_config.clone()?;
             self.diagnostics.clear();
             config
-        } else {
-            let key = ObjectKey::new(Kind::ConfigMap, ISTIO_SYSTEM, "istio");
-            let change = update.changes.iter().find(|change| change.key() == key)?;
-            self.read(change)?
         };
         self.note_trust_domain(&config);
         Some(config)
@@ -434,7 +433,7 @@ impl ConfigSource {
             self.diagnostics.clear();
             return Some(MeshConfig::default());
         };
-        let (config, diagnostics) = from_config_map(&object.resource);
+        let (config, diagnostics) = from_config_map(object);
         self.diagnostics = diagnostics
             .into_iter()
             .map(|diagnostic| of_object(diagnostic, object))
@@ -468,16 +467,14 @@ fn of_object(mut diagnostic: Diagnostic, object: &Object) -> Diagnostic {
     diagnostic.object(object.reference())
 }
 
-/// The MeshConfig in the key `mesh` of the ConfigMap `istio`.
-pub(crate) fn from_config_map(resource: &Resource) -> (Option<MeshConfig>, Vec<Diagnostic>) {
-    let Resource::ConfigMap(map) = resource else {
+/// The MeshConfig in the key `mesh` of a ConfigMap.
+pub(crate) fn from_config_map(object: &Object) -> (Option<MeshConfig>, Vec<Diagnostic>) {
+    let Resource::ConfigMap(map) = &object.resource else {
         return (None, Vec::new());
     };
     let mesh = map.data.as_ref().and_then(|data| data.get("mesh"));
-    meltemi_api::parse_message(
-        "ConfigMap istio-system/istio, key mesh",
-        mesh.map_or("", String::as_str),
-    )
+    let name = format!("{}, key mesh", object.reference());
+    meltemi_api::parse_message(&name, mesh.map_or("", String::as_str))
 }
 
 fn log(diagnostic: &Diagnostic) {

@@ -2,8 +2,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use meltemi_api::{Kind, ObjectKey};
 use meltemi_core::TrustDomain;
-use meltemi_core::names::port;
+use meltemi_core::names::{
+    DEFAULT_REVISION, ISTIO_SYSTEM, ISTIOD, MESH_CONFIG_MAP, of_revision, port,
+};
 
 /// The settings of a control plane.
 #[derive(Clone, Debug, clap::Args)]
@@ -55,20 +58,50 @@ pub struct Options {
     /// Address for the webhooks of Kubernetes, with TLS
     #[arg(long, value_name = "ADDRESS", default_value_t = unspecified(port::WEBHOOK))]
     pub webhook_addr: SocketAddr,
-    /// File with the mesh configuration [default: ConfigMap istio-system/istio, key mesh]
+    /// Namespace of this control plane: of its ConfigMaps, and of its names
+    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", default_value = ISTIO_SYSTEM)]
+    pub namespace: String,
+    /// File with the mesh configuration [default: key mesh of ConfigMap istio, or istio-REVISION, in its namespace]
     #[arg(long, value_name = "FILE", conflicts_with = "kubernetes")]
     pub mesh_config: Option<PathBuf>,
     /// Name of this cluster
     #[arg(long, value_name = "NAME", default_value = "Kubernetes")]
     pub cluster_id: String,
-    /// DNS names of the control plane's own certificate
-    #[arg(
-        long,
-        value_name = "NAMES",
-        value_delimiter = ',',
-        default_value = "istiod.istio-system.svc,istiod.istio-system.svc.cluster.local,istiod.istio-system,istio-pilot.istio-system.svc"
-    )]
+    /// DNS names of the control plane's own certificate [default: those of its Services]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub dns_names: Vec<String>,
+}
+
+impl Options {
+    /// The ConfigMap with the mesh configuration.
+    pub(crate) fn mesh_map(&self) -> ObjectKey {
+        let name = of_revision(MESH_CONFIG_MAP, &self.revision);
+        ObjectKey::new(Kind::ConfigMap, &self.namespace, &name)
+    }
+
+    /// The names that proxies and the API server call this control plane by. Without a revision's own, those of the default
+    /// one, whose proxies a newer revision may take over.
+    pub(crate) fn serving_names(&self) -> Vec<String> {
+        if !self.dns_names.is_empty() {
+            return self.dns_names.clone();
+        }
+        let namespace = &self.namespace;
+        let mut services = vec![of_revision(ISTIOD, &self.revision)];
+        if self.revision != DEFAULT_REVISION {
+            services.push(ISTIOD.to_owned());
+        }
+        let names = services.iter().flat_map(|service| {
+            let short = format!("{service}.{namespace}");
+            [
+                format!("{short}.svc"),
+                format!("{short}.svc.cluster.local"),
+                short,
+            ]
+        });
+        names
+            .chain([format!("istio-pilot.{namespace}.svc")])
+            .collect()
+    }
 }
 
 fn unspecified(port: u16) -> SocketAddr {
@@ -83,4 +116,46 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 fn trust_domain(text: &str) -> Result<TrustDomain, String> {
     TrustDomain::new(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Arguments {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn options(more: &[&str]) -> Options {
+        let usual = ["control-plane", "--kubernetes", "--state-dir", "state"];
+        Arguments::parse_from(usual.iter().chain(more)).options
+    }
+
+    #[test]
+    fn names_follow_namespace_and_revision() {
+        let usual = options(&["--namespace", "istio-system", "--revision", "default"]);
+        assert_eq!(usual.mesh_map().name, "istio");
+        assert_eq!(
+            usual.serving_names(),
+            [
+                "istiod.istio-system.svc",
+                "istiod.istio-system.svc.cluster.local",
+                "istiod.istio-system",
+                "istio-pilot.istio-system.svc"
+            ]
+        );
+        let other = options(&["--namespace", "mesh", "--revision", "canary"]);
+        let map = other.mesh_map();
+        assert_eq!((&*map.namespace, &*map.name), ("mesh", "istio-canary"));
+        let names = other.serving_names();
+        for expected in ["istiod-canary.mesh.svc", "istiod.mesh.svc"] {
+            assert!(names.iter().any(|name| name == expected), "{names:?}");
+        }
+        let told = options(&["--dns-names", "a.test,b.test"]);
+        assert_eq!(told.serving_names(), ["a.test", "b.test"]);
+    }
 }

@@ -11,7 +11,6 @@ use axum::Router;
 use meltemi_api::istio::MeshConfig;
 use meltemi_api::{Change, Kind, ObjectKey};
 use meltemi_ca::Authenticators;
-use meltemi_core::names::ISTIO_SYSTEM;
 use meltemi_core::{IdentityError, TrustDomain};
 use meltemi_process::admin::AdminServer;
 use meltemi_process::readiness::Gate;
@@ -150,6 +149,7 @@ impl ControlPlane {
             metrics: metrics.clone(),
             readiness,
             authenticators: Arc::clone(&authenticators),
+            namespace: self.options.namespace.as_str().into(),
         });
         let monitoring = self.monitoring.serve(router, shutdown.clone());
         let control = Control {
@@ -241,20 +241,26 @@ impl Control {
         let is_held = misses && !self.options.accept_empty_config;
         let push_metrics = PushMetrics::new(&self.metrics);
         let has_mesh_file = self.options.mesh_config.is_some();
+        let mesh_map = (!has_mesh_file).then(|| self.options.mesh_map());
         let cluster_id = &self.options.cluster_id;
         let metrics = push_metrics.clone();
         let remembering = Arc::clone(&memory);
+        let namespace = &self.options.namespace;
+        let own = outside
+            .replica
+            .map(|name| ObjectKey::new(Kind::Pod, namespace, &name));
         let hub = Hub::new(
             cluster_id,
-            outside.replica,
+            own,
             trust_domain,
-            has_mesh_file,
+            mesh_map,
             first,
             metrics,
             remembering,
         );
         if let Some(take) = outside.standings {
-            let asking = authority.asking(self.options.xds_addr.port());
+            let options = &self.options;
+            let asking = authority.asking(&options.namespace, options.xds_addr.port());
             take(StandingReader::new(
                 self.commands.clone(),
                 hub.standing(),
@@ -332,7 +338,10 @@ impl Control {
         };
         let certificates = authority.certificate_service();
         let router = meltemi_xds::limits::server_builder()
-            .add_routes(Routes::from(replicas::router(self.commands.clone())))
+            .add_routes(Routes::from(replicas::router(
+                self.commands.clone(),
+                &self.options.namespace,
+            )))
             .add_service(AdsServer::new(admission).into_service())
             .add_service(certificates.into_server());
         let (connections, incoming) = mpsc::channel(CONNECTION_QUEUE_LIMIT);
@@ -419,12 +428,10 @@ fn trust_domain(options: &Options, first: &SourceUpdate) -> Result<TrustDomain, 
     if let Some(trust_domain) = &options.trust_domain {
         return Ok(trust_domain.clone());
     }
-    let key = ObjectKey::new(Kind::ConfigMap, ISTIO_SYSTEM, "istio");
+    let key = options.mesh_map();
     let from_map = || {
         first.changes.iter().find_map(|change| match change {
-            Change::Upsert(object) if object.key() == key => {
-                hub::from_config_map(&object.resource).0
-            }
+            Change::Upsert(object) if object.key() == key => hub::from_config_map(object).0,
             _ => None,
         })
     };

@@ -19,7 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use meltemi_api::status::Standing;
 use meltemi_ca::{PeerInfo, Signer};
 use meltemi_core::Identity;
-use meltemi_core::names::{ISTIO_SYSTEM, ISTIOD, label};
+use meltemi_core::names::{DEFAULT_REVISION, ISTIOD, label, of_revision};
 use meltemi_model::Workload;
 use meltemi_pki::{DnsClientTls, PrivateKey, WorkloadCertificate};
 use rustls_pki_types::ServerName;
@@ -30,8 +30,6 @@ use tokio_rustls::TlsConnector;
 
 use crate::hub::Command;
 
-/// The revision of a control plane that was installed without one.
-const DEFAULT_REVISION: &str = "default";
 const PATH: &str = "/replicas/standings";
 /// How long another replica may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -53,14 +51,12 @@ pub(crate) struct Replica {
 
 impl Replica {
     pub(crate) fn of(pod: &Workload) -> Option<Self> {
-        let service = match pod.labels.get(label::ISTIO_REV) {
-            Some(revision) if revision != DEFAULT_REVISION => format!("{ISTIOD}-{revision}"),
-            _ => ISTIOD.to_owned(),
-        };
+        let revision = pod.labels.get(label::ISTIO_REV);
+        let service = of_revision(ISTIOD, revision.unwrap_or(DEFAULT_REVISION));
         Some(Self {
             name: pod.name.clone(),
             address: *pod.addresses.first()?,
-            server_name: format!("{service}.{ISTIO_SYSTEM}.svc"),
+            server_name: format!("{service}.{}.svc", pod.namespace),
         })
     }
 }
@@ -69,6 +65,8 @@ impl Replica {
 #[derive(Clone, Debug)]
 pub(crate) struct Asking {
     pub(crate) signer: Arc<ArcSwap<Signer>>,
+    /// The control plane's.
+    pub(crate) namespace: String,
     pub(crate) port: u16,
 }
 
@@ -83,7 +81,7 @@ impl Asking {
     }
 
     async fn get(&self, replica: &Replica, all: bool) -> Result<Vec<Standing>, BoxError> {
-        let tls = self.tls(replica)?;
+        let tls = self.tls()?;
         let name = ServerName::try_from(replica.server_name.clone())?;
         let stream = TcpStream::connect(SocketAddr::new(replica.address, self.port)).await?;
         let stream = TlsConnector::from(tls).connect(name, stream).await?;
@@ -103,25 +101,36 @@ impl Asking {
         Ok(serde_json::from_slice(&body)?)
     }
 
-    /// With a certificate of the control plane's own. Of a revision it has the revision's name, or the plain one.
-    fn tls(&self, replica: &Replica) -> Result<Arc<tokio_rustls::rustls::ClientConfig>, BoxError> {
+    /// With a certificate of the control plane's own.
+    fn tls(&self) -> Result<Arc<tokio_rustls::rustls::ClientConfig>, BoxError> {
         let (signer, now) = (self.signer.load(), SystemTime::now());
-        let identity = Identity::new(signer.trust_domain().clone(), ISTIO_SYSTEM, ISTIOD)?;
+        let identity = Identity::new(signer.trust_domain().clone(), &self.namespace, ISTIOD)?;
         let key = PrivateKey::generate()?;
         let csr = key.csr_pem(&identity)?;
         let issued = signer.sign_workload(csr.as_bytes(), &identity, CERTIFICATE_TTL, now)?;
         let chain = [issued.chain_pem()];
         let certificate = WorkloadCertificate::accept(&key, &chain, &identity, now)?;
         let tls = DnsClientTls::new(signer.roots_pem().as_bytes())?;
-        let plain = format!("{ISTIOD}.{ISTIO_SYSTEM}.svc");
-        let tls = tls.names([replica.server_name.as_str(), &plain])?;
         Ok(tls.certificate(&certificate).alpn(["h2"]).build()?)
     }
 }
 
 /// Answers other replicas.
-pub(crate) fn router(hub: mpsc::Sender<Command>) -> Router {
-    Router::new().route(PATH, get(standings)).with_state(hub)
+pub(crate) fn router(hub: mpsc::Sender<Command>, namespace: &str) -> Router {
+    let answering = Answering {
+        hub,
+        namespace: namespace.into(),
+    };
+    Router::new()
+        .route(PATH, get(standings))
+        .with_state(answering)
+}
+
+#[derive(Clone)]
+struct Answering {
+    hub: mpsc::Sender<Command>,
+    /// The control plane's.
+    namespace: Arc<str>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -131,17 +140,17 @@ struct Wanted {
 }
 
 async fn standings(
-    State(hub): State<mpsc::Sender<Command>>,
+    State(answering): State<Answering>,
     peer: Option<Extension<PeerInfo>>,
     Query(Wanted { all }): Query<Wanted>,
 ) -> Response {
     let identity = peer.as_ref().and_then(|peer| peer.identity.as_ref());
-    if !identity.is_some_and(|identity| is_control_plane(identity)) {
+    if !identity.is_some_and(|identity| answering.is_control_plane(identity)) {
         tracing::warn!(?identity, "a question of a replica was denied");
         return StatusCode::FORBIDDEN.into_response();
     }
     let (reply, answer) = oneshot::channel();
-    let sent = hub.send(Command::Standings { all, reply }).await;
+    let sent = answering.hub.send(Command::Standings { all, reply }).await;
     match (sent, answer.await) {
         (Ok(()), Ok(mut known)) => {
             // What is wrong with an object everybody sees alike.
@@ -158,7 +167,9 @@ async fn standings(
     }
 }
 
-/// The trust domain was compared in the handshake.
-fn is_control_plane(identity: &Identity) -> bool {
-    identity.namespace == ISTIO_SYSTEM && identity.service_account == ISTIOD
+impl Answering {
+    /// The trust domain was compared in the handshake.
+    fn is_control_plane(&self, identity: &Identity) -> bool {
+        *identity.namespace == *self.namespace && identity.service_account == ISTIOD
+    }
 }

@@ -39,6 +39,22 @@ pub const PROXY_MARK: u32 = 1337;
 pub const ISTIO_SYSTEM: &str = "istio-system";
 /// The Service and Deployment of the control plane.
 pub const ISTIOD: &str = "istiod";
+/// The name of the revision that unmarked workloads belong to.
+pub const DEFAULT_REVISION: &str = "default";
+/// The ConfigMap with the MeshConfig, in the control plane's namespace.
+pub const MESH_CONFIG_MAP: &str = "istio";
+/// The ConfigMap and the webhook configuration of injection.
+pub const INJECTOR: &str = "istio-sidecar-injector";
+
+/// The name of one of a control plane's objects: `istiod`, or `istiod-canary` for a revision besides the default one.
+pub fn of_revision(name: &str, revision: &str) -> String {
+    if revision == DEFAULT_REVISION {
+        name.to_owned()
+    } else {
+        format!("{name}-{revision}")
+    }
+}
+
 /// The container that holds the sidecar.
 pub const PROXY_CONTAINER: &str = "istio-proxy";
 /// The init container that applies the capture rules.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::{Object, Values};
+use crate::Object;
 
 /// Which object, in words an API server understands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,11 +126,11 @@ pub fn over(object: &Object, live: Option<&Value>) -> Value {
 
 /// The key that the authority founded itself with, which no installation made. One that an administrator brought
 /// (`cacerts`) is not ours.
-pub fn authority_secret(values: &Values) -> Name {
+pub fn authority_secret(namespace: &str) -> Name {
     Name {
         api_version: "v1",
         kind: "Secret",
-        namespace: values.namespace().to_owned(),
+        namespace: namespace.to_owned(),
         name: "istio-ca-secret".to_owned(),
     }
 }
@@ -150,7 +150,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{generate, namespace};
+    use crate::{Values, generate, namespace};
 
     #[test]
     fn only_what_differs_is_configured() {

@@ -3,6 +3,7 @@
 //! The form of an object comes from the decoder's types ([`meltemi_api::schema`]); [`rules`] adds what Istio's definitions
 //! demand beyond it. All versions of a kind have one schema.
 
+mod descriptions;
 mod names;
 mod rules;
 
@@ -121,9 +122,12 @@ fn properties(schema: &Schema) -> JSONSchemaProps {
     match schema {
         Schema::Message(message) => {
             let fields = message.fields.iter();
-            let fields: BTreeMap<String, JSONSchemaProps> = fields
-                .map(|(name, schema)| (name.clone(), properties(schema)))
-                .collect();
+            let described = |(name, schema): &(String, Schema)| {
+                let mut field = properties(schema);
+                field.description = descriptions::description(message.name, name);
+                (name.clone(), field)
+            };
+            let fields: BTreeMap<String, JSONSchemaProps> = fields.map(described).collect();
             let mut object = JSONSchemaProps {
                 properties: Some(fields),
                 ..of("object")
@@ -164,7 +168,8 @@ fn properties(schema: &Schema) -> JSONSchemaProps {
             format: Some("double".to_owned()),
             ..of("number")
         },
-        Schema::Any | Schema::Nothing => JSONSchemaProps {
+        // No kind of Istio's has a place that takes whatever scalar.
+        Schema::Scalar | Schema::Any | Schema::Nothing => JSONSchemaProps {
             x_kubernetes_preserve_unknown_fields: Some(true),
             ..JSONSchemaProps::default()
         },

@@ -11,9 +11,12 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use meltemi_core::names::{ISTIOD, label};
+use meltemi_core::names::{INJECTOR, ISTIO_SYSTEM, ISTIOD, label};
 
 use crate::{InstallError, Object, Values, crd, sort_for_install};
+
+/// The label that names the control plane's namespace.
+pub(crate) const INSTANCE: &str = "app.kubernetes.io/instance";
 
 /// Everything that a control plane needs in a cluster, in the order to apply it. Its namespace is not among it: who
 /// installs may not own that ([`namespace`]).
@@ -67,6 +70,8 @@ pub fn namespace(values: &Values) -> Result<Object, InstallError> {
 pub(crate) fn labels(values: &Values) -> BTreeMap<String, String> {
     let mut labels = crd::shared_labels();
     labels.insert("app".to_owned(), ISTIOD.to_owned());
+    // Tells the meshes of a cluster apart, also where an object has no namespace.
+    labels.insert(INSTANCE.to_owned(), values.namespace().to_owned());
     labels.insert(label::ISTIO_REV.to_owned(), values.revision().to_owned());
     labels
 }
@@ -86,6 +91,15 @@ fn cluster_metadata(values: &Values, name: &str) -> ObjectMeta {
         name: Some(format!("{}-{}", values.named(name), values.namespace())),
         labels: Some(labels(values)),
         ..ObjectMeta::default()
+    }
+}
+
+/// The webhook configuration of injection; Istio's name, also in other namespaces than the usual one.
+fn injector_name(values: &Values) -> String {
+    let name = values.named(INJECTOR);
+    match values.namespace() {
+        ISTIO_SYSTEM => name,
+        other => format!("{name}-{other}"),
     }
 }
 

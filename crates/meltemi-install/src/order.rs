@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::objects::INSTANCE;
 use crate::{Object, Values};
 
 /// Kinds in the order of their coming: what others need is there first, and the webhooks, which call the control plane, are
@@ -40,7 +41,7 @@ pub fn sort_for_removal(objects: &mut [Object]) {
 /// How much an uninstallation takes away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purge {
-    /// One revision. Definitions stay, and with them what users have configured.
+    /// One revision of one mesh. Definitions stay, and with them what users have configured.
     Revision,
     /// Everything of every revision, and every object of Istio's kinds with the definitions.
     All,
@@ -75,6 +76,7 @@ pub fn prunable(values: &Values, purge: Purge) -> Vec<(&'static str, &'static st
     let mut labels: Vec<String> = shared.collect();
     if purge == Purge::Revision {
         labels.push(format!("istio.io/rev={}", values.revision()));
+        labels.push(format!("{INSTANCE}={}", values.namespace()));
     }
     let labels = labels.join(",");
     let kinds = KINDS.iter();

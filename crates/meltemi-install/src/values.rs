@@ -2,88 +2,29 @@
 
 mod set;
 mod text;
+mod unread;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Affinity, Toleration};
 use meltemi_api::istio::MeshConfig;
+use meltemi_api::schema::{self, Schema};
 use meltemi_api::{Message, parse_message};
+use meltemi_core::names::{DEFAULT_REVISION, of_revision};
 use meltemi_core::{Diagnostic, FieldPath, Severity};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 pub(crate) use text::{Amounts, Text};
+pub(crate) use unread::UNREAD;
 
-const DEFAULTS: &str = include_str!("values.yaml");
+/// The chart's own file: by either way an installation starts from the same defaults.
+const DEFAULTS: &str =
+    include_str!("../../../manifests/charts/istio-control/istio-discovery/values.yaml");
 
-/// Values of Istio's charts that nothing here reads yet.
-const UNREAD: &[&str] = &[
-    "base",
-    "cni",
-    "compatibilityVersion",
-    "defaultRevision",
-    "experimental",
-    "gateways",
-    "global.autoscalingv2API",
-    "global.caAddress",
-    "global.caName",
-    "global.certSigners",
-    "global.configCluster",
-    "global.externalIstiod",
-    "global.istiod",
-    "global.nativeNftables",
-    "global.omitSidecarInjectorConfigMap",
-    "global.operatorManageWebhooks",
-    "global.pilotCertProvider",
-    "global.platform",
-    "global.proxy.autoInject",
-    "global.proxy.excludeIPRanges",
-    "global.proxy.excludeInboundPorts",
-    "global.proxy.excludeOutboundPorts",
-    "global.proxy.holdApplicationUntilProxyStarts",
-    "global.proxy.includeIPRanges",
-    "global.proxy.includeInboundPorts",
-    "global.proxy.includeOutboundPorts",
-    "global.proxy.lifecycle",
-    "global.proxy.outlierLogPath",
-    "global.proxy.privileged",
-    "global.proxy.readinessFailureThreshold",
-    "global.proxy.readinessInitialDelaySeconds",
-    "global.proxy.readinessPeriodSeconds",
-    "global.proxy.startupProbe",
-    "global.proxy.statusPort",
-    "global.proxy.tracer",
-    "global.proxy_init.forceApplyIptables",
-    "global.remotePilotAddress",
-    "global.sds",
-    "global.sts",
-    "global.tracer",
-    "global.trustBundleName",
-    "global.variant",
-    "global.waypoint",
-    "istio_cni",
-    "istiodRemote",
-    "meshNetworks",
-    "ownerName",
-    "pilot.cni",
-    "pilot.configMap",
-    "pilot.enabled",
-    "pilot.extraContainerArgs",
-    "pilot.ipFamilies",
-    "pilot.ipFamilyPolicy",
-    "pilot.jwksResolverExtraRootCA",
-    "pilot.keepaliveMaxServerConnectionAge",
-    "pilot.taint",
-    "pilot.topologySpreadConstraints",
-    "pilot.traceSampling",
-    "pilot.trustedZtunnelNamespace",
-    "pilot.volumeMounts",
-    "pilot.volumes",
-    "profile",
-    "revisionTags",
-    "telemetry",
-    "ztunnel",
-];
+/// What a diagnostic calls the values of a command line.
+const COMMAND_LINE: &str = "--set";
 
 /// Why no objects can be made.
 #[derive(Debug, thiserror::Error)]
@@ -267,26 +208,21 @@ impl Values {
     /// # Errors
     /// A value has the wrong form or a name that nobody knows. All such are told at once.
     pub fn read(layers: &[Layer]) -> Result<(Self, Vec<Diagnostic>), InstallError> {
-        let mut merged = document(DEFAULTS);
         let mut told = Vec::new();
-        let mut set = Value::Object(Map::new());
-        for layer in layers {
-            match layer {
-                Layer::File { name, text } => {
-                    told.extend(judge(name, text));
-                    merge(&mut merged, document(text));
-                }
-                Layer::Set(text) => set::apply(&mut set, text)?,
-            }
+        for (name, layer) in in_order(layers)? {
+            let judged = judge(name, &layer);
+            told.extend(judged);
         }
-        let on_command_line = set.to_string();
-        told.extend(judge("--set", &on_command_line).into_iter().map(unplaced));
-        merge(&mut merged, set);
         let (errors, warnings): (Vec<_>, Vec<_>) = told
             .into_iter()
             .partition(|diagnostic| diagnostic.severity == Severity::Error);
         if !errors.is_empty() {
             return Err(InstallError::Values(errors));
+        }
+        let merged = Self::merged(layers)?;
+        let taken = taken_away(&merged);
+        if !taken.is_empty() {
+            return Err(InstallError::Values(taken));
         }
         let (values, problems) = parse_message::<Self>("values", &merged.to_string());
         match values {
@@ -295,25 +231,33 @@ impl Values {
         }
     }
 
+    /// The defaults with the layers over them, as they are written.
+    ///
+    /// # Errors
+    /// A `--set` has no form.
+    pub(crate) fn merged(layers: &[Layer]) -> Result<Value, InstallError> {
+        let mut merged = document(DEFAULTS);
+        for (_, layer) in in_order(layers)? {
+            merge(&mut merged, document(&layer));
+        }
+        Ok(merged)
+    }
+
     /// The name that unmarked workloads go by is `default`.
     pub fn revision(&self) -> &str {
         match self.revision.as_str() {
-            "" => "default",
+            "" => DEFAULT_REVISION,
             revision => revision,
         }
     }
 
     pub(crate) fn is_default_revision(&self) -> bool {
-        self.revision() == "default"
+        self.revision() == DEFAULT_REVISION
     }
 
     /// `istiod`, or `istiod-canary` for a revision besides the default one.
     pub(crate) fn named(&self, name: &str) -> String {
-        if self.is_default_revision() {
-            name.to_owned()
-        } else {
-            format!("{name}-{}", self.revision())
-        }
+        of_revision(name, self.revision())
     }
 
     /// Of the control plane.
@@ -335,12 +279,29 @@ impl Values {
     }
 }
 
+/// Names and texts of the layers: files first, then all of the command line as one.
+fn in_order(layers: &[Layer]) -> Result<Vec<(&str, Cow<'_, str>)>, InstallError> {
+    let mut texts = Vec::new();
+    let mut set = Value::Object(Map::new());
+    for layer in layers {
+        match layer {
+            Layer::File { name, text } => texts.push((name.as_str(), Cow::Borrowed(text.as_str()))),
+            Layer::Set(text) => set::apply(&mut set, text)?,
+        }
+    }
+    texts.push((COMMAND_LINE, Cow::Owned(set.to_string())));
+    Ok(texts)
+}
+
 /// What is wrong with one layer. A name that nobody knows is an error: what it was meant for would not happen.
 fn judge(name: &str, text: &str) -> Vec<Diagnostic> {
     let (_, mut told) = parse_message::<Values>(name, text);
     for diagnostic in &mut told {
         if diagnostic.code == "MEL0008" {
             diagnostic.severity = Severity::Error;
+        }
+        if name == COMMAND_LINE {
+            diagnostic.location = None;
         }
     }
     let mesh = document(text).get("meshConfig").map(Value::to_string);
@@ -369,6 +330,45 @@ fn document(text: &str) -> Value {
         .unwrap_or_else(|| Value::Object(Map::new()))
 }
 
+/// The mappings among the defaults whose fields are read by name: `null` takes none of them away.
+pub(crate) fn needed() -> Vec<FieldPath> {
+    fn below(schema: &Schema, defaults: &Value, path: &str, found: &mut Vec<FieldPath>) {
+        let Schema::Message(message) = schema else {
+            return;
+        };
+        for (name, schema) in &message.fields {
+            if let (Schema::Message(_), Some(defaults)) = (schema, defaults.get(name)) {
+                let path = format!("{path}{name}");
+                below(schema, defaults, &format!("{path}."), found);
+                found.push(FieldPath::new(&path));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    let schema = schema::of::<Values>();
+    below(&schema, &document(DEFAULTS), "", &mut found);
+    found
+}
+
+fn taken_away(merged: &Value) -> Vec<Diagnostic> {
+    let is_there = |path: &str| {
+        let found = path.split('.').try_fold(merged, |at, step| at.get(step));
+        found.is_some()
+    };
+    let needed = needed().into_iter();
+    let missing = needed.filter(|path| {
+        let above = path.as_str().rsplit_once('.');
+        !is_there(path.as_str()) && above.is_none_or(|(above, _)| is_there(above))
+    });
+    missing
+        .map(|path| {
+            let message = "null takes away fields that are needed";
+            let hint = "leave it out, or say null for single fields below it";
+            Diagnostic::error("MEL0030", message).field(path).hint(hint)
+        })
+        .collect()
+}
+
 /// Puts one mapping over another; `null` takes a default away (Helm, "Deleting a default key").
 fn merge(base: &mut Value, over: Value) {
     match (base, over) {
@@ -386,84 +386,4 @@ fn merge(base: &mut Value, over: Value) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn set(texts: &[&str]) -> Result<(Values, Vec<Diagnostic>), InstallError> {
-        let layers: Vec<Layer> = texts
-            .iter()
-            .map(|text| Layer::Set((*text).to_owned()))
-            .collect();
-        Values::read(&layers)
-    }
-
-    #[test]
-    fn the_defaults_are_sound_and_small() {
-        let (values, warnings) = set(&[]).unwrap();
-        assert_eq!(warnings, []);
-        assert_eq!(values.pilot.resources.requests["memory"].as_str(), "64Mi");
-        assert_eq!(
-            values.global.proxy.resources.requests["cpu"].as_str(),
-            "10m"
-        );
-    }
-
-    #[test]
-    fn a_layer_overrides_field_by_field() {
-        let file = Layer::File {
-            name: "values.yaml".to_owned(),
-            text: "pilot: {resources: {requests: {cpu: 1}}}\nglobal: {tag: 1.5}\n".to_owned(),
-        };
-        let over = Layer::Set("values.global.tag=dev,meshConfig.accessLogFile=/dev/stdout".into());
-        let (values, _) = Values::read(&[file, over]).unwrap();
-        let requests = &values.pilot.resources.requests;
-        assert_eq!(requests["cpu"].as_str(), "1");
-        assert_eq!(requests["memory"].as_str(), "64Mi");
-        assert_eq!(values.global.tag.as_str(), "dev");
-        assert_eq!(values.mesh_config["accessLogFile"], "/dev/stdout");
-    }
-
-    #[test]
-    fn names_that_nobody_knows_are_told_all_at_once_with_a_remedy() {
-        let error = set(&[
-            "pilot.replicaCout=3",
-            "pilot.autoscaleMin=few",
-            "global.hubb=x",
-            "meshConfig.acessLogFile=/dev/stdout",
-        ])
-        .unwrap_err()
-        .to_string();
-        for expected in [
-            "pilot.replicaCout",
-            "did you mean \"replicaCount\"?",
-            "pilot.autoscaleMin",
-            "global.hubb",
-            "meshConfig.acessLogFile",
-            "did you mean \"accessLogFile\"?",
-        ] {
-            assert!(error.contains(expected), "{expected} in:\n{error}");
-        }
-    }
-
-    #[test]
-    fn wrong_values_are_errors_and_unread_ones_warnings() {
-        let error = set(&["pilot.replicaCount=many", "revision=Canary"]).unwrap_err();
-        assert!(error.to_string().contains("pilot.replicaCount"), "{error}");
-        let error = set(&["revision=Canary"]).unwrap_err();
-        assert!(error.to_string().contains("part of a name"), "{error}");
-        let (_, warnings) = set(&["pilot.traceSampling=1"]).unwrap();
-        assert_eq!(warnings[0].field.as_str(), "pilot.traceSampling");
-    }
-
-    #[test]
-    fn images_are_completed_or_whole() {
-        let (values, _) = set(&["global.hub=example.test/mesh", "global.tag=2"]).unwrap();
-        let nothing = Text::default();
-        let check = |name, hub: &Text, expected: &str| {
-            assert_eq!(values.image(name, hub, &nothing), expected);
-        };
-        check("pilot", &nothing, "example.test/mesh/pilot:2");
-        check("pilot", &Text::from("other"), "other/pilot:2");
-        check("elsewhere/pilot:3", &nothing, "elsewhere/pilot:3");
-    }
-}
+mod tests;

@@ -1,5 +1,6 @@
 //! A cluster as commands need it: objects, and HTTP to the inside of pods.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -11,6 +12,7 @@ use kube::api::{Api, DynamicObject, ListParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use meltemi_api::{Kind, Scope};
+use meltemi_core::names::{ISTIO_SYSTEM, label};
 use serde_json::Value;
 
 use crate::bounded;
@@ -49,8 +51,10 @@ pub enum ClusterError {
         port: u16,
         reason: String,
     },
-    #[error("no pod of the control plane is ready in namespace {0}")]
-    NoControlPlane(String),
+    #[error("no pod of a control plane{revision} is ready{place}")]
+    NoControlPlane { place: String, revision: String },
+    #[error("there are control planes in several namespaces: {0}")]
+    ManyMeshes(String),
     #[error("{name} is still there {seconds} s after it was deleted{reason}")]
     Lasting {
         name: String,
@@ -168,27 +172,79 @@ impl Cluster {
         answer
     }
 
-    /// A request to the monitoring port of the control plane.
+    /// The ready pods of the control plane: of one namespace, or of the one mesh that there is; of one revision or all.
     ///
     /// # Errors
-    /// It does not run, or does not answer.
-    pub async fn control_plane_http(
+    /// There is none, there are several meshes, or the API server does not answer.
+    pub async fn control_planes(
         &self,
-        namespace: &str,
-        port: u16,
-        method: Method,
-        path: &str,
-    ) -> Result<(u16, Bytes), ClusterError> {
-        let pods: Api<Pod> = Api::namespaced(self.0.clone(), namespace);
+        namespace: Option<&str>,
+        revision: Option<&str>,
+    ) -> Result<Vec<ControlPlanePod>, ClusterError> {
+        let labels = match revision {
+            Some(revision) => format!("{CONTROL_PLANE},{}={revision}", label::ISTIO_REV),
+            None => CONTROL_PLANE.to_owned(),
+        };
         let running = ListParams::default()
-            .labels(CONTROL_PLANE)
+            .labels(&labels)
             .fields("status.phase=Running");
-        let pods = bounded(pods.list(&running)).await.map_err(told)?;
-        let mut ready = pods.items.iter().filter(|pod| is_ready(pod));
-        let pod = ready.find_map(|pod| pod.metadata.name.clone());
-        let pod = pod.ok_or_else(|| ClusterError::NoControlPlane(namespace.to_owned()))?;
-        self.pod_http(namespace, &pod, port, method, path).await
+        let in_one = Api::<Pod>::namespaced(self.0.clone(), namespace.unwrap_or(ISTIO_SYSTEM));
+        let in_all = Api::<Pod>::all(self.0.clone());
+        let api = if namespace.is_some() {
+            &in_one
+        } else {
+            &in_all
+        };
+        let pods = match bounded(api.list(&running)).await {
+            // Who may not look everywhere may look in the usual namespace.
+            Err(kube::Error::Api(status)) if status.code == 403 && namespace.is_none() => {
+                bounded(in_one.list(&running)).await
+            }
+            listed => listed,
+        };
+        let pods = pods.map_err(told)?.items;
+        let ready = pods
+            .into_iter()
+            .filter(is_ready)
+            .map(|pod| ControlPlanePod {
+                namespace: pod.metadata.namespace.unwrap_or_default(),
+                name: pod.metadata.name.unwrap_or_default(),
+            });
+        let pods = one_mesh(ready.collect())?;
+        if pods.is_empty() {
+            let of = |what: &str, name: Option<&str>| {
+                name.map(|name| format!(" {what} {name}"))
+                    .unwrap_or_default()
+            };
+            return Err(ClusterError::NoControlPlane {
+                place: of("in namespace", namespace),
+                revision: of("of revision", revision),
+            });
+        }
+        Ok(pods)
     }
+}
+
+/// One instance of the control plane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlPlanePod {
+    pub namespace: String,
+    pub name: String,
+}
+
+/// Of several meshes in a cluster, that in the usual namespace.
+fn one_mesh(pods: Vec<ControlPlanePod>) -> Result<Vec<ControlPlanePod>, ClusterError> {
+    let namespaces = pods.iter().map(|pod| pod.namespace.clone());
+    let namespaces: BTreeSet<String> = namespaces.collect();
+    if namespaces.len() < 2 {
+        return Ok(pods);
+    }
+    if !namespaces.contains(ISTIO_SYSTEM) {
+        let names: Vec<String> = namespaces.into_iter().collect();
+        return Err(ClusterError::ManyMeshes(names.join(", ")));
+    }
+    let usual = pods.into_iter().filter(|pod| pod.namespace == ISTIO_SYSTEM);
+    Ok(usual.collect())
 }
 
 struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
@@ -216,5 +272,27 @@ pub(crate) fn told(error: kube::Error) -> ClusterError {
     match error {
         kube::Error::Api(status) => ClusterError::Refused(status.message),
         error => ClusterError::Unreachable(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_meshes_the_usual_one_is_meant() {
+        let pods = |namespaces: &[&str]| -> Vec<ControlPlanePod> {
+            let pods = namespaces.iter().map(|namespace| ControlPlanePod {
+                namespace: (*namespace).to_owned(),
+                name: "istiod-1".to_owned(),
+            });
+            pods.collect()
+        };
+        let mesh = pods(&["mesh", "mesh"]);
+        assert_eq!(one_mesh(mesh.clone()).unwrap(), mesh);
+        let both = pods(&["mesh", "istio-system"]);
+        assert_eq!(one_mesh(both).unwrap(), pods(&["istio-system"]));
+        let error = one_mesh(pods(&["b", "a"])).unwrap_err();
+        assert!(error.to_string().ends_with("several namespaces: a, b"));
     }
 }

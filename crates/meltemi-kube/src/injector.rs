@@ -7,23 +7,27 @@ use arc_swap::ArcSwap;
 use json_patch::Patch;
 use k8s_openapi::api::core::v1::Pod;
 use meltemi_api::istio::MeshConfig;
-use meltemi_api::{Change, Kind, Resource, parse_message};
-use meltemi_core::names::ISTIO_SYSTEM;
+use meltemi_api::{Change, Kind, ObjectKey, Resource, parse_message};
+use meltemi_core::names::{INJECTOR, MESH_CONFIG_MAP, of_revision};
 use meltemi_inject::{
     Decision, InjectionSettings, PodContext, decide, inject, take_inject_config, take_values,
 };
 use parking_lot::Mutex;
 use serde_json::Value;
 
-/// The ConfigMaps that say how pods are injected.
-const MESH: &str = "istio";
-const INJECTOR: &str = "istio-sidecar-injector";
-
-/// Changes pods; its settings follow ConfigMaps `istio` and `istio-sidecar-injector`.
+/// Changes pods; its settings follow ConfigMaps `istio` and `istio-sidecar-injector` of its revision.
 #[derive(Clone, Debug)]
 pub struct Injector {
+    maps: Arc<Maps>,
     said: Arc<Mutex<Said>>,
     settings: Arc<ArcSwap<InjectionSettings>>,
+}
+
+/// The ConfigMaps that say how pods are injected.
+#[derive(Debug)]
+struct Maps {
+    mesh: ObjectKey,
+    injector: ObjectKey,
 }
 
 /// All that has a say in the settings.
@@ -50,21 +54,24 @@ impl Said {
     }
 
     /// A text that cannot be read changes nothing.
-    fn note(&mut self, name: &str, data: &BTreeMap<String, String>) {
-        let text = |key: &str| data.get(key).map_or("", String::as_str);
-        if name == MESH {
-            let name = "ConfigMap istio-system/istio";
-            if let (Some(mesh), _) = parse_message::<MeshConfig>(name, text("mesh")) {
-                self.mesh = mesh;
-            }
-            return;
+    fn note_mesh(&mut self, map: &ObjectKey, data: &BTreeMap<String, String>) {
+        let text = data.get("mesh").map_or("", String::as_str);
+        let name = map.reference().to_string();
+        if let (Some(mesh), _) = parse_message::<MeshConfig>(&name, text) {
+            self.mesh = mesh;
         }
+    }
+
+    /// The same.
+    fn note_injector(&mut self, map: &ObjectKey, data: &BTreeMap<String, String>) {
+        let text = |key: &str| data.get(key).map_or("", String::as_str);
         for (target, key) in [(&mut self.config, "config"), (&mut self.values, "values")] {
             match serde_saphyr::from_str::<Value>(text(key)) {
                 Ok(value) => *target = value,
                 Err(_) if text(key).is_empty() => *target = Value::Null,
                 Err(error) => {
-                    tracing::warn!(key, %error, "ConfigMap {INJECTOR} cannot be read, what it said before counts");
+                    let map = map.reference();
+                    tracing::warn!(%map, key, %error, "it cannot be read, what it said before counts");
                 }
             }
         }
@@ -80,9 +87,18 @@ pub(crate) enum Injected {
 }
 
 impl Injector {
-    /// `base` holds what counts where the ConfigMaps say nothing.
-    pub fn new(base: InjectionSettings) -> Self {
+    /// `base` holds what counts where the ConfigMaps in the control plane's namespace say nothing, and the revision that
+    /// these are named after.
+    pub fn new(base: InjectionSettings, namespace: &str) -> Self {
+        let map = |name: &str| {
+            let name = of_revision(name, &base.revision);
+            ObjectKey::new(Kind::ConfigMap, namespace, &name)
+        };
         Self {
+            maps: Arc::new(Maps {
+                mesh: map(MESH_CONFIG_MAP),
+                injector: map(INJECTOR),
+            }),
             settings: Arc::new(ArcSwap::from_pointee(base.clone())),
             said: Arc::new(Mutex::new(Said {
                 base,
@@ -103,8 +119,8 @@ impl Injector {
     pub fn note(&self, changes: &[Change]) {
         for change in changes {
             let key = change.key();
-            let is_ours = key.kind == Kind::ConfigMap && key.namespace == ISTIO_SYSTEM;
-            if !is_ours || ![MESH, INJECTOR].contains(&key.name.as_str()) {
+            let is_mesh = key == self.maps.mesh;
+            if !is_mesh && key != self.maps.injector {
                 continue;
             }
             let data = match change {
@@ -114,7 +130,14 @@ impl Injector {
                 },
                 Change::Delete(_) => None,
             };
-            self.change(|said| said.note(&key.name, &data.unwrap_or_default()));
+            let data = data.unwrap_or_default();
+            self.change(|said| {
+                if is_mesh {
+                    said.note_mesh(&key, &data);
+                } else {
+                    said.note_injector(&key, &data);
+                }
+            });
         }
     }
 
@@ -207,7 +230,7 @@ mod tests {
 
     #[test]
     fn the_patch_makes_the_injected_pod_and_keeps_what_we_do_not_know() {
-        let injector = Injector::new(InjectionSettings::default());
+        let injector = Injector::new(InjectionSettings::default(), "istio-system");
         let mut written = serde_json::to_value(pod(&json!({}))).unwrap();
         written["spec"]["initContainers"] =
             json!([{"name": "first", "image": "i", "novel": {"a": 1}}]);
@@ -231,7 +254,7 @@ mod tests {
 
     #[test]
     fn who_does_not_want_a_sidecar_gets_none_and_nonsense_is_refused() {
-        let injector = Injector::new(InjectionSettings::default());
+        let injector = Injector::new(InjectionSettings::default(), "istio-system");
         let inject = |annotations: Value, namespace: &str| {
             let pod = pod(&annotations);
             injector.inject(&serde_json::to_value(&pod).unwrap(), &pod, namespace)
@@ -248,7 +271,7 @@ mod tests {
 
     #[test]
     fn the_config_maps_are_followed() {
-        let injector = Injector::new(InjectionSettings::default());
+        let injector = Injector::new(InjectionSettings::default(), "istio-system");
         let named = |name: &str, data: Value| {
             let map = json!({"apiVersion": "v1", "kind": "ConfigMap",
                 "metadata": {"name": name, "namespace": "istio-system"}, "data": data});
@@ -276,5 +299,25 @@ mod tests {
         injector.set_trust_domain("example.org");
         injector.note(&map("{}"));
         assert_eq!(injector.settings.load().trust_domain, "example.org");
+    }
+
+    #[test]
+    fn a_revision_follows_its_own_config_maps() {
+        let canary = InjectionSettings {
+            revision: "canary".to_owned(),
+            ..InjectionSettings::default()
+        };
+        let injector = Injector::new(canary, "mesh");
+        let note = |namespace: &str, name: &str| {
+            let map = json!({"apiVersion": "v1", "kind": "ConfigMap",
+                "metadata": {"name": name, "namespace": namespace},
+                "data": {"mesh": "{enablePrometheusMerge: false}"}});
+            let objects = meltemi_api::parse_json(map).objects;
+            injector.note(&objects.into_iter().map(Change::Upsert).collect::<Vec<_>>());
+            injector.settings.load().enable_prometheus_merge
+        };
+        assert!(note("mesh", "istio"), "the default revision's");
+        assert!(note("istio-system", "istio-canary"), "another mesh's");
+        assert!(!note("mesh", "istio-canary"));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use meltemi_install::{Awaited, Name, Waiting};
 use serde_json::Value;
@@ -33,6 +33,38 @@ impl Cluster {
     pub async fn get(&self, name: &Name) -> Result<Option<Value>, ClusterError> {
         let found = bounded(self.api(name).get_opt(&name.name)).await;
         Ok(found.map_err(told)?.map(json))
+    }
+
+    /// The API server's version: `v1.36.3`.
+    ///
+    /// # Errors
+    /// The API server does not answer, or refuses.
+    pub async fn version(&self) -> Result<String, ClusterError> {
+        let version = bounded(self.0.apiserver_version()).await.map_err(told)?;
+        Ok(version.git_version)
+    }
+
+    /// Makes an object; in a dry run, says how it would be.
+    ///
+    /// # Errors
+    /// The API server does not answer, or refuses.
+    pub async fn create(&self, object: &Value, is_dry_run: bool) -> Result<Value, ClusterError> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let resource = resource(&text(&object["apiVersion"]), &text(&object["kind"]));
+        let namespace = text(&object["metadata"]["namespace"]);
+        let content = serde_json::from_value(object.clone())
+            .map_err(|error| ClusterError::Refused(format!("it is no object: {error}")))?;
+        let api: Api<DynamicObject> = if namespace.is_empty() {
+            Api::all_with(self.0.clone(), &resource)
+        } else {
+            Api::namespaced_with(self.0.clone(), &namespace, &resource)
+        };
+        let parameters = PostParams {
+            dry_run: is_dry_run,
+            ..PostParams::default()
+        };
+        let created = bounded(api.create(&parameters, &content)).await;
+        created.map(json).map_err(told)
     }
 
     /// The objects of a kind that carry all of `labels`, in every namespace; none of a kind that is not served.

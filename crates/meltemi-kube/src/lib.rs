@@ -28,7 +28,7 @@ mod watch;
 mod webhooks;
 
 pub use authority::{AuthorityError, AuthoritySecret};
-pub use cluster::{Cluster, ClusterError, ClusterOptions};
+pub use cluster::{Cluster, ClusterError, ClusterOptions, ControlPlanePod};
 pub use injector::Injector;
 pub use kube::Client;
 pub use lease::Leadership;

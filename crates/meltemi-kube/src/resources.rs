@@ -3,21 +3,20 @@
 use kube::Client;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use meltemi_api::Kind;
-use meltemi_core::names::ISTIO_SYSTEM;
 use serde_json::Value;
 
 use crate::bounded;
 
 /// One watch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Watched {
     pub(crate) kind: Kind,
     /// Only objects of this namespace.
-    pub(crate) namespace: Option<&'static str>,
+    pub(crate) namespace: Option<String>,
 }
 
-/// What the configuration of proxies depends on. Workloads are not watched: pods say whose they are.
-pub(crate) fn watched() -> Vec<Watched> {
+/// What the configuration of proxies depends on, with the control plane in `namespace`. Workloads are not watched: pods say whose they are.
+pub(crate) fn watched(namespace: &str) -> Vec<Watched> {
     let whole = |kind| Watched {
         kind,
         namespace: None,
@@ -32,7 +31,7 @@ pub(crate) fn watched() -> Vec<Watched> {
     // The mesh configuration and the injector's.
     let own = Watched {
         kind: Kind::ConfigMap,
-        namespace: Some(ISTIO_SYSTEM),
+        namespace: Some(namespace.to_owned()),
     };
     let all = kubernetes.into_iter().chain(istio).map(whole);
     all.chain([own]).collect()
@@ -91,7 +90,7 @@ mod tests {
 
     #[test]
     fn every_istio_kind_is_watched_and_config_maps_of_one_namespace() {
-        let all = watched();
+        let all = watched("mesh");
         for kind in Kind::ALL.iter().filter(|kind| kind.is_istio()) {
             assert!(all.iter().any(|watched| watched.kind == *kind), "{kind}");
         }

@@ -46,13 +46,14 @@ const BATCH_LIMIT: usize = 1024;
 /// Between questions whether a kind is served.
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Watches everything that configuration depends on, until nobody receives the updates.
-pub fn watch(client: &Client) -> Updates {
+/// Watches everything that configuration depends on, until nobody receives the updates. The control plane's own ConfigMaps
+/// are in `namespace`.
+pub fn watch(client: &Client, namespace: &str) -> Updates {
     let (sender, updates) = mpsc::channel(UPDATE_QUEUE_LIMIT);
     let (event_sender, events) = mpsc::channel(EVENT_QUEUE_LIMIT);
-    let watched = watched();
+    let watched = watched(namespace);
     for one in &watched {
-        tokio::spawn(follow(client.clone(), *one, event_sender.clone()));
+        tokio::spawn(follow(client.clone(), one.clone(), event_sender.clone()));
     }
     let collector = Collector {
         events,
@@ -80,7 +81,7 @@ async fn follow(client: Client, watched: Watched, sender: mpsc::Sender<KindNews>
         match served(&client, kind).await {
             Ok(Some(resource)) => {
                 was_served = true;
-                if follow_version(&client, watched, &resource, &sender)
+                if follow_version(&client, &watched, &resource, &sender)
                     .await
                     .is_err()
                 {
@@ -104,12 +105,12 @@ async fn follow(client: Client, watched: Watched, sender: mpsc::Sender<KindNews>
 /// Ends when the version is not served any more; an error says that nobody listens.
 async fn follow_version(
     client: &Client,
-    watched: Watched,
+    watched: &Watched,
     resource: &ApiResource,
     sender: &mpsc::Sender<KindNews>,
 ) -> Result<(), mpsc::error::SendError<KindNews>> {
     let kind = watched.kind;
-    let api = match watched.namespace {
+    let api = match &watched.namespace {
         None => Api::all_with(client.clone(), resource),
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
     };

@@ -135,7 +135,7 @@ mod tests {
     fn a_pod_is_patched() {
         let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "a-"},
             "spec": {"containers": [{"name": "app", "image": "app"}]}});
-        let injector = Injector::new(meltemi_inject::InjectionSettings::default());
+        let injector = Injector::new(meltemi_inject::InjectionSettings::default(), "istio-system");
         let response = injected(&injector, &request("Pod", &pod));
         assert!(response.allowed && response.patch.is_some());
         let broken = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {}, "spec": {"containers": "none"}});

@@ -23,13 +23,17 @@ pub(crate) async fn of_command_line(matches: &ArgMatches) -> Box<dyn Access> {
     let cluster = meltemi_cli::cluster_flags(matches);
     let is_asked = cluster.kubeconfig.is_some()
         || cluster.context.is_some()
-        || matches!(matches.subcommand_name(), Some("install" | "uninstall"));
+        || matches!(
+            matches.subcommand_name(),
+            Some("install" | "upgrade" | "uninstall" | "tag" | "check" | "experimental")
+        );
     let kubernetes = |flags: meltemi_cli::ClusterFlags| {
         let options = ClusterOptions {
             kubeconfig: flags.kubeconfig,
             context: flags.context,
         };
-        Box::new(Kubernetes::new(options, flags.istio_namespace)) as Box<dyn Access>
+        let (namespace, revision) = (flags.istio_namespace, flags.revision);
+        Box::new(Kubernetes::new(options, namespace, revision)) as Box<dyn Access>
     };
     if is_asked {
         return kubernetes(cluster);
@@ -126,7 +130,7 @@ fn pod(pod: &Value) -> Pod {
     }
 }
 
-/// What a mesh injects pods with, by the ConfigMaps of its root namespace.
+/// What a lab injects pods with, by the ConfigMaps of its root namespace.
 fn injection_settings(maps: &[Value]) -> InjectionSettings {
     let mesh = maps.iter().find(|map| map["metadata"]["name"] == "istio");
     let mesh = mesh

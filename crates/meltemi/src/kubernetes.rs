@@ -9,7 +9,7 @@ use meltemi_ca::{
     AuthError, AuthenticatedWorkload, Authenticator, Credentials, PodRef, Signer, SignerOptions,
 };
 use meltemi_control::{Environment, Options, SourceUpdate, StandingReader};
-use meltemi_core::names::{ISTIO_SYSTEM, TOKEN_AUDIENCE};
+use meltemi_core::names::{ISTIOD, TOKEN_AUDIENCE, of_revision, port};
 use meltemi_core::{Identity, TrustDomain};
 use meltemi_inject::InjectionSettings;
 use meltemi_kube::status::{Standings, StatusWriter};
@@ -20,8 +20,6 @@ use meltemi_kube::{
 use meltemi_process::CancellationToken;
 use tokio::sync::{mpsc, oneshot};
 
-/// Names the namespace that the control plane runs in.
-const NAMESPACE: &str = "POD_NAMESPACE";
 const POD_NAME: &str = "POD_NAME";
 /// In the state folder: the authority's own folder, and its published root.
 const AUTHORITY_FOLDER: &str = "ca";
@@ -33,12 +31,7 @@ pub(crate) async fn run(mut options: Options, shutdown: CancellationToken) -> an
     let client = meltemi_kube::client()
         .await
         .context("cannot find the API server")?;
-    let namespace = std::env::var(NAMESPACE).unwrap_or_else(|_unset| ISTIO_SYSTEM.to_owned());
-    // Its certificate, the mesh configuration and what pods are given name this one.
-    anyhow::ensure!(
-        namespace == ISTIO_SYSTEM,
-        "{NAMESPACE} is {namespace}: a control plane runs in {ISTIO_SYSTEM} only, so far"
-    );
+    let namespace = options.namespace.clone();
     let folder = options.state_dir.join(AUTHORITY_FOLDER);
     let mut secret = AuthoritySecret::new(client.clone(), &namespace, &folder);
     if !secret.fetch().await? {
@@ -53,23 +46,27 @@ pub(crate) async fn run(mut options: Options, shutdown: CancellationToken) -> an
     // What is not there yet will be: an API server answers whole lists or none.
     options.accept_empty_config = true;
     let root = options.state_dir.join(ROOT_FILE);
-    let injector = Injector::new(InjectionSettings {
+    let service = of_revision(ISTIOD, &options.revision);
+    let base = InjectionSettings {
         revision: options.revision.clone(),
         cluster_id: options.cluster_id.clone(),
+        ca_address: format!("{service}.{namespace}.svc:{}", port::XDS_TLS),
         ..InjectionSettings::default()
-    });
+    };
+    let injector = Injector::new(base, &namespace);
     let reviewer = TokenReviewer::new(client.clone(), TOKEN_AUDIENCE);
     let believing = injector.clone();
     let replica = std::env::var(POD_NAME).context("POD_NAME names this replica; it is not set")?;
     let leadership = Leadership::seek(client.clone(), &namespace, status::LEASE, replica.clone());
     let writer = StatusWriter::new(client.clone(), &leadership);
     let (standings, reader) = oneshot::channel();
+    let updates_of_cluster = meltemi_kube::watch(&client, &namespace);
     let ours = Ours {
         namespace,
         revision: options.revision.clone(),
     };
     let environment = Environment {
-        updates: updates(meltemi_kube::watch(&client), injector.clone()),
+        updates: updates(updates_of_cluster, injector.clone()),
         authenticators: Box::new(move |trust_domain| {
             believing.set_trust_domain(trust_domain.as_str());
             let trust_domain = trust_domain.clone();

@@ -131,6 +131,9 @@ impl<'de> Deserializer<'de> for Probe<'_> {
         if name == duration::TYPE {
             return self.found(Shape::Scalar(Schema::Duration));
         }
+        if name == super::SCALAR {
+            return self.found(Shape::Scalar(Schema::Scalar));
+        }
         visitor.visit_newtype_struct(self)
     }
 

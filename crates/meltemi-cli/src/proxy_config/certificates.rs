@@ -69,14 +69,14 @@ fn data(source: &Value) -> Option<Vec<u8>> {
     STANDARD.decode(source.get("inlineBytes")?.as_str()?).ok()
 }
 
-struct Certificate {
+pub(crate) struct Certificate {
     serial: String,
-    not_before: Timestamp,
-    not_after: Timestamp,
+    pub(crate) not_before: Timestamp,
+    pub(crate) not_after: Timestamp,
 }
 
 /// The certificates of a PEM text that can be read.
-fn certificates(pem: &[u8]) -> Vec<Certificate> {
+pub(crate) fn certificates(pem: &[u8]) -> Vec<Certificate> {
     let blocks = Pem::iter_from_buffer(pem).filter_map(Result::ok);
     blocks.filter_map(|block| certificate(&block)).collect()
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::proxy_status::istiod_json;
+use crate::control_plane;
 use crate::{Access, CliError, Io, Pod};
 
 /// An element of `/debug/authenticationz`, field by field as the old command had it.
@@ -64,7 +64,7 @@ pub(super) async fn load(
     io: &mut Io<'_>,
 ) -> Result<Vec<Row>, CliError> {
     let path = format!("/debug/authenticationz?proxyID={}", source.id());
-    let json = istiod_json(&path, access).await?;
+    let json = control_plane::any(&path, access).await?;
     let mut rows: Vec<Row> = json
         .as_array()
         .into_iter()

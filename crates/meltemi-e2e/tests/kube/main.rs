@@ -4,6 +4,7 @@ mod admission;
 mod guide;
 mod last;
 mod outage;
+mod revisions;
 mod rollouts;
 mod status;
 mod workloads;

@@ -132,7 +132,7 @@ fn cluster_rules(values: &Values) -> Vec<Rule> {
             "their CA bundle is filled in",
         )
         .named(vec![
-            values.named("istio-sidecar-injector"),
+            super::injector_name(values),
             "istio-revision-tag-default".to_owned(),
         ]),
         Rule::new(

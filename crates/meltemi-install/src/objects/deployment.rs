@@ -82,6 +82,9 @@ fn pod(values: &Values) -> PodSpec {
     let (global, pilot) = (&values.global, &values.pilot);
     let user = i64::from(PROXY_UID);
     let secrets = &global.image_pull_secrets;
+    // Istio's own values say `affinity: {}`.
+    let affinity = pilot.affinity.clone();
+    let affinity = affinity.filter(|affinity| *affinity != Affinity::default());
     PodSpec {
         service_account_name: Some(values.named(ISTIOD)),
         priority_class_name: (!global.priority_class_name.is_empty())
@@ -89,7 +92,7 @@ fn pod(values: &Values) -> PodSpec {
         image_pull_secrets: (!secrets.is_empty()).then(|| pull_secrets(secrets)),
         node_selector: (!pilot.node_selector.is_empty()).then(|| pilot.node_selector.clone()),
         tolerations: (!pilot.tolerations.is_empty()).then(|| pilot.tolerations.clone()),
-        affinity: Some(pilot.affinity.clone().unwrap_or_else(|| apart(values))),
+        affinity: Some(affinity.unwrap_or_else(|| apart(values))),
         security_context: Some(PodSecurityContext {
             fs_group: Some(user),
             run_as_group: Some(user),

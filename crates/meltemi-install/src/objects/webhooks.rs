@@ -5,7 +5,7 @@ use k8s_openapi::api::admissionregistration::v1::{
     ValidatingWebhook, ValidatingWebhookConfiguration, WebhookClientConfig,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
-use meltemi_core::names::{ISTIOD, label};
+use meltemi_core::names::{INJECTOR, ISTIOD, label};
 
 use super::{labels, metadata};
 use crate::Values;
@@ -80,7 +80,8 @@ pub(super) fn injector(values: &Values) -> MutatingWebhookConfiguration {
             ));
         }
     }
-    let mut metadata = metadata(values, "istio-sidecar-injector");
+    let mut metadata = metadata(values, INJECTOR);
+    metadata.name = Some(super::injector_name(values));
     metadata.namespace = None;
     MutatingWebhookConfiguration {
         metadata,

@@ -3,6 +3,7 @@ use std::fmt;
 
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use meltemi_api::schema::SCALAR;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
 /// A text that may be written as a number or a truth value, as in charts: `tag: 1.5`, `cpu: 1`.
@@ -38,17 +39,21 @@ impl fmt::Display for Text {
 
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(AnyScalar)
+        deserializer.deserialize_newtype_struct(SCALAR, AnyScalar)
     }
 }
 
 struct AnyScalar;
 
-impl Visitor<'_> for AnyScalar {
+impl<'de> Visitor<'de> for AnyScalar {
     type Value = Text;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a text")
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, content: D) -> Result<Text, D::Error> {
+        content.deserialize_any(self)
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Text, E> {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use meltemi_api::{Change, Kind};
-use meltemi_cli::{Access, AccessError, ClusterObjects, Method, Pod, Response};
-use meltemi_core::names::port;
+use meltemi_cli::{Access, AccessError, Answer, ClusterObjects, Method, Pod, Response};
+use meltemi_core::names::{ISTIO_SYSTEM, port};
 use meltemi_inject::InjectionSettings;
 use meltemi_install::{Awaited, Name};
 use meltemi_kube::{Cluster, ClusterError, ClusterOptions, Injector};
@@ -17,18 +17,29 @@ use super::{http_method, judged_kinds, list, pod, selector};
 
 pub(super) struct Kubernetes {
     options: ClusterOptions,
-    /// Where the control plane runs.
-    namespace: String,
+    /// Where the control plane runs, if the command line says it.
+    asked_namespace: Option<String>,
+    /// Of the control planes that are asked, if the command line says it.
+    revision: Option<String>,
     cluster: OnceCell<Cluster>,
 }
 
 impl Kubernetes {
-    pub(super) fn new(options: ClusterOptions, namespace: String) -> Self {
+    pub(super) fn new(
+        options: ClusterOptions,
+        asked_namespace: Option<String>,
+        revision: Option<String>,
+    ) -> Self {
         Self {
             options,
-            namespace,
+            asked_namespace,
+            revision,
             cluster: OnceCell::new(),
         }
+    }
+
+    fn namespace(&self) -> &str {
+        self.asked_namespace.as_deref().unwrap_or(ISTIO_SYSTEM)
     }
 
     async fn cluster(&self) -> Result<&Cluster, AccessError> {
@@ -65,20 +76,27 @@ impl Access for Kubernetes {
         })
     }
 
-    fn istiod_http<'a>(
+    fn istiods_http<'a>(
         &'a self,
         method: Method,
         path: &'a str,
-    ) -> BoxFuture<'a, Result<Response, AccessError>> {
+    ) -> BoxFuture<'a, Result<Vec<Answer>, AccessError>> {
         Box::pin(async move {
             let cluster = self.cluster().await?;
-            let (namespace, method) = (&self.namespace, http_method(method));
-            let answered = cluster.control_plane_http(namespace, port::MONITORING, method, path);
-            let (status, body) = answered.await.map_err(failure)?;
-            Ok(Response {
-                status,
-                body: body.to_vec(),
-            })
+            let wanted = (self.asked_namespace.as_deref(), self.revision.as_deref());
+            let pods = cluster.control_planes(wanted.0, wanted.1).await;
+            let asked = pods.map_err(failure)?.into_iter().map(|pod| async move {
+                let (namespace, port) = (&pod.namespace, port::MONITORING);
+                let method = http_method(method);
+                let answered = cluster.pod_http(namespace, &pod.name, port, method, path);
+                let answer = answered.await.map_err(failure);
+                let response = answer.map(|(status, body)| Response {
+                    status,
+                    body: body.to_vec(),
+                });
+                (pod.name, response)
+            });
+            Ok(futures_util::future::join_all(asked).await)
         })
     }
 
@@ -109,11 +127,21 @@ impl Access for Kubernetes {
         Some(self)
     }
 
-    fn injection_settings(&self) -> BoxFuture<'_, Option<InjectionSettings>> {
-        Box::pin(async {
+    fn injection_settings<'a>(
+        &'a self,
+        revision: &'a str,
+    ) -> BoxFuture<'a, Option<InjectionSettings>> {
+        Box::pin(async move {
             let cluster = self.cluster().await.ok()?;
-            let maps = cluster.objects(Kind::ConfigMap, Some(&self.namespace));
-            let injector = Injector::new(InjectionSettings::default());
+            let pods = cluster.control_planes(self.asked_namespace.as_deref(), Some(revision));
+            let found = pods.await.ok().and_then(|pods| pods.into_iter().next());
+            let namespace = found.map_or_else(|| self.namespace().to_owned(), |pod| pod.namespace);
+            let maps = cluster.objects(Kind::ConfigMap, Some(&namespace));
+            let base = InjectionSettings {
+                revision: revision.to_owned(),
+                ..InjectionSettings::default()
+            };
+            let injector = Injector::new(base, &namespace);
             let maps = maps.await.ok()?.into_iter();
             let objects = maps.flat_map(|map| meltemi_api::parse_json(map).objects);
             injector.note(&objects.map(Change::Upsert).collect::<Vec<_>>());
@@ -124,11 +152,26 @@ impl Access for Kubernetes {
 
 impl ClusterObjects for Kubernetes {
     fn control_plane_namespace(&self) -> &str {
-        &self.namespace
+        self.namespace()
     }
 
     fn get<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Option<Value>, AccessError>> {
         Box::pin(async move { self.cluster().await?.get(name).await.map_err(failure) })
+    }
+
+    fn server_version(&self) -> BoxFuture<'_, Result<String, AccessError>> {
+        Box::pin(async { self.cluster().await?.version().await.map_err(failure) })
+    }
+
+    fn create<'a>(
+        &'a self,
+        object: &'a Value,
+        is_dry_run: bool,
+    ) -> BoxFuture<'a, Result<Value, AccessError>> {
+        Box::pin(async move {
+            let created = self.cluster().await?.create(object, is_dry_run);
+            created.await.map_err(failure)
+        })
     }
 
     fn labelled<'a>(
@@ -181,13 +224,12 @@ fn failure(error: ClusterError) -> AccessError {
         ClusterError::Unreachable(_) => {
             "is it the cluster you mean? `kubectl config current-context` says"
         }
-        ClusterError::NoControlPlane(_) => {
-            "name its namespace with --istioNamespace; `kubectl get pods -A -l app=istiod` finds it"
+        ClusterError::NoControlPlane { .. } => {
+            "`kubectl get pods -A -l app=istiod -L istio.io/rev` shows all of them; `meltemi check` says what they lack"
         }
-        ClusterError::Config(_)
-        | ClusterError::Refused(_)
-        | ClusterError::Pod { .. }
-        | ClusterError::Lasting { .. } => {
+        ClusterError::ManyMeshes(_) => "name one with --istioNamespace",
+        ClusterError::Config(_) => "name a cluster with --kubeconfig, --context or KUBECONFIG",
+        ClusterError::Refused(_) | ClusterError::Pod { .. } | ClusterError::Lasting { .. } => {
             return AccessError::Failed {
                 message: error.to_string(),
             };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use futures_util::future::BoxFuture;
 use http::StatusCode;
-use meltemi_cli::{Access, AccessError, Method, Pod, Response};
+use meltemi_cli::{Access, AccessError, Answer, Method, Pod, Response};
 use meltemi_core::names;
 use meltemi_inject::InjectionSettings;
 use meltemi_lab::client::{ClientError, LabClient};
@@ -75,15 +75,17 @@ impl Access for Lab {
         })
     }
 
-    fn istiod_http<'a>(
+    /// A lab has one.
+    fn istiods_http<'a>(
         &'a self,
         method: Method,
         path: &'a str,
-    ) -> BoxFuture<'a, Result<Response, AccessError>> {
+    ) -> BoxFuture<'a, Result<Vec<Answer>, AccessError>> {
         Box::pin(async move {
             let answered = self.0.istiod_http(http_method(method), path).await;
             let hint = "`meltemi lab status` says how it is; the lab restarts it by itself";
-            answer(answered, "the control plane does not answer", hint)
+            let answer = answer(answered, "the control plane does not answer", hint)?;
+            Ok(vec![(names::ISTIOD.to_owned(), Ok(answer))])
         })
     }
 
@@ -109,7 +111,10 @@ impl Access for Lab {
         })
     }
 
-    fn injection_settings(&self) -> BoxFuture<'_, Option<InjectionSettings>> {
+    fn injection_settings<'a>(
+        &'a self,
+        _revision: &'a str,
+    ) -> BoxFuture<'a, Option<InjectionSettings>> {
         Box::pin(self.settings())
     }
 }
