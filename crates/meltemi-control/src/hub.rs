@@ -86,14 +86,13 @@ struct ConfigSource {
 
 impl Hub {
     pub(crate) fn new(
-        cluster_id: &str,
+        mesh: Mesh,
         trust_domain: TrustDomain,
         has_mesh_file: bool,
         first: SourceUpdate,
         metrics: PushMetrics,
         memory: Arc<Memory>,
     ) -> Self {
-        let mesh = Mesh::default().in_cluster(cluster_id);
         let mut hub = Self {
             current: mesh.snapshot(),
             mesh,

@@ -1,6 +1,7 @@
 //! Resources and consistent sets of them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use meltemi_proto::google::protobuf::Any;
@@ -9,12 +10,22 @@ use twox_hash::XxHash3_128;
 use crate::types::TypeKey;
 
 /// One named resource, encoded once and shared by everyone it is sent to.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Resource {
     pub name: String,
     /// Changes if and only if the body does.
     pub version: String,
     pub body: Any,
+}
+
+/// Names it without its body, which may be secret.
+impl fmt::Debug for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resource")
+            .field("name", &self.name)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Resource {

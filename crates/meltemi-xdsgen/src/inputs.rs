@@ -5,8 +5,8 @@ use std::sync::Arc;
 use meltemi_api::istio::MeshConfig;
 use meltemi_core::{Hostname, Labels};
 use meltemi_model::{
-    HostRule, MeshSnapshot, MeshVirtualService, Part, ServerTls, Service, ServiceEndpoints,
-    WorkloadTls,
+    Credential, HostRule, MeshGateway, MeshSnapshot, MeshVirtualService, Part, ServerTls, Service,
+    ServiceEndpoints, Workload, WorkloadTls,
 };
 
 use crate::ProxyView;
@@ -156,6 +156,57 @@ impl<'a> Inputs<'a> {
         let root = &self.config().root_namespace;
         self.note(Part::PeerAuthentication(root.clone()));
         self.mesh.workload_tls(namespace, labels)
+    }
+
+    /// The proxy's workload as the objects know it, if they confirm who it has proven to be.
+    pub(crate) fn own_workload(&self) -> Option<&'a Arc<Workload>> {
+        let mut own = self.view.addresses.iter().filter_map(|address| {
+            self.note(Part::Workload(*address));
+            self.mesh.workload(*address)
+        });
+        own.find(|workload| {
+            workload.namespace == self.view.namespace
+                && workload.service_account == self.view.service_account
+        })
+    }
+
+    /// The Gateways that select the proxy, the oldest first. The labels that count are the objects', and the proxy's own word
+    /// only until they know it.
+    pub(crate) fn gateways(&self) -> Vec<&'a MeshGateway> {
+        self.note(Part::Gateways);
+        let labels = self
+            .own_workload()
+            .map_or(&self.view.labels, |own| &own.labels);
+        let all = self.mesh.gateways().map(AsRef::as_ref);
+        all.filter(|gateway: &&MeshGateway| gateway.selects(labels))
+            .collect()
+    }
+
+    /// The VirtualServices that are bound to a Gateway, `namespace/name`, the oldest first.
+    pub(crate) fn virtual_services_at(&self, gateway: &'a str) -> Vec<&'a Arc<MeshVirtualService>> {
+        self.note(Part::GatewayVirtualServices);
+        let namespace = &self.view.namespace;
+        self.mesh.virtual_services_at(gateway, namespace).collect()
+    }
+
+    /// The certificates in a Secret of the proxy's own namespace.
+    pub(crate) fn credential(&self, name: &str) -> Option<&'a Arc<Credential>> {
+        let namespace = &self.view.namespace;
+        self.note(Part::Credential(namespace.clone(), name.to_owned()));
+        self.mesh.credential(namespace, name)
+    }
+
+    /// Where a gateway listens for a server's port: where its Service leads from there, else at that number itself.
+    pub(crate) fn listening_port(&self, number: u16) -> u16 {
+        let services = self.own_services();
+        let mut leading = services.iter().flat_map(|(service, served)| {
+            let own = service.ports.iter().filter(|port| port.number == number);
+            own.filter_map(|port| {
+                let of_port = |(_, name): &&(u16, &str)| *name == port.name;
+                served.iter().find(of_port).map(|(target, _)| *target)
+            })
+        });
+        leading.next().unwrap_or(number)
     }
 
     /// The services that the proxy's workload stands behind, each with the endpoints of it that are the workload.

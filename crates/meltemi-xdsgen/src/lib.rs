@@ -13,6 +13,7 @@ mod canonical;
 mod clusters;
 mod endpoints;
 mod filters;
+mod gateways;
 mod inputs;
 mod listeners;
 mod on_demand;
@@ -26,7 +27,7 @@ mod wire;
 pub use on_demand::{Asked, virtual_host_name};
 pub use resource::{Generated, Kind, Resource, Resources};
 pub use state::{ProxyState, UpdateReport, generate, update};
-pub use view::{Flavour, ProxyView};
+pub use view::{Flavour, ProxyView, Role};
 
 #[cfg(test)]
 mod tests;

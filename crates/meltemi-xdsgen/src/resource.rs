@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use meltemi_proto::google::protobuf::Any;
@@ -12,6 +13,8 @@ use crate::canonical::canonical;
 pub enum Kind {
     Cluster,
     Endpoints,
+    /// Of gateways: before the listeners that present them.
+    Secret,
     Listener,
     Route,
     /// Of proxies that ask on demand: the others have theirs inside of route configurations.
@@ -19,9 +22,10 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Cluster,
         Self::Endpoints,
+        Self::Secret,
         Self::Listener,
         Self::Route,
         Self::VirtualHost,
@@ -37,6 +41,7 @@ impl Kind {
         match self {
             Self::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
             Self::Endpoints => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+            Self::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
             Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
             Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
             Self::VirtualHost => "type.googleapis.com/envoy.config.route.v3.VirtualHost",
@@ -45,13 +50,24 @@ impl Kind {
 }
 
 /// One generated resource, encoded once and shared by every snapshot that holds it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Resource {
     pub kind: Kind,
     pub name: String,
     /// The hash of the body: equal resources have equal versions, across proxies, pushes and restarts.
     pub version: String,
     pub body: Any,
+}
+
+/// Names it without its body, which may be secret.
+impl fmt::Debug for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resource")
+            .field("kind", &self.kind)
+            .field("name", &self.name)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Resource {
@@ -77,6 +93,7 @@ pub type Resources = BTreeMap<String, Arc<Resource>>;
 pub struct Generated {
     pub clusters: Resources,
     pub endpoints: Resources,
+    pub secrets: Resources,
     pub listeners: Resources,
     pub routes: Resources,
     pub virtual_hosts: Resources,
@@ -87,6 +104,7 @@ impl Generated {
         match kind {
             Kind::Cluster => &self.clusters,
             Kind::Endpoints => &self.endpoints,
+            Kind::Secret => &self.secrets,
             Kind::Listener => &self.listeners,
             Kind::Route => &self.routes,
             Kind::VirtualHost => &self.virtual_hosts,
@@ -97,6 +115,7 @@ impl Generated {
         match kind {
             Kind::Cluster => &mut self.clusters,
             Kind::Endpoints => &mut self.endpoints,
+            Kind::Secret => &mut self.secrets,
             Kind::Listener => &mut self.listeners,
             Kind::Route => &mut self.routes,
             Kind::VirtualHost => &mut self.virtual_hosts,

@@ -9,7 +9,9 @@ use meltemi_model::{ChangeSet, MeshSnapshot, Part};
 use crate::inputs::Inputs;
 use crate::on_demand::{Asked, Wanted, virtual_host_name};
 use crate::resource::Kind;
-use crate::{Generated, ProxyView, Resource, clusters, endpoints, listeners, routes};
+use crate::{
+    Generated, ProxyView, Resource, Role, clusters, endpoints, gateways, listeners, routes,
+};
 
 /// A piece of generation: what it reads is tracked together, and its resources are replaced together.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,6 +28,10 @@ pub(crate) enum Unit {
     Listeners(u16),
     /// The route configurations of a port number.
     Routes(u16),
+    /// The listeners and routes of a gateway.
+    Gateways,
+    /// The certificates of a gateway's servers.
+    Secrets,
     /// The virtual host of an authority on a port number, for a proxy that asked for it.
     VirtualHost(u16, String),
 }
@@ -213,6 +219,10 @@ fn inventory(
     wanted: &Wanted,
 ) -> (BTreeSet<Unit>, BTreeSet<Part>) {
     let inputs = Inputs::new(view, mesh);
+    if view.role == Role::Router {
+        let units = at_the_edge(&inputs);
+        return (units, inputs.into_parts());
+    }
     let mut units = BTreeSet::from([Unit::Standing, Unit::Inbound]);
     if view.on_demand {
         units.extend(wanted.units().cloned());
@@ -227,6 +237,16 @@ fn inventory(
         }
     }
     (units, inputs.into_parts())
+}
+
+/// A gateway has the clusters that its routes lead to.
+fn at_the_edge(inputs: &Inputs<'_>) -> BTreeSet<Unit> {
+    let merged = gateways::merged(inputs);
+    let destinations = gateways::destinations(inputs, &merged).into_iter();
+    destinations
+        .flat_map(|host| [Unit::Clusters(host.clone()), Unit::Endpoints(host)])
+        .chain([Unit::Standing, Unit::Gateways, Unit::Secrets])
+        .collect()
 }
 
 fn make(unit: &Unit, view: &ProxyView, mesh: &MeshSnapshot, wanted: &Wanted) -> Made {
@@ -264,6 +284,11 @@ fn make(unit: &Unit, view: &ProxyView, mesh: &MeshSnapshot, wanted: &Wanted) -> 
         .iter()
         .map(|routes| Resource::new(Kind::Route, &routes.name, routes))
         .collect(),
+        Unit::Gateways => at_gateways(&inputs),
+        Unit::Secrets => gateways::secrets(&inputs)
+            .iter()
+            .map(|secret| Resource::new(Kind::Secret, &secret.name, secret))
+            .collect(),
         Unit::VirtualHost(port, authority) => {
             let host = routes::virtual_host_of(&inputs, *port, authority);
             let name = virtual_host_name(&port.to_string(), authority);
@@ -276,7 +301,24 @@ fn make(unit: &Unit, view: &ProxyView, mesh: &MeshSnapshot, wanted: &Wanted) -> 
     }
 }
 
+fn at_gateways(inputs: &Inputs<'_>) -> Vec<Resource> {
+    let merged = gateways::merged(inputs);
+    let listeners = gateways::listeners(inputs, &merged);
+    let listeners = listeners
+        .iter()
+        .map(|listener| Resource::new(Kind::Listener, &listener.name, listener));
+    let routes = gateways::routes(inputs, &merged);
+    let routes = routes
+        .iter()
+        .map(|routes| Resource::new(Kind::Route, &routes.name, routes));
+    listeners.chain(routes).collect()
+}
+
 fn standing(inputs: &Inputs<'_>) -> Vec<Resource> {
+    if inputs.view.role == Role::Router {
+        let cluster = clusters::black_hole(inputs);
+        return vec![Resource::new(Kind::Cluster, &cluster.name, &cluster)];
+    }
     let listener = listeners::virtual_outbound(inputs);
     clusters::standing(inputs)
         .iter()

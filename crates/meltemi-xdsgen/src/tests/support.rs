@@ -9,7 +9,7 @@ use meltemi_core::{Labels, Severity};
 use meltemi_model::{ChangeSet, Mesh};
 use serde_json::{Value, json};
 
-use crate::{Flavour, Generated, ProxyView, Resource, generate};
+use crate::{Flavour, Generated, ProxyView, Resource, Role, generate};
 
 pub(super) struct World {
     pub(super) mesh: Mesh,
@@ -199,6 +199,14 @@ impl World {
                 &pod.service_account,
                 pod.labels.clone(),
             )
+        }
+    }
+
+    /// The same pod as a gateway.
+    pub(super) fn router(&self, pod: &str, flavour: Flavour) -> ProxyView {
+        ProxyView {
+            role: Role::Router,
+            ..self.view(pod, flavour)
         }
     }
 
