@@ -1,23 +1,34 @@
 //! What is watched, and where the API server has it.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use kube::Client;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
-use meltemi_api::Kind;
+use meltemi_api::{Kind, ObjectKey};
 use meltemi_core::names::ISTIO_SYSTEM;
 use serde_json::Value;
 
 use crate::bounded;
 
 /// One watch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Watched {
     pub(crate) kind: Kind,
     /// Only objects of this namespace.
-    pub(crate) namespace: Option<&'static str>,
+    pub(crate) namespace: Option<Arc<str>>,
 }
 
-/// What the configuration of proxies depends on. Workloads are not watched: pods say whose they are.
-pub(crate) fn watched() -> Vec<Watched> {
+impl Watched {
+    pub(crate) fn covers(&self, key: &ObjectKey) -> bool {
+        let own = self.namespace.as_deref();
+        key.kind == self.kind && own.is_none_or(|own| own == key.namespace)
+    }
+}
+
+/// What the configuration of proxies depends on. Workloads are not watched: pods say whose they are. Secrets are, of the
+/// namespaces in which gateways run.
+pub(crate) fn watched(gateway_namespaces: &BTreeSet<String>) -> Vec<Watched> {
     let whole = |kind| Watched {
         kind,
         namespace: None,
@@ -29,13 +40,16 @@ pub(crate) fn watched() -> Vec<Watched> {
         Kind::EndpointSlice,
         Kind::Pod,
     ];
-    // The mesh configuration and the injector's.
-    let own = Watched {
-        kind: Kind::ConfigMap,
-        namespace: Some(ISTIO_SYSTEM),
+    let of = |kind, namespace: &str| Watched {
+        kind,
+        namespace: Some(namespace.into()),
     };
+    // The mesh configuration and the injector's.
+    let own = of(Kind::ConfigMap, ISTIO_SYSTEM);
+    let namespaces = gateway_namespaces.iter();
+    let secrets = namespaces.map(|namespace| of(Kind::Secret, namespace));
     let all = kubernetes.into_iter().chain(istio).map(whole);
-    all.chain([own]).collect()
+    all.chain([own]).chain(secrets).collect()
 }
 
 /// Where the API server has a kind: in the newest version that it serves. `None`: in none.
@@ -91,7 +105,7 @@ mod tests {
 
     #[test]
     fn every_istio_kind_is_watched_and_config_maps_of_one_namespace() {
-        let all = watched();
+        let all = watched(&["edge".to_owned()].into());
         for kind in Kind::ALL.iter().filter(|kind| kind.is_istio()) {
             assert!(all.iter().any(|watched| watched.kind == *kind), "{kind}");
         }
@@ -103,5 +117,10 @@ mod tests {
                 ..
             }]
         ));
+        let mut secrets = all.iter().filter(|w| w.kind == Kind::Secret);
+        let only = secrets.next().unwrap();
+        assert!(only.covers(&ObjectKey::new(Kind::Secret, "edge", "a")));
+        assert!(!only.covers(&ObjectKey::new(Kind::Secret, "default", "a")));
+        assert_eq!(secrets.next(), None);
     }
 }

@@ -1,5 +1,6 @@
 //! The control plane in a Kubernetes cluster: its parts find each other here.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -19,6 +20,8 @@ use tokio::sync::mpsc;
 
 /// Names the namespace that the control plane runs in.
 const NAMESPACE: &str = "POD_NAMESPACE";
+/// Names further namespaces, separated by commas, in which gateways run: their Secrets are read.
+const GATEWAYS: &str = "GATEWAY_NAMESPACES";
 /// In the state folder: the authority's own folder, and its published root.
 const AUTHORITY_FOLDER: &str = "ca";
 const ROOT_FILE: &str = "root-cert.pem";
@@ -60,8 +63,10 @@ pub(crate) async fn run(mut options: Options, shutdown: CancellationToken) -> an
         namespace,
         revision: options.revision.clone(),
     };
+    let gateways = gateway_namespaces(std::env::var(GATEWAYS).ok().as_deref());
     let environment = Environment {
-        updates: updates(meltemi_kube::watch(&client), injector.clone()),
+        updates: updates(meltemi_kube::watch(&client, &gateways), injector.clone()),
+        secrets_of: Some(gateways),
         authenticators: Box::new(move |trust_domain| {
             believing.set_trust_domain(trust_domain.as_str());
             let trust_domain = trust_domain.clone();
@@ -79,6 +84,13 @@ pub(crate) async fn run(mut options: Options, shutdown: CancellationToken) -> an
         () = secret.follow() => Ok(()),
         () = RootKeeper::new(client, &root, ours).run() => Ok(()),
     }
+}
+
+/// The control plane's own namespace, and those that an installation names besides.
+fn gateway_namespaces(named: Option<&str>) -> BTreeSet<String> {
+    let named = named.unwrap_or_default().split(',').map(str::trim);
+    let named = named.filter(|name| !name.is_empty()).map(str::to_owned);
+    named.chain([ISTIO_SYSTEM.to_owned()]).collect()
 }
 
 /// The watch's updates as the control plane takes them; injection sees them first.
