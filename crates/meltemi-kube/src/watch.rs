@@ -243,3 +243,37 @@ impl Collector {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn secrets_that_may_not_be_read_are_not_waited_for_and_stay_as_they_were() {
+        let secrets = Watched {
+            kind: Kind::Secret,
+            namespace: Some("edge".into()),
+        };
+        let (sender, _updates) = mpsc::channel(1);
+        let (_event_sender, events) = mpsc::channel(1);
+        let mut collector = Collector {
+            events,
+            ledger: Ledger::default(),
+            unlisted: [secrets.clone()].into(),
+            sender,
+        };
+        let mut changes = Vec::new();
+        let mut take = |news| collector.take((secrets.clone(), news), &mut changes);
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "edge"}});
+        take(News::Event(Event::Init));
+        take(News::Event(Event::InitApply(secret)));
+        take(News::Forbidden);
+        assert!(collector.unlisted.is_empty());
+        assert!(
+            matches!(&changes[..], [Change::Upsert(_)]),
+            "nothing went: {changes:?}"
+        );
+    }
+}
