@@ -535,7 +535,8 @@ fn gateways_come_and_go_as_a_fresh_start_would_have_it() {
         assert_eq!(*state.generated(), fresh);
         state.generated().listeners.len()
     };
-    let changes = world.apply(&edge.yaml[EDGE.len()..]);
+    let added = edge.yaml.strip_prefix(EDGE).expect("what is there already");
+    let changes = world.apply(added);
     assert_eq!(check(&world, &changes), 1);
     let changes = world.delete(ObjectKind::VirtualService, "v");
     assert_eq!(check(&world, &changes), 1);
