@@ -63,7 +63,7 @@ pub(crate) struct Options {
 /// The control plane does not start, or does not send what it should.
 pub(crate) fn run(options: &Options) -> anyhow::Result<std::process::ExitCode> {
     let temporary = tempfile::tempdir().context("making a folder")?;
-    let folder = options.keep.as_deref().unwrap_or(temporary.path());
+    let folder = options.keep.as_deref().unwrap_or_else(|| temporary.path());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()

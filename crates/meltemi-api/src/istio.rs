@@ -3,6 +3,7 @@
 
 mod common;
 mod destination_rule;
+mod gateway;
 mod mesh_config;
 mod peer_authentication;
 mod service_entry;
@@ -16,6 +17,7 @@ pub use destination_rule::{
     PortTrafficPolicy, RetryBudget, SimpleLb, Subset, TcpKeepalive, TcpSettings, TrafficPolicy,
     Warmup,
 };
+pub use gateway::{Gateway, GatewayPort, Server, ServerTlsMode, ServerTlsSettings, TlsProtocol};
 pub use mesh_config::{
     AccessLogEncoding, ForwardClientCertDetails, GatewayTopology, InboundTrafficPolicy,
     InboundTrafficPolicyMode, MeshConfig, OutboundTrafficPolicy, OutboundTrafficPolicyMode,

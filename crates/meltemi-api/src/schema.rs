@@ -67,6 +67,7 @@ pub fn schema(kind: Kind) -> Option<Schema> {
         Kind::PeerAuthentication => of::<istio::PeerAuthentication>(),
         Kind::DestinationRule => of::<istio::DestinationRule>(),
         Kind::VirtualService => of::<istio::VirtualService>(),
+        Kind::Gateway => of::<istio::Gateway>(),
         Kind::ServiceEntry => of::<istio::ServiceEntry>(),
         Kind::WorkloadEntry => of::<istio::WorkloadEntry>(),
         _ => return None,

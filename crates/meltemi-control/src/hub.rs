@@ -100,7 +100,7 @@ struct ConfigSource {
 
 impl Hub {
     pub(crate) fn new(
-        cluster_id: &str,
+        mesh: Mesh,
         own: Option<ObjectKey>,
         trust_domain: TrustDomain,
         mesh_map: Option<ObjectKey>,
@@ -108,7 +108,6 @@ impl Hub {
         metrics: PushMetrics,
         memory: Arc<Memory>,
     ) -> Self {
-        let mesh = Mesh::default().in_cluster(cluster_id);
         let mut hub = Self {
             current: mesh.snapshot(),
             mesh,

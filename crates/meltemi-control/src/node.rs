@@ -8,7 +8,7 @@ use meltemi_core::{Identity, Labels, Locality};
 use meltemi_proto::envoy::config::core::v3::Node;
 use meltemi_proto::google::protobuf::Struct;
 use meltemi_proto::google::protobuf::value::Kind;
-use meltemi_xdsgen::{Flavour, ProxyView};
+use meltemi_xdsgen::{Flavour, ProxyView, Role};
 
 /// Addresses that a node may list.
 const ADDRESS_LIMIT: usize = 16;
@@ -28,7 +28,7 @@ pub(crate) struct ProxyNode {
 pub(crate) enum NodeError {
     #[error("the node id \"{0}\" is not <type>~<IP>~<pod>.<namespace>~<domain>")]
     Id(String),
-    #[error("\"{0}\" is not a proxy of this mesh: sidecar expected")]
+    #[error("\"{0}\" is not a proxy of this mesh: sidecar or router expected")]
     Type(String),
     #[error("\"{0}\" is not an IP address")]
     Address(String),
@@ -52,9 +52,11 @@ impl ProxyNode {
         let [proxy_type, address, name, domain] = parts[..] else {
             return Err(malformed());
         };
-        if !matches!(proxy_type, "sidecar" | "router") {
-            return Err(NodeError::Type(proxy_type.to_owned()));
-        }
+        let role = match proxy_type {
+            "sidecar" => Role::Sidecar,
+            "router" => Role::Router,
+            other => return Err(NodeError::Type(other.to_owned())),
+        };
         let (_, id_namespace) = name.rsplit_once('.').ok_or_else(malformed)?;
         let metadata = Fields(node.metadata.as_ref());
         let namespace = metadata.text("NAMESPACE").unwrap_or(id_namespace);
@@ -94,8 +96,12 @@ impl ProxyNode {
                 service_account: service_account.to_owned(),
                 locality: locality(node),
                 flavour,
-                // A stock Envoy has no way to ask for listeners as it needs them: it gets the full set.
-                on_demand: flavour == Flavour::Meltemi && metadata.flag(ON_DEMAND),
+                role,
+                // A stock Envoy has no way to ask for listeners as it needs them, and a gateway listens before anybody comes:
+                // they get the full set.
+                on_demand: flavour == Flavour::Meltemi
+                    && role == Role::Sidecar
+                    && metadata.flag(ON_DEMAND),
                 dns_domain: domain.to_owned(),
                 http10: metadata.flag("HTTP10"),
             },
@@ -229,8 +235,19 @@ pub(crate) mod tests {
             user_agent_name: "envoy".to_owned(),
             ..node
         };
-        let stock = ProxyNode::new(&stock, &identity(), "Kubernetes").unwrap();
+        let stock_node = stock;
+        let stock = ProxyNode::new(&stock_node, &identity(), "Kubernetes").unwrap();
         assert!(!stock.view.on_demand);
+        let router = Node {
+            id: "router~10.0.0.1~web-1.shop~shop.svc.cluster.local".to_owned(),
+            user_agent_name: "meltemi".to_owned(),
+            ..stock_node
+        };
+        let router = ProxyNode::new(&router, &identity(), "Kubernetes").unwrap();
+        assert_eq!(
+            (router.view.role, router.view.on_demand),
+            (Role::Router, false)
+        );
         assert_eq!(read.cluster_id, "Kubernetes");
     }
 
@@ -246,7 +263,7 @@ pub(crate) mod tests {
         assert!(refused(good, &[("NAMESPACE", "bank")]).contains("namespace \"bank\""));
         assert!(refused(good, &[("SERVICE_ACCOUNT", "root")]).contains("service account \"root\""));
         assert!(refused("web", &[]).contains("is not <type>"));
-        assert!(refused("ztunnel~10.0.0.1~a.shop~x", &[]).contains("sidecar expected"));
+        assert!(refused("ztunnel~10.0.0.1~a.shop~x", &[]).contains("sidecar or router expected"));
         assert!(refused("sidecar~here~a.shop~x", &[]).contains("not an IP"));
     }
 }

@@ -1,5 +1,6 @@
 //! Starts and stops the parts, in order.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +13,7 @@ use meltemi_api::istio::MeshConfig;
 use meltemi_api::{Change, Kind, ObjectKey};
 use meltemi_ca::Authenticators;
 use meltemi_core::{IdentityError, TrustDomain};
+use meltemi_model::Mesh;
 use meltemi_process::admin::AdminServer;
 use meltemi_process::readiness::Gate;
 use meltemi_process::{CancellationToken, Metrics, Readiness};
@@ -194,6 +196,7 @@ impl Control {
             let bound = TcpListener::bind(address).await;
             let webhooks = bound.map_err(|source| ControlError::Listen { address, source })?;
             let outside = Outside {
+                secrets_of: environment.secrets_of,
                 authenticators: Some(environment.authenticators),
                 webhooks: Some((webhooks, environment.webhooks)),
                 standings: Some(environment.standings),
@@ -249,8 +252,12 @@ impl Control {
         let own = outside
             .replica
             .map(|name| ObjectKey::new(Kind::Pod, namespace, &name));
+        let mut mesh = Mesh::default().in_cluster(cluster_id);
+        if let Some(namespaces) = outside.secrets_of {
+            mesh = mesh.with_secrets_of(namespaces);
+        }
         let hub = Hub::new(
-            cluster_id,
+            mesh,
             own,
             trust_domain,
             mesh_map,
@@ -362,6 +369,7 @@ impl Control {
 /// What comes from outside of files.
 #[derive(Default)]
 struct Outside {
+    secrets_of: Option<BTreeSet<String>>,
     authenticators: Option<MakeAuthenticators>,
     webhooks: Option<(TcpListener, Router)>,
     standings: Option<TakeStandings>,

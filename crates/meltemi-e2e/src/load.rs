@@ -38,7 +38,7 @@ impl Summary {
     /// # Panics
     /// The load generator failed or printed no summary.
     #[track_caller]
-    pub(crate) fn read(line: &str, text: &str, errors: &str) -> Self {
+    pub fn read(line: &str, text: &str, errors: &str) -> Self {
         let Ok(raw) = serde_json::from_str::<Value>(text) else {
             panic!("`{line}` printed no summary: {text}{errors}")
         };

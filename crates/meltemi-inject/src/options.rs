@@ -14,9 +14,19 @@ use serde_json::Value;
 use crate::quantity::is_quantity;
 use crate::{InjectionSettings, ProxyResources, annotation};
 
-/// The settings of one pod's sidecar: the mesh's, changed by the pod's annotations.
+/// What a pod gets (`inject.istio.io/templates`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Template {
+    /// A proxy beside the application, whose connections are captured.
+    Sidecar,
+    /// A proxy that is the application: nothing is captured, and it listens where Gateways say.
+    Gateway,
+}
+
+/// The settings of one pod's proxy: the mesh's, changed by the pod's annotations.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
+    pub(crate) template: Template,
     pub(crate) image: String,
     pub(crate) init_image: String,
     pub(crate) resources: ProxyResources,
@@ -172,8 +182,8 @@ pub(crate) fn read(
         diagnostics: Vec::new(),
     };
     reader.names();
-    reader.templates();
-    let options = reader.options(settings);
+    let template = reader.template();
+    let options = reader.options(template, settings);
     (options, reader.diagnostics)
 }
 
@@ -207,19 +217,26 @@ impl Reader<'_> {
         }
     }
 
-    fn templates(&mut self) {
+    fn template(&mut self) -> Template {
         let asked = self.get(annotation::TEMPLATES).unwrap_or("sidecar");
-        if asked.trim() != "sidecar" {
-            let message = format!("injection template {asked:?} does not exist");
-            self.error(
-                annotation::TEMPLATES,
-                message,
-                "the only template is \"sidecar\"",
-            );
+        match asked.trim() {
+            "sidecar" => Template::Sidecar,
+            "gateway" => Template::Gateway,
+            _ => {
+                let message = format!("injection template {asked:?} does not exist");
+                self.error(
+                    annotation::TEMPLATES,
+                    message,
+                    "the templates are \"sidecar\" and \"gateway\", one for a pod",
+                );
+                Template::Sidecar
+            }
         }
     }
 
-    fn options(&mut self, settings: &InjectionSettings) -> Options {
+    fn options(&mut self, template: Template, settings: &InjectionSettings) -> Options {
+        // A gateway's proxy is the application itself: there is none to start before, or to wait for.
+        let is_sidecar = template == Template::Sidecar;
         let mut proxy_config = self.proxy_config(&settings.default_config);
         let status_port = self.number("status.sidecar.istio.io/port", None);
         if let Some(port @ 1..) = status_port {
@@ -232,6 +249,7 @@ impl Reader<'_> {
             None => image.to_owned(),
         };
         Options {
+            template,
             image: own_image
                 .clone()
                 .unwrap_or_else(|| typed(&settings.proxy_image)),
@@ -244,10 +262,12 @@ impl Reader<'_> {
             ),
             agent_log_level: self.word("sidecar.istio.io/agentLogLevel", &settings.agent_log_level),
             interception: self.interception(),
-            native: self.boolean("sidecar.istio.io/nativeSidecar", settings.native_sidecars),
+            native: self.boolean("sidecar.istio.io/nativeSidecar", settings.native_sidecars)
+                && is_sidecar,
             hold_application: proxy_config
                 .hold_application_until_proxy_starts
-                .unwrap_or(false),
+                .unwrap_or(false)
+                && is_sidecar,
             rewrite_probes: self.boolean(
                 "sidecar.istio.io/rewriteAppHTTPProbers",
                 settings.rewrite_app_http_probers,

@@ -1,16 +1,19 @@
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodTemplateSpec, Volume};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodTemplateSpec, Sysctl, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use meltemi_core::names::{INIT_CONTAINER, PROXY_CONTAINER, PROXY_UID, label};
 use meltemi_core::{Diagnostic, FieldPath, ObjectRef, Severity};
 use serde::Serialize;
 
-use crate::options::{self, Interception, Options};
+use crate::options::{self, Interception, Options, Template};
 use crate::overlay::Overrides;
 use crate::status::{Status, strip};
 use crate::workload::Workload;
 use crate::{InjectionSettings, annotation, env, probes, prometheus, template, volumes};
+
+/// The lowest port that a process without privileges may listen on.
+const LOW_PORTS: &str = "net.ipv4.ip_unprivileged_port_start";
 
 /// An injected pod (or template) and what its author should know.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,6 +81,7 @@ fn inject_pod(
             Diagnostic::error("IST0106", "the pod has no spec").field(FieldPath::new("spec")),
         ),
         Some(spec) => {
+            let template = options.template;
             let status = inject_spec(
                 spec,
                 &mut annotations,
@@ -87,7 +91,7 @@ fn inject_pod(
                 &mut diagnostics,
             );
             annotate(&mut annotations, spec, &status);
-            label(&mut pod.metadata, workload, settings);
+            label(&mut pod.metadata, template, workload, settings);
         }
     }
     pod.metadata.annotations = Some(annotations);
@@ -112,7 +116,7 @@ fn inject_spec(
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Status {
     let overrides = Overrides::take(spec);
-    options.native |= overrides.is_native();
+    options.native |= overrides.is_native() && options.template == Template::Sidecar;
     warn_of_uid(spec, diagnostics);
     let probers = if options.rewrite_probes {
         probes::rewrite(spec, options.status_port, diagnostics)
@@ -134,13 +138,17 @@ fn inject_spec(
     if !probers.is_empty() {
         env::set(variables, env::value(probes::ENV, &json(&probers)));
     }
-    let init = (options.interception == Interception::Redirect)
-        .then(|| overrides.apply(template::init(&options, settings)));
+    let is_captured =
+        options.template == Template::Sidecar && options.interception == Interception::Redirect;
+    let init = is_captured.then(|| overrides.apply(template::init(&options, settings)));
     if !overrides.is_empty() {
         annotations.insert(annotation::OVERRIDES.to_owned(), json(&overrides));
     }
     let with_init = init.is_some();
     place(spec, init, proxy, &options);
+    if options.template == Template::Gateway {
+        open_low_ports(spec);
+    }
     let volumes = add_volumes(spec, &options);
     let init_names = with_init.then_some(INIT_CONTAINER);
     let native = options.native.then_some(PROXY_CONTAINER);
@@ -170,6 +178,21 @@ fn place(spec: &mut PodSpec, init: Option<Container>, proxy: Container, options:
         spec.containers.insert(first, proxy);
     }
     spec.init_containers = (!inits.is_empty()).then_some(inits);
+}
+
+/// Lets a gateway listen on ports such as 80 and 443 without a privilege (Istio's gateway template).
+fn open_low_ports(spec: &mut PodSpec) {
+    let sysctls = spec
+        .security_context
+        .get_or_insert_default()
+        .sysctls
+        .get_or_insert_default();
+    if !sysctls.iter().any(|sysctl| sysctl.name == LOW_PORTS) {
+        sysctls.push(Sysctl {
+            name: LOW_PORTS.to_owned(),
+            value: "0".to_owned(),
+        });
+    }
 }
 
 /// Adds the volumes that the pod does not define itself, and returns their names.
@@ -232,8 +255,13 @@ fn annotate(annotations: &mut BTreeMap<String, String>, spec: &PodSpec, status: 
     }
 }
 
-/// Labels that telemetry and auto-mTLS read; the user's own values stay.
-fn label(metadata: &mut ObjectMeta, workload: &Workload, settings: &InjectionSettings) {
+/// Labels that telemetry and auto-mTLS read; the user's own values stay. A gateway ends no mutual TLS of the mesh on its own.
+fn label(
+    metadata: &mut ObjectMeta,
+    template: Template,
+    workload: &Workload,
+    settings: &InjectionSettings,
+) {
     let labels = metadata.labels.get_or_insert_default();
     let first = |labels: &BTreeMap<String, String>, keys: [&str; 2]| {
         keys.iter().find_map(|key| labels.get(*key).cloned())
@@ -245,7 +273,9 @@ fn label(metadata: &mut ObjectMeta, workload: &Workload, settings: &InjectionSet
     let mut add = |key: &str, value: String| {
         labels.entry(key.to_owned()).or_insert(value);
     };
-    add(label::TLS_MODE, "istio".to_owned());
+    if template == Template::Sidecar {
+        add(label::TLS_MODE, "istio".to_owned());
+    }
     add(label::CANONICAL_NAME, as_label_value(&name));
     add(label::CANONICAL_REVISION, revision);
     if !settings.network.is_empty() {

@@ -1,4 +1,4 @@
-//! The two containers of a sidecar, before the user's own words about them.
+//! The two containers of a sidecar, or the one of a gateway, before the user's own words about them.
 
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, ContainerPort, ExecAction, HTTPGetAction, Lifecycle, LifecycleHandler,
@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use meltemi_core::names::{INIT_CONTAINER, PROXY_CONTAINER, PROXY_UID, port};
 
-use crate::options::Options;
+use crate::options::{Options, Template};
 use crate::{InjectionSettings, Workload, env, volumes};
 
 /// The container that redirects the pod's traffic (`istio-iptables`), as root with the two capabilities that needs.
@@ -37,7 +37,7 @@ pub(crate) fn init(options: &Options, settings: &InjectionSettings) -> Container
     }
 }
 
-/// The sidecar itself, uid 1337, without any capability.
+/// The proxy itself, uid 1337, without any capability.
 pub(crate) fn proxy(
     spec: &PodSpec,
     workload: &Workload,
@@ -126,7 +126,10 @@ fn capture_args(options: &Options) -> Vec<String> {
 fn proxy_args(options: &Options, settings: &InjectionSettings) -> Vec<String> {
     vec![
         "proxy".to_owned(),
-        "sidecar".to_owned(),
+        match options.template {
+            Template::Sidecar => "sidecar".to_owned(),
+            Template::Gateway => "router".to_owned(),
+        },
         "--domain".to_owned(),
         format!("$(POD_NAMESPACE).svc.{}", settings.cluster_domain),
         format!("--proxyLogLevel={}", options.log_level),

@@ -8,40 +8,48 @@ use meltemi_api::{Change, Kind, ObjectKey, Parsed};
 use meltemi_core::{Diagnostic, Severity};
 use serde_json::Value;
 
+use crate::resources::Watched;
 use crate::trim::trim;
 
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     known: BTreeSet<ObjectKey>,
-    /// The objects that a list holds, by kind, while it is being read.
-    listed: BTreeMap<Kind, BTreeSet<ObjectKey>>,
+    /// The objects that a list holds, by what is watched, while it is being read.
+    listed: BTreeMap<Watched, BTreeSet<ObjectKey>>,
     diagnostics: BTreeMap<ObjectKey, Vec<Diagnostic>>,
     /// The diagnostics changed since somebody looked.
     has_news: bool,
 }
 
 impl Ledger {
-    /// Takes an event of a kind's watch; the changes that it means are added.
-    pub(crate) fn take(&mut self, kind: Kind, event: Event<Value>, changes: &mut Vec<Change>) {
+    /// Takes an event of a watch; the changes that it means are added.
+    pub(crate) fn take(
+        &mut self,
+        watched: &Watched,
+        event: Event<Value>,
+        changes: &mut Vec<Change>,
+    ) {
+        let kind = watched.kind;
         match event {
             Event::Init => {
-                self.listed.insert(kind, BTreeSet::new());
+                self.listed.insert(watched.clone(), BTreeSet::new());
             }
             Event::InitApply(object) => {
                 let key = key(kind, &object);
-                self.listed.entry(kind).or_default().insert(key.clone());
+                let listed = self.listed.entry(watched.clone()).or_default();
+                listed.insert(key.clone());
                 self.apply(kind, key, object, changes);
             }
-            Event::InitDone => self.end_of_list(kind, changes),
+            Event::InitDone => self.end_of_list(watched, changes),
             Event::Apply(object) => self.apply(kind, key(kind, &object), object, changes),
             Event::Delete(object) => self.delete(key(kind, &object), changes),
         }
     }
 
-    /// The kind is not served: there are no objects of it.
-    pub(crate) fn not_served(&mut self, kind: Kind, changes: &mut Vec<Change>) {
-        self.listed.insert(kind, BTreeSet::new());
-        self.end_of_list(kind, changes);
+    /// It is not served: there are no objects of it.
+    pub(crate) fn not_served(&mut self, watched: &Watched, changes: &mut Vec<Change>) {
+        self.listed.insert(watched.clone(), BTreeSet::new());
+        self.end_of_list(watched, changes);
     }
 
     /// Whether what is wrong changed since the last call.
@@ -83,11 +91,11 @@ impl Ledger {
         }
     }
 
-    fn end_of_list(&mut self, kind: Kind, changes: &mut Vec<Change>) {
-        let listed = self.listed.remove(&kind).unwrap_or_default();
+    fn end_of_list(&mut self, watched: &Watched, changes: &mut Vec<Change>) {
+        let listed = self.listed.remove(watched).unwrap_or_default();
         let known = self.known.iter().chain(self.diagnostics.keys());
         let gone: BTreeSet<ObjectKey> = known
-            .filter(|key| key.kind == kind && !listed.contains(key))
+            .filter(|key| watched.covers(key) && !listed.contains(key))
             .cloned()
             .collect();
         for key in gone {
@@ -121,7 +129,11 @@ mod tests {
     fn take(ledger: &mut Ledger, events: Vec<Event<Value>>) -> Vec<String> {
         let mut changes = Vec::new();
         for event in events {
-            ledger.take(Kind::PeerAuthentication, event, &mut changes);
+            let watched = Watched {
+                kind: Kind::PeerAuthentication,
+                namespace: None,
+            };
+            ledger.take(&watched, event, &mut changes);
         }
         let sign = |change: &Change| match change {
             Change::Upsert(object) => format!("+{}", object.meta.name),
@@ -154,6 +166,32 @@ mod tests {
         assert_eq!(take(&mut ledger, apply), ["+a"]);
         assert!(take(&mut ledger, vec![Event::Init, Event::Init]).is_empty());
         assert_eq!(take(&mut ledger, vec![Event::InitDone]), ["-a"]);
+    }
+
+    #[test]
+    fn the_list_of_one_namespace_says_nothing_of_another() {
+        let mut ledger = Ledger::default();
+        let watched = |namespace: &str| Watched {
+            kind: Kind::Secret,
+            namespace: Some(namespace.into()),
+        };
+        let secret = |namespace: &str| json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": namespace}, "data": {"tls.crt": "YQ==", "ca-key.pem": "YQ=="}});
+        let mut changes = Vec::new();
+        for namespace in ["a", "b"] {
+            let events = [
+                Event::Init,
+                Event::InitApply(secret(namespace)),
+                Event::InitDone,
+            ];
+            for event in events {
+                ledger.take(&watched(namespace), event, &mut changes);
+            }
+        }
+        assert_eq!(changes.len(), 2, "{changes:?}");
+        assert!(!format!("{changes:?}").contains("ca-key.pem"));
+        ledger.not_served(&watched("a"), &mut changes);
+        let gone = changes.last().unwrap().key();
+        assert_eq!((changes.len(), gone.namespace.as_str()), (3, "a"));
     }
 
     #[test]

@@ -1,22 +1,33 @@
 //! What is watched, and where the API server has it.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use kube::Client;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
-use meltemi_api::Kind;
+use meltemi_api::{Kind, ObjectKey};
 use serde_json::Value;
 
 use crate::bounded;
 
 /// One watch.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Watched {
     pub(crate) kind: Kind,
     /// Only objects of this namespace.
-    pub(crate) namespace: Option<String>,
+    pub(crate) namespace: Option<Arc<str>>,
 }
 
-/// What the configuration of proxies depends on, with the control plane in `namespace`. Workloads are not watched: pods say whose they are.
-pub(crate) fn watched(namespace: &str) -> Vec<Watched> {
+impl Watched {
+    pub(crate) fn covers(&self, key: &ObjectKey) -> bool {
+        let own = self.namespace.as_deref();
+        key.kind == self.kind && own.is_none_or(|own| own == key.namespace)
+    }
+}
+
+/// What the configuration of proxies depends on, with the control plane in `namespace`. Workloads are not watched: pods say
+/// whose they are. Secrets are, of the namespaces in which gateways run.
+pub(crate) fn watched(namespace: &str, gateway_namespaces: &BTreeSet<String>) -> Vec<Watched> {
     let whole = |kind| Watched {
         kind,
         namespace: None,
@@ -28,13 +39,16 @@ pub(crate) fn watched(namespace: &str) -> Vec<Watched> {
         Kind::EndpointSlice,
         Kind::Pod,
     ];
-    // The mesh configuration and the injector's.
-    let own = Watched {
-        kind: Kind::ConfigMap,
-        namespace: Some(namespace.to_owned()),
+    let of = |kind, namespace: &str| Watched {
+        kind,
+        namespace: Some(namespace.into()),
     };
+    // The mesh configuration and the injector's.
+    let own = of(Kind::ConfigMap, namespace);
+    let namespaces = gateway_namespaces.iter();
+    let secrets = namespaces.map(|namespace| of(Kind::Secret, namespace));
     let all = kubernetes.into_iter().chain(istio).map(whole);
-    all.chain([own]).collect()
+    all.chain([own]).chain(secrets).collect()
 }
 
 /// Where the API server has a kind: in the newest version that it serves. `None`: in none.
@@ -90,7 +104,7 @@ mod tests {
 
     #[test]
     fn every_istio_kind_is_watched_and_config_maps_of_one_namespace() {
-        let all = watched("mesh");
+        let all = watched("mesh", &["edge".to_owned()].into());
         for kind in Kind::ALL.iter().filter(|kind| kind.is_istio()) {
             assert!(all.iter().any(|watched| watched.kind == *kind), "{kind}");
         }
@@ -102,5 +116,10 @@ mod tests {
                 ..
             }]
         ));
+        let mut secrets = all.iter().filter(|w| w.kind == Kind::Secret);
+        let only = secrets.next().unwrap();
+        assert!(only.covers(&ObjectKey::new(Kind::Secret, "edge", "a")));
+        assert!(!only.covers(&ObjectKey::new(Kind::Secret, "default", "a")));
+        assert_eq!(secrets.next(), None);
     }
 }

@@ -5,6 +5,9 @@ use serde_json::{Map, Value};
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
+/// The keys of a Secret that holds certificates for a gateway (Istio, `credentialName`).
+const CREDENTIAL: [&str; 6] = ["tls.crt", "tls.key", "ca.crt", "cert", "key", "cacert"];
+
 pub(crate) fn trim(kind: Kind, object: &mut Value) {
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.remove("managedFields");
@@ -14,6 +17,10 @@ pub(crate) fn trim(kind: Kind, object: &mut Value) {
         {
             annotations.remove(LAST_APPLIED);
         }
+    }
+    if kind == Kind::Secret {
+        // Nobody needs the rest, and the authority's own key is among it.
+        keep(object.get_mut("data"), &CREDENTIAL);
     }
     if kind == Kind::Pod {
         keep(

@@ -47,18 +47,18 @@ const BATCH_LIMIT: usize = 1024;
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Watches everything that configuration depends on, until nobody receives the updates. The control plane's own ConfigMaps
-/// are in `namespace`.
-pub fn watch(client: &Client, namespace: &str) -> Updates {
+/// are in `namespace`; of Secrets those of the namespaces in which gateways run are watched.
+pub fn watch(client: &Client, namespace: &str, gateway_namespaces: &BTreeSet<String>) -> Updates {
     let (sender, updates) = mpsc::channel(UPDATE_QUEUE_LIMIT);
     let (event_sender, events) = mpsc::channel(EVENT_QUEUE_LIMIT);
-    let watched = watched(namespace);
+    let watched = watched(namespace, gateway_namespaces);
     for one in &watched {
         tokio::spawn(follow(client.clone(), one.clone(), event_sender.clone()));
     }
     let collector = Collector {
         events,
         ledger: Ledger::default(),
-        unlisted: watched.iter().map(|watched| watched.kind).collect(),
+        unlisted: watched.into_iter().collect(),
         sender,
     };
     tokio::spawn(collector.run());
@@ -68,31 +68,56 @@ pub fn watch(client: &Client, namespace: &str) -> Updates {
 enum News {
     /// The API server does not serve the kind: there are no objects of it.
     NotServed,
+    /// We may not read the objects: there are none, or still those that were read before.
+    Forbidden,
     Event(Event<Value>),
 }
 
-type KindNews = (Kind, News);
+type KindNews = (Watched, News);
+
+/// Why a watch ended.
+enum Ended {
+    /// The version is not served any more.
+    Gone,
+    /// We may not read the objects.
+    Forbidden,
+}
 
 /// Tells of one kind for as long as anybody listens.
 async fn follow(client: Client, watched: Watched, sender: mpsc::Sender<KindNews>) {
     let kind = watched.kind;
-    let mut was_served = true;
+    let (mut was_served, mut was_forbidden) = (true, false);
     while !sender.is_closed() {
         match served(&client, kind).await {
             Ok(Some(resource)) => {
                 was_served = true;
-                if follow_version(&client, &watched, &resource, &sender)
-                    .await
-                    .is_err()
-                {
-                    return;
+                match follow_version(&client, &watched, &resource, &sender).await {
+                    Err(_nobody_listens) => return,
+                    Ok(Ended::Gone) => {}
+                    Ok(Ended::Forbidden) => {
+                        if !std::mem::replace(&mut was_forbidden, true) {
+                            let namespace = watched.namespace.as_deref().unwrap_or("all");
+                            tracing::warn!(%kind, namespace, "the control plane may not read these objects: gateways there get no certificates");
+                        }
+                        if sender
+                            .send((watched.clone(), News::Forbidden))
+                            .await
+                            .is_err()
+                        {
+                            return;
+                        }
+                    }
                 }
             }
             Ok(None) => {
                 if std::mem::replace(&mut was_served, false) {
                     tracing::warn!(%kind, "the API server does not serve this kind: its CRD is not installed");
                 }
-                if sender.send((kind, News::NotServed)).await.is_err() {
+                if sender
+                    .send((watched.clone(), News::NotServed))
+                    .await
+                    .is_err()
+                {
                     return;
                 }
             }
@@ -102,15 +127,16 @@ async fn follow(client: Client, watched: Watched, sender: mpsc::Sender<KindNews>
     }
 }
 
-/// Ends when the version is not served any more; an error says that nobody listens.
+/// Ends when the version is not served any more, and for Secrets when they may not be read: an installation may leave them
+/// out, and the rest of the mesh does not wait for them. An error says that nobody listens.
 async fn follow_version(
     client: &Client,
     watched: &Watched,
     resource: &ApiResource,
     sender: &mpsc::Sender<KindNews>,
-) -> Result<(), mpsc::error::SendError<KindNews>> {
+) -> Result<Ended, Box<mpsc::error::SendError<KindNews>>> {
     let kind = watched.kind;
-    let api = match &watched.namespace {
+    let api = match watched.namespace.as_deref() {
         None => Api::all_with(client.clone(), resource),
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
     };
@@ -120,23 +146,27 @@ async fn follow_version(
         match event {
             Ok(event) => {
                 sender
-                    .send((kind, News::Event(as_json(resource, event))))
-                    .await?
+                    .send((watched.clone(), News::Event(as_json(resource, event))))
+                    .await
+                    .map_err(Box::new)?;
             }
-            Err(error) if is_not_found(&error) => return Ok(()),
+            Err(error) if has_code(&error, 404) => return Ok(Ended::Gone),
+            Err(error) if kind == Kind::Secret && has_code(&error, 403) => {
+                return Ok(Ended::Forbidden);
+            }
             Err(error) => tracing::warn!(%kind, %error, "watching, trying again"),
         }
     }
-    Ok(())
+    Ok(Ended::Gone)
 }
 
-fn is_not_found(error: &watcher::Error) -> bool {
+fn has_code(error: &watcher::Error, code: u16) -> bool {
     let (watcher::Error::InitialListFailed(cause) | watcher::Error::WatchStartFailed(cause)) =
         error
     else {
         return false;
     };
-    matches!(cause, kube::Error::Api(status) if status.code == 404)
+    matches!(cause, kube::Error::Api(status) if status.code == code)
 }
 
 fn as_json(resource: &ApiResource, event: Event<DynamicObject>) -> Event<Value> {
@@ -152,8 +182,8 @@ fn as_json(resource: &ApiResource, event: Event<DynamicObject>) -> Event<Value> 
 struct Collector {
     events: mpsc::Receiver<KindNews>,
     ledger: Ledger,
-    /// Kinds that were never listed whole: before all are, nothing is told.
-    unlisted: BTreeSet<Kind>,
+    /// What was never listed whole: before all is, nothing is told.
+    unlisted: BTreeSet<Watched>,
     sender: mpsc::Sender<Update>,
 }
 
@@ -199,14 +229,51 @@ impl Collector {
         }
     }
 
-    fn take(&mut self, (kind, news): KindNews, changes: &mut Vec<Change>) {
-        let is_whole = matches!(news, News::NotServed | News::Event(Event::InitDone));
+    fn take(&mut self, (watched, news): KindNews, changes: &mut Vec<Change>) {
+        let is_whole =
+            !matches!(news, News::Event(_)) || matches!(news, News::Event(Event::InitDone));
         match news {
-            News::Event(event) => self.ledger.take(kind, event, changes),
-            News::NotServed => self.ledger.not_served(kind, changes),
+            News::Event(event) => self.ledger.take(&watched, event, changes),
+            News::NotServed => self.ledger.not_served(&watched, changes),
+            // An API server that has just started may refuse what it granted before.
+            News::Forbidden => {}
         }
         if is_whole {
-            self.unlisted.remove(&kind);
+            self.unlisted.remove(&watched);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn secrets_that_may_not_be_read_are_not_waited_for_and_stay_as_they_were() {
+        let secrets = Watched {
+            kind: Kind::Secret,
+            namespace: Some("edge".into()),
+        };
+        let (sender, _updates) = mpsc::channel(1);
+        let (_event_sender, events) = mpsc::channel(1);
+        let mut collector = Collector {
+            events,
+            ledger: Ledger::default(),
+            unlisted: [secrets.clone()].into(),
+            sender,
+        };
+        let mut changes = Vec::new();
+        let mut take = |news| collector.take((secrets.clone(), news), &mut changes);
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "edge"}});
+        take(News::Event(Event::Init));
+        take(News::Event(Event::InitApply(secret)));
+        take(News::Forbidden);
+        assert!(collector.unlisted.is_empty());
+        assert!(
+            matches!(&changes[..], [Change::Upsert(_)]),
+            "nothing went: {changes:?}"
+        );
     }
 }

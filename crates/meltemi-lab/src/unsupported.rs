@@ -66,7 +66,6 @@ const POD_SECURITY: Table = &[
         "fsGroup is the one further group",
     ),
     ("fsGroupChangePolicy", "owners of files stay"),
-    ("sysctls", "the pod's network has the lab's settings"),
     ("seccompProfile", NO_PROFILES),
     ("seLinuxOptions", NO_PROFILES),
     ("seLinuxChangePolicy", NO_PROFILES),
@@ -251,6 +250,18 @@ fn pod(spec: &Value, path: &FieldPath, found: &mut Vec<Diagnostic>) {
     }
     let security = path.field("securityContext");
     fields(&spec["securityContext"], &security, POD_SECURITY, found);
+    for (index, sysctl) in list_of(&spec["securityContext"], "sysctls").enumerate() {
+        // Every pod of the lab has it so.
+        let is_so =
+            sysctl["name"] == "net.ipv4.ip_unprivileged_port_start" && sysctl["value"] == "0";
+        if !is_so {
+            let consequence = "the pod's network has the lab's settings";
+            found.push(warning(
+                &security.field("sysctls").index(index),
+                consequence,
+            ));
+        }
+    }
     for list in ["initContainers", "containers"] {
         for (index, one) in list_of(spec, list).enumerate() {
             container(spec, one, &path.field(list).index(index), found);
@@ -458,7 +469,10 @@ mod tests {
     fn a_pod_is_looked_at_field_by_field() {
         let spec = json!({
             "nodeSelector": {"a": "b"}, "priorityClassName": "high", "dnsPolicy": "None",
-            "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}, "runAsNonRoot": true},
+            "securityContext": {
+                "seccompProfile": {"type": "RuntimeDefault"}, "runAsNonRoot": true,
+                "sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}, {"name": "net.core.somaxconn", "value": "9"}],
+            },
             "containers": [{
                 "name": "c", "image": "i", "imagePullPolicy": "Always", "resources": {"limits": {"cpu": "1"}},
                 "securityContext": {"runAsUser": 0}, "lifecycle": {"stopSignal": "SIGINT"},
@@ -473,6 +487,7 @@ mod tests {
                 "spec.priorityClassName",
                 "spec.dnsPolicy",
                 "spec.securityContext.seccompProfile",
+                "spec.securityContext.sysctls[1]",
                 "spec.containers[0].resources",
                 "spec.containers[0].imagePullPolicy",
                 "spec.containers[0].securityContext.runAsNonRoot",

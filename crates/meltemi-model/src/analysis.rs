@@ -2,7 +2,11 @@
 //!
 //! | code | what |
 //! |---|---|
-//! | IST0101 | a referenced host, host and subset, or gateway does not exist |
+//! | IST0101 | a referenced host, host and subset, gateway, selector or Secret does not exist |
+//! | IST0132 | no server of a gateway has the host of a VirtualService that is bound to it |
+//! | IST0145 | an older Gateway has the port or the server name of a Gateway's server |
+//! | IST0161 | a Secret that a Gateway names lacks a certificate |
+//! | IST0162 | no port of a gateway's Service leads to a Gateway's server |
 //! | IST0109 | several VirtualServices route one host for the mesh |
 //! | IST0112 | a destination without a port names a service with several |
 //! | IST0173 | a subset selects no workloads |
@@ -15,6 +19,7 @@
 //! | MEL0206 | a destination's port is none of its service's |
 //! | MEL0207 | a DestinationRule's TLS mode is refused by the workloads that it is for |
 
+mod gateways;
 mod mutual_tls;
 mod selection;
 
@@ -38,7 +43,7 @@ pub fn analyze(mesh: &Mesh) -> Vec<Diagnostic> {
         match &object.resource {
             Resource::VirtualService(spec) => {
                 destinations(&snapshot, object, spec, &mut found);
-                gateways(object, spec, &mut found);
+                gateways::references(&snapshot, object, spec, &mut found);
             }
             Resource::DestinationRule(_) => destination_rule(&snapshot, &pods, object, &mut found),
             Resource::Service(service) => {
@@ -46,12 +51,14 @@ pub fn analyze(mesh: &Mesh) -> Vec<Diagnostic> {
                 external_name(&snapshot, object, service, &mut found);
             }
             Resource::ServiceEntry(_) => shadowed_entry(&snapshot, object, &mut found),
+            Resource::Gateway(_) => gateways::gateway(mesh, &pods, object, &mut found),
             _ => {}
         }
     }
     conflicting_hosts(&snapshot, &mut found);
     competing_policies(&snapshot, &mut found);
     competing_rules(mesh, &snapshot, &mut found);
+    gateways::conflicts(&snapshot, &pods, &mut found);
     mutual_tls::conflicts(mesh, &snapshot, &pods, &mut found);
     found
 }
@@ -113,23 +120,6 @@ fn destinations(
                 check(&route.destination, entry.field("destination"));
             }
         }
-    }
-}
-
-/// Gateways are not served yet: what is bound to one takes no effect there.
-fn gateways(object: &Object, spec: &VirtualService, found: &mut Vec<Diagnostic>) {
-    let path = FieldPath::new("spec").field("gateways");
-    let unknown = spec.gateways.iter().enumerate();
-    for (i, gateway) in unknown.filter(|(_, gateway)| *gateway != "mesh") {
-        found.push(report(
-            object,
-            Severity::Warning,
-            "IST0101",
-            path.index(i),
-            format!("referenced gateway not found: \"{gateway}\""),
-            "no Gateway is served yet; the gateway \"mesh\" stands for calls between pods"
-                .to_owned(),
-        ));
     }
 }
 

@@ -24,6 +24,12 @@ pub enum Part {
     VirtualService(Hostname),
     /// VirtualServices for hosts that are no service.
     ForeignVirtualServices,
+    /// Which Gateways there are, and what they say.
+    Gateways,
+    /// VirtualServices that are bound to Gateways.
+    GatewayVirtualServices,
+    /// The certificates in a Secret, by namespace and name.
+    Credential(String, String),
     /// PeerAuthentications of a namespace without a selector.
     PeerAuthentication(String),
     /// PeerAuthentications of a namespace with a selector.

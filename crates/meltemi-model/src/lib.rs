@@ -10,7 +10,9 @@ mod analysis;
 mod authentication;
 
 mod change;
+mod credential;
 mod destination_rule;
+mod gateway;
 mod kubernetes;
 mod mesh;
 mod peer_authentication;
@@ -25,7 +27,12 @@ pub use analysis::analyze;
 pub use authentication::{AuthenticationRow, EndpointAuthentication, authentication_rows};
 
 pub use change::{ChangeSet, Part};
+pub use credential::{AUTHORITY_SUFFIX, Credential, KeyPair};
 pub use destination_rule::{EffectivePolicy, HostRule};
+pub use gateway::{
+    BoundServer, Dropped, MESH, Merged, MergedPort, MeshGateway, PortKind, ServerHost, Why,
+    common_hosts, gateway_name, merge,
+};
 pub use mesh::Mesh;
 pub use peer_authentication::{ServerTls, WorkloadTls};
 pub use protocol::Protocol;

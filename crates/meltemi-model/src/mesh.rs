@@ -25,6 +25,8 @@ const CLUSTER_ID: &str = "Kubernetes";
 pub struct Mesh {
     objects: BTreeMap<ObjectKey, Arc<Object>>,
     snapshot: MeshSnapshot,
+    /// The namespaces whose Secrets are among the objects, if there are any; none: all.
+    pub(crate) secrets_of: Option<BTreeSet<String>>,
     /// The domain of Kubernetes services.
     domain: String,
     /// The objects that define a host; the first counts, and Service sorts before ServiceEntry.
@@ -57,6 +59,9 @@ struct Dirty {
     destination_rules: BTreeSet<String>,
     peer_authentications: BTreeSet<String>,
     virtual_services: bool,
+    gateways: bool,
+    /// Secrets, by namespace and name.
+    credentials: BTreeSet<(String, String)>,
     changes: ChangeSet,
 }
 
@@ -69,6 +74,7 @@ impl Mesh {
                 cluster_id: Arc::from(CLUSTER_ID),
                 ..MeshSnapshot::default()
             },
+            secrets_of: None,
             domain: CLUSTER_DOMAIN.to_owned(),
             claims: BTreeMap::new(),
             hosts: BTreeMap::new(),
@@ -84,6 +90,13 @@ impl Mesh {
     #[must_use]
     pub fn in_cluster(mut self, id: &str) -> Self {
         self.snapshot.cluster_id = Arc::from(id);
+        self
+    }
+
+    /// Secrets are seen of these namespaces only: that there is none elsewhere says nothing.
+    #[must_use]
+    pub fn with_secrets_of(mut self, namespaces: impl IntoIterator<Item = String>) -> Self {
+        self.secrets_of = Some(namespaces.into_iter().collect());
         self
     }
 
@@ -161,6 +174,11 @@ impl Mesh {
                 dirty.destination_rules.insert(key.namespace.clone());
             }
             Kind::VirtualService => dirty.virtual_services = true,
+            Kind::Gateway => dirty.gateways = true,
+            Kind::Secret => {
+                let id = (key.namespace.clone(), key.name.clone());
+                dirty.credentials.insert(id);
+            }
             Kind::PeerAuthentication => {
                 dirty.peer_authentications.insert(key.namespace.clone());
             }
@@ -208,6 +226,8 @@ impl Mesh {
         self.refresh_endpoints(&mut dirty);
         self.refresh_destination_rules(&mut dirty);
         self.refresh_virtual_services(&mut dirty);
+        self.refresh_gateways(&mut dirty);
+        self.refresh_credentials(&mut dirty);
         self.refresh_peer_authentications(&mut dirty);
         dirty.changes
     }

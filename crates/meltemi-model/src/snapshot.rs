@@ -5,11 +5,13 @@ use std::sync::Arc;
 use meltemi_api::istio::MeshConfig;
 use meltemi_core::{Hostname, Labels, TrustDomain};
 
+use crate::credential::Credentials;
 use crate::destination_rule::DestinationRules;
 use crate::peer_authentication::PeerAuthentications;
 use crate::virtual_service::VirtualServices;
 use crate::{
-    HostRule, MeshVirtualService, ServerTls, Service, ServiceEndpoints, Workload, WorkloadTls,
+    Credential, HostRule, MeshGateway, MeshVirtualService, ServerTls, Service, ServiceEndpoints,
+    Workload, WorkloadTls,
 };
 
 /// The mesh at one moment. Immutable; snapshots share what did not change between them.
@@ -27,6 +29,9 @@ pub struct MeshSnapshot {
     pub(crate) memberships: Arc<BTreeMap<IpAddr, BTreeSet<Hostname>>>,
     pub(crate) destination_rules: Arc<DestinationRules>,
     pub(crate) virtual_services: Arc<VirtualServices>,
+    /// The oldest first.
+    pub(crate) gateways: Arc<Vec<Arc<MeshGateway>>>,
+    pub(crate) credentials: Arc<Credentials>,
     pub(crate) peer_authentications: Arc<PeerAuthentications>,
 }
 
@@ -169,6 +174,31 @@ impl MeshSnapshot {
             .by_age
             .iter()
             .filter(move |service| service.visible_to(client_namespace))
+    }
+
+    /// All Gateways, the oldest first: `Part::Gateways`.
+    pub fn gateways(&self) -> impl Iterator<Item = &Arc<MeshGateway>> {
+        self.gateways.iter()
+    }
+
+    /// Those bound to a Gateway (`namespace/name`) that its proxies, in `namespace`, see, the oldest first:
+    /// `Part::GatewayVirtualServices`.
+    pub fn virtual_services_at<'a>(
+        &'a self,
+        gateway: &'a str,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = &'a Arc<MeshVirtualService>> {
+        self.virtual_services
+            .at_gateways
+            .iter()
+            .filter(move |service| service.gateways.iter().any(|bound| bound == gateway))
+            .filter(move |service| service.visible_to(namespace))
+    }
+
+    /// The certificates in a Secret: `Part::Credential`.
+    pub fn credential(&self, namespace: &str, name: &str) -> Option<&Arc<Credential>> {
+        let key = (namespace.to_owned(), name.to_owned());
+        self.credentials.get(&key)
     }
 
     /// `Part::PeerAuthentication` of the namespace and of the root namespace.

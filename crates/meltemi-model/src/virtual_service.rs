@@ -6,15 +6,17 @@ use meltemi_api::istio::{MeshConfig, VirtualService};
 use meltemi_api::{Object, Resource};
 use meltemi_core::{Hostname, ObjectRef};
 
-use crate::ExportTo;
+use crate::{ExportTo, MESH, gateway_name};
 
-/// A VirtualService that sidecars obey, with its hosts resolved.
+/// A VirtualService with its hosts and gateways resolved.
 #[derive(Clone, Debug)]
 pub struct MeshVirtualService {
     pub object: Arc<Object>,
     pub origin: ObjectRef,
     pub spec: VirtualService,
     pub hosts: Vec<Hostname>,
+    /// The Gateways that it is bound to, as `namespace/name`; sidecars are none.
+    pub gateways: Vec<String>,
     export_to: ExportTo,
 }
 
@@ -37,9 +39,11 @@ impl MeshVirtualService {
             .iter()
             .filter_map(|host| Hostname::resolve(host, namespace, domain).ok())
             .collect();
-        if !spec.applies_to_mesh() || hosts.is_empty() {
+        if hosts.is_empty() {
             return None;
         }
+        let gateways = spec.gateways.iter().filter(|gateway| *gateway != MESH);
+        let gateways = gateways.map(|gateway| gateway_name(gateway, namespace));
         let export_to = ExportTo::new(
             &spec.export_to,
             &config.default_virtual_service_export_to,
@@ -50,6 +54,7 @@ impl MeshVirtualService {
             origin: object.reference(),
             spec: spec.as_ref().clone(),
             hosts,
+            gateways: gateways.collect(),
             export_to,
         })
     }
@@ -76,10 +81,13 @@ impl MeshVirtualService {
     }
 }
 
-/// Those that sidecars obey, the oldest first.
+/// The oldest first.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct VirtualServices {
+    /// Those that sidecars obey.
     pub(crate) by_age: Vec<Arc<MeshVirtualService>>,
+    /// Those that gateways obey; one may be both.
+    pub(crate) at_gateways: Vec<Arc<MeshVirtualService>>,
 }
 
 impl VirtualServices {

@@ -1,12 +1,12 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use aws_lc_rs::digest;
 use meltemi_core::Identity;
 use rustls::{CipherSuite, CommonState, HandshakeKind, ProtocolVersion};
 use rustls_pki_types::CertificateDer;
 
-use crate::{Leaf, LeafError, Validity};
+use crate::edge::sha256;
+use crate::{Leaf, LeafError, Validity, certificates_to_pem, leaf};
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PeerError {
@@ -16,6 +16,8 @@ pub enum PeerError {
     Leaf(#[from] LeafError),
     #[error("the session of {0} was resumed after its certificate ceased to be valid")]
     NotValidNow(Box<Identity>),
+    #[error("the session of a client was resumed after its certificate ceased to be valid")]
+    StrangerNotValidNow,
 }
 
 /// The facts of one completed handshake, read once per connection.
@@ -24,6 +26,8 @@ pub struct HandshakeInfo {
     pub local: Option<Arc<Identity>>,
     /// Absent when the peer presented no certificate.
     pub peer: Option<Arc<Peer>>,
+    /// A client outside of the mesh that presented a certificate.
+    pub stranger: Option<Arc<Stranger>>,
     /// `TLSv1.3` or `TLSv1.2`, as Envoy spells it.
     pub tls_version: &'static str,
     /// The IANA name.
@@ -50,8 +54,7 @@ pub struct Peer {
 impl Peer {
     fn of(leaf: &CertificateDer<'_>) -> Result<Self, LeafError> {
         let parsed = Leaf::parse(leaf)?;
-        let mut sha256 = [0; 32];
-        sha256.copy_from_slice(digest::digest(&digest::SHA256, leaf).as_ref());
+        let sha256 = sha256(leaf);
         Ok(Self {
             identity: Arc::new(parsed.identity),
             validity: parsed.validity,
@@ -63,6 +66,37 @@ impl Peer {
 
     pub fn sha256_hex(&self) -> String {
         hex::encode(self.sha256)
+    }
+}
+
+/// A client outside of the mesh, from its verified leaf. None of its names is an identity of the mesh, whatever it looks like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stranger {
+    /// RFC 4514 text.
+    pub subject: String,
+    pub uris: Vec<String>,
+    pub dns_names: Vec<String>,
+    /// Of the leaf in DER, in hexadecimal digits.
+    pub sha256_hex: String,
+    /// The leaf as PEM.
+    pub pem: String,
+}
+
+impl Stranger {
+    fn of(leaf: &CertificateDer<'_>, now: SystemTime) -> Result<Self, PeerError> {
+        let parsed = leaf::parse(leaf)?;
+        // rustls does not look again when it resumes a session.
+        if !Validity::of(&parsed).contains(now) {
+            return Err(PeerError::StrangerNotValidNow);
+        }
+        let owned = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
+        Ok(Self {
+            subject: parsed.subject().to_string(),
+            uris: owned(leaf::uris(&parsed)?),
+            dns_names: owned(leaf::dns_names(&parsed)?),
+            sha256_hex: hex::encode(sha256(leaf)),
+            pem: certificates_to_pem([leaf]),
+        })
     }
 }
 
@@ -87,6 +121,21 @@ impl HandshakeInfo {
             return Err(PeerError::NotValidNow(Box::new((*peer.identity).clone())));
         }
         Self::with_peer(state, local, peer, now)
+    }
+
+    /// Reads a connection of a client outside of the mesh.
+    ///
+    /// # Errors
+    /// The handshake is not complete, or the client's certificate is not valid now.
+    pub fn at_edge(state: &CommonState, now: SystemTime) -> Result<Self, PeerError> {
+        let stranger = match state.peer_certificates() {
+            Some([leaf, ..]) => Some(Arc::new(Stranger::of(leaf, now)?)),
+            _ => None,
+        };
+        Ok(Self {
+            stranger,
+            ..Self::with_peer(state, None, None, now)?
+        })
     }
 
     /// Reads a connection whose peer has no SPIFFE identity, such as a server outside the mesh.
@@ -116,6 +165,7 @@ impl HandshakeInfo {
         Ok(Self {
             local: local.cloned(),
             peer: peer.map(Arc::new),
+            stranger: None,
             tls_version: version_name(version),
             cipher: cipher_name(suite.suite()),
             key_exchange: group

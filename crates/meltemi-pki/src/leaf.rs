@@ -100,6 +100,21 @@ pub(crate) fn uris<'a>(certificate: &'a X509Certificate<'_>) -> Result<Vec<&'a s
     Ok(uris)
 }
 
+/// The DNS names, in their order.
+pub(crate) fn dns_names<'a>(
+    certificate: &'a X509Certificate<'_>,
+) -> Result<Vec<&'a str>, LeafError> {
+    let san = certificate
+        .subject_alternative_name()
+        .map_err(|_| LeafError::Malformed)?;
+    let names = san.map_or(&[][..], |extension| &extension.value.general_names);
+    let dns = names.iter().filter_map(|name| match name {
+        GeneralName::DNSName(dns) => Some(*dns),
+        _ => None,
+    });
+    Ok(dns.collect())
+}
+
 fn check_usage(certificate: &X509Certificate<'_>, usage: Usage) -> Result<(), LeafError> {
     let malformed = |_| LeafError::Malformed;
     let extended = certificate.extended_key_usage().map_err(malformed)?;

@@ -4,6 +4,7 @@
 //! PrivateKey -> csr_pem -> (certificate authority) -> WorkloadCertificate -+-> ServerTls -> rustls::ServerConfig
 //!                                                      TrustBundle --------+-> ClientTls -> rustls::ClientConfig
 //!                                                                              a connection -> HandshakeInfo
+//! ServingCertificate -> EdgeTls -> rustls::ServerConfig, for strangers
 //! ```
 //!
 //! The only crate that names the crypto provider. It opens no sockets or files and reads no clock: the time is an
@@ -15,6 +16,7 @@
 mod bundle;
 mod certificate;
 mod client;
+mod edge;
 mod handshake;
 mod key;
 mod leaf;
@@ -32,7 +34,8 @@ mod tests;
 pub use bundle::{BundleError, TrustBundle};
 pub use certificate::{CertificateError, ServingCertificate, WorkloadCertificate};
 pub use client::{ClientTls, DnsClientTls, server_name};
-pub use handshake::{HandshakeInfo, Peer, PeerError};
+pub use edge::{EdgeClients, EdgeTls, Sha256};
+pub use handshake::{HandshakeInfo, Peer, PeerError, Stranger};
 pub use key::{KeyError, PrivateKey, verified_public_key};
 pub use leaf::{Leaf, LeafError, Usage};
 pub use pem::{PemError, certificates_from_pem, certificates_to_pem};

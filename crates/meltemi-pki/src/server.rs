@@ -188,7 +188,7 @@ fn client_verifier(
     })
 }
 
-fn config(
+pub(crate) fn config(
     verifier: Arc<dyn ClientCertVerifier>,
     resolver: Arc<dyn ResolvesServerCert>,
     terms: &Terms,

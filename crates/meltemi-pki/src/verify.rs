@@ -40,6 +40,8 @@ pub enum VerifyError {
     Chain { peer: String, reason: String },
     #[error("the certificate is for none of the names {0:?}")]
     Name(Vec<String>),
+    #[error("neither the certificate nor its public key is one of those that are pinned")]
+    NotPinned,
 }
 
 struct OneOf<'a>(&'a [Identity]);

@@ -1,6 +1,7 @@
 //! A named message of configuration, as discovery moves it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use twox_hash::XxHash3_128;
@@ -8,12 +9,22 @@ use twox_hash::XxHash3_128;
 use crate::google::protobuf::Any;
 
 /// One named resource, encoded once and shared by everyone it is sent to.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Resource {
     pub name: Arc<str>,
     /// Changes if and only if the body does: equal resources have equal versions, across proxies, pushes and restarts.
     pub version: Arc<str>,
     pub body: Any,
+}
+
+/// Names it without its body, which may be secret.
+impl fmt::Debug for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resource")
+            .field("name", &self.name)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Resource {

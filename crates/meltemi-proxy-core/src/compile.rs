@@ -19,6 +19,7 @@ mod listener;
 mod rbac;
 mod route;
 mod scope;
+mod secret;
 mod tls;
 
 use std::cell::RefCell;
@@ -29,6 +30,7 @@ use meltemi_proto::envoy::config::{
     cluster::v3 as cluster_proto, endpoint::v3 as endpoint_proto, listener::v3 as listener_proto,
     route::v3 as route_proto,
 };
+use meltemi_proto::envoy::extensions::transport_sockets::tls::v3 as tls_proto;
 
 use prost::Message as _;
 
@@ -162,6 +164,13 @@ pub fn cluster_load_assignment(
     collect(name, |scope| {
         endpoint::cluster_load_assignment(scope, resource)
     })
+}
+
+/// # Errors
+/// The secret is of a kind that we do not implement, or not inline.
+pub fn secret(resource: tls_proto::Secret) -> Result<runtime::Secret, CompileErrors> {
+    let name = resource.name.clone();
+    collect(name, |scope| secret::secret(scope, resource))
 }
 
 /// Runs a compiler and turns what it reported into a result.

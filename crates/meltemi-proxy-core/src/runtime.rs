@@ -57,7 +57,7 @@ pub use route::{
     WeightedClusters,
 };
 pub use tls::{
-    CertificateSource, DownstreamTls, SanMatcher, SanType, TlsVersion, TlsVersions, TrustSource,
-    UpstreamTls, Validation,
+    CertificateSource, DownstreamTls, SanMatcher, SanType, Secret, SecretContent, TlsVersion,
+    TlsVersions, TrustSource, UpstreamTls, Validation,
 };
 pub use virtual_hosts::LazyVirtualHost;

@@ -1,4 +1,4 @@
-//! The sidecar process, from its start to its end.
+//! The proxy's process, from its start to its end.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -23,6 +23,7 @@ use crate::control_channel::Endpoint;
 use crate::drain::{Drain, Phase};
 use crate::http::faults::ActiveFaults;
 use crate::http::rate_limit::RateLimits;
+use crate::secrets::SecretStore;
 use crate::telemetry::Telemetry;
 use crate::telemetry::access_log::LogSink;
 use crate::telemetry::peer::Own;
@@ -37,11 +38,11 @@ const MINIMUM_DRAIN: Duration = Duration::from_secs(5);
 const CLOSING: Duration = Duration::from_millis(200);
 const READMIT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Runs a sidecar until it is told to end.
+/// Runs a proxy until it is told to end.
 ///
 /// # Errors
 /// The process cannot start: a port is taken, a variable is wrong, a thread cannot be made.
-pub async fn sidecar(
+pub async fn run(
     bootstrap: Bootstrap,
     log: Option<LogControl>,
     shutdown: CancellationToken,
@@ -190,13 +191,15 @@ async fn note_startup(admin: Arc<Admin>) {
 
 fn shared(bootstrap: &Bootstrap, log: LogSink) -> Shared {
     let credentials = Arc::new(CredentialStore::new());
+    let secrets = Arc::new(SecretStore::default());
     Shared {
         store: if bootstrap.is_on_demand() {
             Store::on_demand()
         } else {
             Store::default()
         },
-        tls: TlsConfigs::new(credentials.clone()),
+        tls: TlsConfigs::new(credentials.clone(), secrets.clone()),
+        secrets,
         credentials,
         telemetry: Telemetry::new(
             Own::new(peer_metadata(bootstrap), &bootstrap.node_id()),

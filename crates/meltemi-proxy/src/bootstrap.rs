@@ -16,9 +16,41 @@ pub(crate) use node::{node, peer_metadata};
 pub(crate) use probers::{Probe, ProbeKind};
 pub(crate) use proxy_config::ProxyConfig;
 
-/// Everything a sidecar knows before it speaks to anyone.
+/// What a proxy is there for; the first part of its node id.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// Beside an application, whose connections it is given by the capture rules.
+    #[default]
+    Sidecar,
+    /// At the edge: it listens itself where it is configured to.
+    Router,
+}
+
+impl Role {
+    /// As Istio's node types are called.
+    ///
+    /// # Errors
+    /// There is no such role.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "sidecar" => Ok(Self::Sidecar),
+            "router" => Ok(Self::Router),
+            other => Err(format!("{other:?} is neither sidecar nor router")),
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Sidecar => "sidecar",
+            Self::Router => "router",
+        }
+    }
+}
+
+/// Everything a proxy knows before it speaks to anyone.
 #[derive(Clone, Debug)]
 pub struct Bootstrap {
+    pub role: Role,
     pub pod_name: String,
     pub namespace: String,
     pub service_account: String,
@@ -123,6 +155,7 @@ impl Bootstrap {
         let namespace = required("POD_NAMESPACE")?;
         let workers = worker_count(proxy_config.concurrency, text("ISTIO_CPU_LIMIT").as_deref());
         Ok(Self {
+            role: Role::default(),
             pod_name: required("POD_NAME")?,
             service_account: text("SERVICE_ACCOUNT").unwrap_or_else(|| "default".to_owned()),
             instance_ip: parse_ip("INSTANCE_IP", required("INSTANCE_IP")?)?,
@@ -203,9 +236,10 @@ impl Bootstrap {
     }
 
     /// Whether to ask for configuration as the workload needs it, which takes a control plane that answers by name (node
-    /// metadata `ON_DEMAND`; our injector sets it).
+    /// metadata `ON_DEMAND`; our injector sets it). A gateway has to listen before anybody comes.
     pub fn is_on_demand(&self) -> bool {
         let value = self.metadata.get(names::ON_DEMAND);
+        let value = value.filter(|_| self.role == Role::Sidecar);
         value.is_some_and(|value| matches!(value.as_str(), "true" | "1"))
     }
 
@@ -213,8 +247,11 @@ impl Bootstrap {
     pub fn node_id(&self) -> String {
         let domain = format!("{}.svc.{}", self.namespace, names::CLUSTER_DOMAIN);
         format!(
-            "sidecar~{}~{}.{}~{domain}",
-            self.instance_ip, self.pod_name, self.namespace
+            "{}~{}~{}.{}~{domain}",
+            self.role.as_str(),
+            self.instance_ip,
+            self.pod_name,
+            self.namespace
         )
     }
 }
@@ -313,6 +350,12 @@ pub(crate) mod tests {
             bootstrap.node_id(),
             "sidecar~10.244.0.7~reviews-v1-abc.default~default.svc.cluster.local"
         );
+        let router = Bootstrap {
+            role: Role::parse("router").unwrap(),
+            ..bootstrap.clone()
+        };
+        assert!(router.node_id().starts_with("router~10.244.0.7~"));
+        assert!(Role::parse("waypoint").is_err());
         assert_eq!(
             bootstrap.identity().unwrap().to_string(),
             "spiffe://cluster.local/ns/default/sa/bookinfo-reviews"

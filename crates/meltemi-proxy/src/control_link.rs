@@ -151,6 +151,8 @@ impl Link {
             self.subscriptions.set_names(type_url::ENDPOINT, endpoints);
             let routes = self.configurator.wanted_routes();
             self.subscriptions.set_names(type_url::ROUTE, routes);
+            let secrets = self.configurator.wanted_secrets();
+            self.subscriptions.set_names(type_url::SECRET, secrets);
             return;
         };
         for (type_url, names) in names {

@@ -13,7 +13,7 @@ use meltemi_proxy_core::record::{ConnectionRecord, TlsRecord};
 use meltemi_proxy_core::runtime::{
     DownstreamTls, FilterChain, Listener, NetworkFilter, Terminal, TrafficDirection,
 };
-use meltemi_proxy_core::xfcc::PeerCertificate;
+use meltemi_proxy_core::xfcc::{self, PeerCertificate};
 use tokio_rustls::TlsAcceptor;
 
 use crate::drain::{ConnectionGuard, Phase};
@@ -65,7 +65,12 @@ pub(crate) fn tls_record(handshake: &HandshakeInfo) -> TlsRecord {
             .local
             .as_ref()
             .map(|local| local.to_string().into()),
-        peer_fingerprint: peer.map(|peer| peer.sha256_hex().into()),
+        peer_fingerprint: match (peer, &handshake.stranger) {
+            (Some(peer), _) => Some(peer.sha256_hex().into()),
+            (None, stranger) => stranger
+                .as_ref()
+                .map(|stranger| stranger.sha256_hex.as_str().into()),
+        },
     }
 }
 
@@ -232,17 +237,7 @@ async fn establish(
             .downstream(&arrival, handshake.as_ref())
     });
     let id = CONNECTION_IDS.fetch_add(1, Ordering::Relaxed);
-    let certificate = handshake
-        .as_ref()
-        .and_then(|handshake| handshake.peer.as_ref())
-        .map(|peer| PeerCertificate {
-            hash: peer.sha256_hex(),
-            subject: peer.subject.clone(),
-            uri_sans: vec![peer.identity.to_string()],
-            dns_sans: Vec::new(),
-            pem: String::new(),
-            chain_pem: String::new(),
-        });
+    let certificate = handshake.as_ref().and_then(peer_certificate);
     let record = Arc::new(connection_record(
         id,
         &listener,
@@ -265,6 +260,27 @@ async fn establish(
     Some((downstream, transport))
 }
 
+/// The client's certificate, as XFCC tells of it.
+fn peer_certificate(handshake: &HandshakeInfo) -> Option<PeerCertificate> {
+    if let Some(peer) = &handshake.peer {
+        return Some(PeerCertificate {
+            hash: peer.sha256_hex(),
+            subject: peer.subject.clone(),
+            uri_sans: vec![peer.identity.to_string()],
+            ..PeerCertificate::default()
+        });
+    }
+    let stranger = handshake.stranger.as_ref()?;
+    Some(PeerCertificate {
+        hash: stranger.sha256_hex.clone(),
+        subject: stranger.subject.clone(),
+        uri_sans: stranger.uris.clone(),
+        dns_sans: stranger.dns_names.clone(),
+        pem: xfcc::url_encoded(&stranger.pem),
+        chain_pem: String::new(),
+    })
+}
+
 async fn accept_tls(
     worker: &Worker,
     tls: &Arc<DownstreamTls>,
@@ -280,12 +296,16 @@ async fn accept_tls(
             .any(|own| hello.alpn.iter().any(|o| **o == **own)),
         _ => true,
     };
-    let (config, identity) = worker.shared.tls.server(tls, has_common)?;
+    let setup = worker.shared.tls.server(tls, has_common)?;
     let limit = chain
         .transport_socket_connect_timeout
         .unwrap_or(HANDSHAKE_LIMIT);
-    let accepting = TlsAcceptor::from(config).accept(ReadAhead::new(replay));
+    let accepting = TlsAcceptor::from(setup.config).accept(ReadAhead::new(replay));
     let stream = tokio::time::timeout(limit, accepting).await??;
-    let handshake = HandshakeInfo::new(stream.get_ref().1, Some(&identity), SystemTime::now())?;
+    let (state, now) = (stream.get_ref().1, SystemTime::now());
+    let handshake = match &setup.local {
+        Some(identity) => HandshakeInfo::new(state, Some(identity), now)?,
+        None => HandshakeInfo::at_edge(state, now)?,
+    };
     Ok((Transport::tls(stream), handshake))
 }

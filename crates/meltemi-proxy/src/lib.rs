@@ -1,4 +1,4 @@
-//! The sidecar proxy: certificates, xDS client, captured traffic, telemetry and admin interface in one process.
+//! The proxy of a sidecar or gateway: certificates, xDS client, captured traffic, telemetry and admin interface in one process.
 //!
 //! ```text
 //! bootstrap -> certificates ----------------------.
@@ -24,6 +24,7 @@ mod http;
 mod io;
 mod listener;
 mod memory;
+mod secrets;
 mod status;
 mod tcp;
 mod telemetry;
@@ -35,5 +36,5 @@ mod fuzzing;
 #[cfg(test)]
 mod tests;
 
-pub use app::sidecar;
-pub use bootstrap::{AppMetrics, Bootstrap, Paths};
+pub use app::run;
+pub use bootstrap::{AppMetrics, Bootstrap, Paths, Role};

@@ -1,6 +1,7 @@
 //! Whole proxies on loopback: real sockets, real handshakes, configuration as resources, scripted upstreams.
 
 pub(crate) mod configuration;
+mod gateway;
 mod hostile;
 mod http;
 mod limits;

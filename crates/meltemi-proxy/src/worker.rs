@@ -14,6 +14,7 @@ use crate::drain::Drain;
 use crate::http::faults::ActiveFaults;
 use crate::http::rate_limit::RateLimits;
 use crate::listener::{Accepted, accept_loop, serve, socket};
+use crate::secrets::SecretStore;
 use crate::telemetry::Telemetry;
 use crate::upstream::Pools;
 use crate::upstream::tls::TlsConfigs;
@@ -27,6 +28,7 @@ const TUNNEL_QUEUE: usize = 64;
 pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) credentials: Arc<CredentialStore>,
+    pub(crate) secrets: Arc<SecretStore>,
     pub(crate) tls: TlsConfigs,
     pub(crate) telemetry: Telemetry,
     pub(crate) drain: Drain,

@@ -15,7 +15,7 @@ use meltemi_proto::google::protobuf::Duration;
 use meltemi_proto::google::protobuf::Struct;
 use meltemi_proto::{metadata_exchange, type_url};
 
-pub(crate) use local::{inbound, standing};
+pub(crate) use local::{black_hole, inbound, standing};
 use policy::UpstreamHttp;
 
 use crate::inputs::Inputs;

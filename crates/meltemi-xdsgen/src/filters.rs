@@ -26,11 +26,37 @@ use meltemi_proto::{any::pack, metadata_exchange, peer_metadata, stats, type_url
 use crate::inputs::Inputs;
 use crate::{Flavour, access_log, wire};
 
-/// What the inbound listener calls itself in the `server` header.
+/// On which side of the mesh requests are looked into.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Inbound,
+    Outbound,
+    /// At the edge: clients are strangers, and what is behind them is reached as from a sidecar.
+    Gateway,
+}
+
+impl Side {
+    fn of(direction: Direction) -> Self {
+        match direction {
+            Direction::Inbound => Self::Inbound,
+            Direction::Outbound => Self::Outbound,
+        }
+    }
+
+    fn direction(self) -> Direction {
+        match self {
+            Self::Inbound => Direction::Inbound,
+            Self::Outbound | Self::Gateway => Direction::Outbound,
+        }
+    }
+}
+
+/// What the inbound listener and gateways call itself in the `server` header.
 const SERVER_NAME: &str = "istio-envoy";
 
 /// Peer metadata, ALPN, gRPC statistics, fault, CORS, telemetry, router; a stock Envoy has only those it ships.
-fn http_filters(inputs: &Inputs<'_>, direction: Direction) -> Vec<HttpFilter> {
+fn http_filters(inputs: &Inputs<'_>, side: Side) -> Vec<HttpFilter> {
+    let direction = side.direction();
     let ours = inputs.flavour() == Flavour::Meltemi;
     let mut filters = Vec::new();
     if ours {
@@ -58,7 +84,7 @@ fn http_filters(inputs: &Inputs<'_>, direction: Direction) -> Vec<HttpFilter> {
         wire::any(&Cors::default()),
     ));
     if ours {
-        filters.push(http_filter("istio.stats", telemetry(direction)));
+        filters.push(http_filter("istio.stats", telemetry(side)));
     }
     filters.push(http_filter(
         "envoy.filters.http.router",
@@ -85,10 +111,10 @@ fn grpc_stats() -> GrpcStats {
     }
 }
 
-fn telemetry(direction: Direction) -> Any {
+fn telemetry(side: Side) -> Any {
     let config = stats::PluginConfig {
-        // A server's own Host header says nothing new about the destination.
-        disable_host_header_fallback: direction == Direction::Inbound,
+        // A server's own Host header says nothing new about the destination, and a stranger's whatever the stranger likes.
+        disable_host_header_fallback: side != Side::Outbound,
         ..stats::PluginConfig::default()
     };
     pack(type_url::ISTIO_STATS, &config)
@@ -165,46 +191,56 @@ pub(crate) fn http_chain(
     stat_prefix: &str,
     routes: http_connection_manager::RouteSpecifier,
 ) -> Vec<Filter> {
-    let manager = connection_manager(inputs, direction, stat_prefix, routes);
-    let hcm = network_filter(
-        "envoy.filters.network.http_connection_manager",
-        wire::any(&manager),
-    );
+    let hcm = connection_manager(inputs, Side::of(direction), stat_prefix, routes);
     // A connection that agreed on istio-peer-exchange carries a preamble before the first request.
     let exchange = (direction == Direction::Inbound).then(|| tcp_metadata(inputs));
     exchange.into_iter().flatten().chain([hcm]).collect()
 }
 
-fn connection_manager(
+/// The filters of a gateway's chain that routes requests.
+pub(crate) fn gateway_chain(
     inputs: &Inputs<'_>,
-    direction: Direction,
     stat_prefix: &str,
     routes: http_connection_manager::RouteSpecifier,
-) -> HttpConnectionManager {
+) -> Vec<Filter> {
+    vec![connection_manager(
+        inputs,
+        Side::Gateway,
+        stat_prefix,
+        routes,
+    )]
+}
+
+fn connection_manager(
+    inputs: &Inputs<'_>,
+    side: Side,
+    stat_prefix: &str,
+    routes: http_connection_manager::RouteSpecifier,
+) -> Filter {
     use http_connection_manager as part;
-    let inbound = direction == Direction::Inbound;
     let path = path_normalization(inputs);
-    HttpConnectionManager {
+    let (server_name, client_certificate) = match side {
+        Side::Inbound => (SERVER_NAME, part::ForwardClientCertDetails::AppendForward),
+        Side::Outbound => ("", part::ForwardClientCertDetails::Sanitize),
+        Side::Gateway => (SERVER_NAME, part::ForwardClientCertDetails::SanitizeSet),
+    };
+    let manager = HttpConnectionManager {
         stat_prefix: stat_prefix.to_owned(),
-        http_filters: http_filters(inputs, direction),
+        http_filters: http_filters(inputs, side),
         route_specifier: Some(routes),
-        server_name: if inbound {
-            SERVER_NAME.to_owned()
-        } else {
-            String::new()
-        },
-        forward_client_cert_details: if inbound {
-            part::ForwardClientCertDetails::AppendForward.into()
-        } else {
-            part::ForwardClientCertDetails::Sanitize.into()
-        },
-        set_current_client_cert_details: inbound.then(|| part::SetCurrentClientCertDetails {
-            subject: wire::bool_value(true),
-            dns: true,
-            uri: true,
-            ..part::SetCurrentClientCertDetails::default()
+        server_name: server_name.to_owned(),
+        forward_client_cert_details: client_certificate.into(),
+        set_current_client_cert_details: (side != Side::Outbound).then(|| {
+            part::SetCurrentClientCertDetails {
+                subject: wire::bool_value(true),
+                // What a stranger's authority vouches for is all that the application has of it.
+                cert: side == Side::Gateway,
+                dns: true,
+                uri: true,
+                ..part::SetCurrentClientCertDetails::default()
+            }
         }),
-        use_remote_address: wire::bool_value(false),
+        use_remote_address: wire::bool_value(side == Side::Gateway),
         normalize_path: wire::bool_value(path.normalize),
         merge_slashes: path.merge_slashes,
         path_with_escaped_slashes_action: path.escaped_slashes.into(),
@@ -221,7 +257,11 @@ fn connection_manager(
         }),
         access_log: access_log::of_connections(inputs),
         ..HttpConnectionManager::default()
-    }
+    };
+    network_filter(
+        "envoy.filters.network.http_connection_manager",
+        wire::any(&manager),
+    )
 }
 
 struct PathRules {
@@ -308,7 +348,10 @@ pub(crate) fn tcp_chain(
         filters.extend(tcp_metadata(inputs));
     }
     if inputs.flavour() == Flavour::Meltemi {
-        filters.push(network_filter("istio.stats", telemetry(direction)));
+        filters.push(network_filter(
+            "istio.stats",
+            telemetry(Side::of(direction)),
+        ));
     }
     let proxy = TcpProxy {
         stat_prefix: stat_prefix.to_owned(),

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use meltemi_api::istio::MeshConfig;
 use meltemi_core::{Hostname, Labels};
 use meltemi_model::{
-    ExportTo, HostRule, MeshSnapshot, MeshVirtualService, Part, ServerTls, Service,
-    ServiceEndpoints, WorkloadTls,
+    Credential, ExportTo, HostRule, MeshGateway, MeshSnapshot, MeshVirtualService, Part, ServerTls,
+    Service, ServiceEndpoints, Workload, WorkloadTls,
 };
 
 use crate::origin::Origin;
 use crate::view::{Field, Fields};
-use crate::{Flavour, ProxyView};
+use crate::{Flavour, ProxyView, Role};
 
 /// A service and the workload's part in it: target ports by the name of the service port.
 pub(crate) type OwnService<'a> = (&'a Arc<Service>, Vec<(u16, &'a str)>);
@@ -122,7 +122,17 @@ impl<'a> Inputs<'a> {
         self.view.cluster_domain()
     }
 
-    fn addresses(&self) -> &'a [IpAddr] {
+    pub(crate) fn role(&self) -> Role {
+        self.note_field(Field::Role);
+        self.view.role
+    }
+
+    fn service_account(&self) -> &'a str {
+        self.note_field(Field::ServiceAccount);
+        &self.view.service_account
+    }
+
+    pub(crate) fn addresses(&self) -> &'a [IpAddr] {
         self.note_field(Field::Addresses);
         &self.view.addresses
     }
@@ -285,6 +295,65 @@ impl<'a> Inputs<'a> {
         let modes = std::iter::once(&tls.default).chain(tls.ports.values());
         modes.for_each(|mode| self.note_policy(mode));
         tls
+    }
+
+    /// The proxy's workload as the objects know it, if they confirm who it has proven to be.
+    pub(crate) fn own_workload(&self) -> Option<&'a Arc<Workload>> {
+        let mut own = self.addresses().iter().filter_map(|address| {
+            self.note(Part::Workload(*address));
+            self.mesh.workload(*address)
+        });
+        own.find(|workload| {
+            workload.namespace == self.namespace()
+                && workload.service_account == self.service_account()
+        })
+    }
+
+    /// The Gateways that select the proxy, the oldest first. The labels that count are the objects', and the proxy's own word
+    /// only until they know it.
+    pub(crate) fn gateways(&self) -> Vec<&'a MeshGateway> {
+        self.note(Part::Gateways);
+        let labels = match self.own_workload() {
+            Some(own) => &own.labels,
+            None => self.labels(),
+        };
+        let all = self.mesh.gateways();
+        let selecting: Vec<_> = all.filter(|gateway| gateway.selects(labels)).collect();
+        for gateway in &selecting {
+            self.note_origin(Origin::Gateway(Arc::clone(gateway)));
+        }
+        selecting.into_iter().map(AsRef::as_ref).collect()
+    }
+
+    /// The VirtualServices that are bound to a Gateway, `namespace/name`, the oldest first.
+    pub(crate) fn virtual_services_at(&self, gateway: &'a str) -> Vec<&'a Arc<MeshVirtualService>> {
+        self.note(Part::GatewayVirtualServices);
+        let bound = self.mesh.virtual_services_at(gateway, self.namespace());
+        let bound: Vec<_> = bound.collect();
+        bound
+            .iter()
+            .for_each(|service| self.note_virtual_service(Some(service)));
+        bound
+    }
+
+    /// The certificates in a Secret of the proxy's own namespace.
+    pub(crate) fn credential(&self, name: &str) -> Option<&'a Arc<Credential>> {
+        let namespace = self.namespace();
+        self.note(Part::Credential(namespace.to_owned(), name.to_owned()));
+        self.mesh.credential(namespace, name)
+    }
+
+    /// Where a gateway listens for a server's port: where its Service leads from there, else at that number itself.
+    pub(crate) fn listening_port(&self, number: u16) -> u16 {
+        let services = self.own_services();
+        let mut leading = services.iter().flat_map(|(service, served)| {
+            let own = service.ports.iter().filter(|port| port.number == number);
+            own.filter_map(|port| {
+                let of_port = |(_, name): &&(u16, &str)| *name == port.name;
+                served.iter().find(of_port).map(|(target, _)| *target)
+            })
+        });
+        leading.next().unwrap_or(number)
     }
 
     /// The services that the proxy's workload stands behind, each with the endpoints of it that are the workload.

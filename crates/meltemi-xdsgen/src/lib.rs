@@ -14,6 +14,7 @@ mod canonical;
 mod clusters;
 mod endpoints;
 mod filters;
+mod gateways;
 mod inputs;
 mod listeners;
 mod on_demand;
@@ -30,7 +31,7 @@ pub use on_demand::{Asked, virtual_host_name};
 pub use resource::{Generated, Kind, Resources};
 pub use shelf::{Round, Shelf};
 pub use state::{ProxyState, UpdateReport, generate};
-pub use view::{Flavour, ProxyView};
+pub use view::{Flavour, ProxyView, Role};
 
 #[cfg(test)]
 mod tests;

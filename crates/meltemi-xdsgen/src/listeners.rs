@@ -72,7 +72,7 @@ fn original_dst() -> ListenerFilter {
     )
 }
 
-fn tls_inspector() -> ListenerFilter {
+pub(crate) fn tls_inspector() -> ListenerFilter {
     listener_filter(
         "envoy.filters.listener.tls_inspector",
         type_url::TLS_INSPECTOR,

@@ -61,6 +61,8 @@ fn unit(kind: Kind, name: &str) -> Option<Unit> {
     match kind {
         Kind::Cluster => outbound_host(name).map(Unit::Clusters),
         Kind::Endpoints => outbound_host(name).map(Unit::Endpoints),
+        // Gateways have theirs, which ask for nothing by name.
+        Kind::Secret => None,
         Kind::Listener => Some(Unit::Listeners(port_after('_', name)?)),
         Kind::Route => Some(Unit::Routes(
             name.parse().ok().or_else(|| port_after(':', name))?,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use meltemi_core::ObjectRef;
-use meltemi_model::{HostRule, MeshVirtualService, Service, Workload};
+use meltemi_model::{HostRule, MeshGateway, MeshVirtualService, Service, Workload};
 
 /// What a generator found and used.
 #[derive(Clone, Debug)]
@@ -12,6 +12,7 @@ pub(crate) enum Origin {
     DestinationRule(Arc<HostRule>),
     Service(Arc<Service>),
     Workload(Arc<Workload>),
+    Gateway(Arc<MeshGateway>),
     Policy(Arc<ObjectRef>),
 }
 
@@ -22,6 +23,7 @@ impl Origin {
             Self::DestinationRule(rule) => &rule.from,
             Self::Service(service) => std::slice::from_ref(&service.origin),
             Self::Workload(workload) => std::slice::from_ref(&workload.origin),
+            Self::Gateway(gateway) => std::slice::from_ref(&gateway.origin),
             Self::Policy(object) => std::slice::from_ref(object),
         }
     }
@@ -33,6 +35,7 @@ impl Origin {
             (Self::DestinationRule(a), Self::DestinationRule(b)) => Arc::ptr_eq(a, b),
             (Self::Service(a), Self::Service(b)) => Arc::ptr_eq(a, b),
             (Self::Workload(a), Self::Workload(b)) => Arc::ptr_eq(a, b),
+            (Self::Gateway(a), Self::Gateway(b)) => Arc::ptr_eq(a, b),
             (Self::Policy(a), Self::Policy(b)) => a == b,
             _ => false,
         }

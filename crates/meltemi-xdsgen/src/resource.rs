@@ -11,6 +11,8 @@ use crate::canonical::canonical;
 pub enum Kind {
     Cluster,
     Endpoints,
+    /// Of gateways: before the listeners that present them.
+    Secret,
     Listener,
     Route,
     /// Of proxies that ask on demand: the others have theirs inside of route configurations.
@@ -18,9 +20,10 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Cluster,
         Self::Endpoints,
+        Self::Secret,
         Self::Listener,
         Self::Route,
         Self::VirtualHost,
@@ -36,6 +39,7 @@ impl Kind {
         match self {
             Self::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
             Self::Endpoints => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+            Self::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
             Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
             Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
             Self::VirtualHost => "type.googleapis.com/envoy.config.route.v3.VirtualHost",
@@ -63,6 +67,7 @@ pub type Resources = Arc<ResourceMap>;
 pub struct Generated {
     pub clusters: Resources,
     pub endpoints: Resources,
+    pub secrets: Resources,
     pub listeners: Resources,
     pub routes: Resources,
     pub virtual_hosts: Resources,
@@ -73,6 +78,7 @@ impl Generated {
         match kind {
             Kind::Cluster => &self.clusters,
             Kind::Endpoints => &self.endpoints,
+            Kind::Secret => &self.secrets,
             Kind::Listener => &self.listeners,
             Kind::Route => &self.routes,
             Kind::VirtualHost => &self.virtual_hosts,
@@ -83,6 +89,7 @@ impl Generated {
         match kind {
             Kind::Cluster => &mut self.clusters,
             Kind::Endpoints => &mut self.endpoints,
+            Kind::Secret => &mut self.secrets,
             Kind::Listener => &mut self.listeners,
             Kind::Route => &mut self.routes,
             Kind::VirtualHost => &mut self.virtual_hosts,

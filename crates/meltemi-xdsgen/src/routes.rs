@@ -1,6 +1,6 @@
 //! Route configurations: virtual hosts by authority, and the routes of VirtualServices.
 
-mod action;
+pub(crate) mod action;
 mod matches;
 mod on_demand;
 mod policy;
@@ -17,6 +17,7 @@ use meltemi_proto::envoy::config::route::v3::{
 };
 use meltemi_proto::google::protobuf::Duration;
 
+use crate::gateways::At;
 use crate::inputs::Inputs;
 use crate::listeners::{InboundPort, serves_http};
 use crate::wire;
@@ -53,7 +54,7 @@ pub(crate) fn on_port(inputs: &Inputs<'_>, port: u16) -> Vec<RouteConfiguration>
     configurations
 }
 
-fn configuration(name: &str, virtual_hosts: Vec<VirtualHost>) -> RouteConfiguration {
+pub(crate) fn configuration(name: &str, virtual_hosts: Vec<VirtualHost>) -> RouteConfiguration {
     RouteConfiguration {
         name: name.to_owned(),
         virtual_hosts,
@@ -93,7 +94,7 @@ fn of_port(inputs: &Inputs<'_>, port: u16, services: &[&Service]) -> RouteConfig
     if port == FOREIGN_PORT {
         for (name, routed) in inputs.foreign_virtual_services() {
             let mut host = virtual_host(name, port);
-            host.routes = action::routes(inputs, routed, port);
+            host.routes = action::routes(inputs, routed, port, At::Mesh);
             if !host.routes.is_empty() {
                 add(host, vec![name.to_string()]);
             }
@@ -103,7 +104,7 @@ fn of_port(inputs: &Inputs<'_>, port: u16, services: &[&Service]) -> RouteConfig
     configuration(&port.to_string(), hosts)
 }
 
-fn virtual_host(name: &Hostname, port: u16) -> VirtualHost {
+pub(crate) fn virtual_host(name: &Hostname, port: u16) -> VirtualHost {
     VirtualHost {
         name: format!("{name}:{port}"),
         include_request_attempt_count: true,
@@ -160,7 +161,7 @@ fn short_names(inputs: &Inputs<'_>, name: &str, namespace: &str) -> Vec<String> 
 /// The routes of a service: its VirtualService's, or everything to the service.
 fn routes_of(inputs: &Inputs<'_>, service: &Service, port: u16) -> Vec<Route> {
     let routed = inputs.virtual_service(&service.hostname);
-    let routes = routed.map(|routed| action::routes(inputs, routed, port));
+    let routes = routed.map(|routed| action::routes(inputs, routed, port, At::Mesh));
     match routes {
         Some(routes) if !routes.is_empty() => routes,
         _ => vec![default_route(inputs, service, port)],
@@ -185,7 +186,7 @@ fn default_route(inputs: &Inputs<'_>, service: &Service, port: u16) -> Route {
     }
 }
 
-fn everything() -> RouteMatch {
+pub(crate) fn everything() -> RouteMatch {
     RouteMatch {
         path_specifier: Some(route_match::PathSpecifier::Prefix("/".to_owned())),
         ..RouteMatch::default()
@@ -278,7 +279,7 @@ pub(crate) fn inbound(cluster: &str, served: Option<&InboundPort<'_>>) -> RouteC
 }
 
 /// The host a destination means, in the namespace of the object that names it.
-fn destination_host(
+pub(crate) fn destination_host(
     inputs: &Inputs<'_>,
     destination: &Destination,
     namespace: &str,

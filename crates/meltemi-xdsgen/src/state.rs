@@ -11,7 +11,7 @@ use crate::inputs::Inputs;
 use crate::on_demand::{Asked, Wanted, virtual_host_name};
 use crate::resource::{self, Kind, resource};
 use crate::shelf::{Inventory, Made, Round, Shelf, Source};
-use crate::{Generated, ProxyView, clusters, endpoints, listeners, routes};
+use crate::{Generated, ProxyView, Role, clusters, endpoints, gateways, listeners, routes};
 
 /// A piece of generation: what it reads is tracked together, and its resources are replaced together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,6 +28,10 @@ pub(crate) enum Unit {
     Listeners(u16),
     /// The route configurations of a port number.
     Routes(u16),
+    /// The listeners and routes of a gateway.
+    Gateways,
+    /// The certificates of a gateway's servers.
+    Secrets,
     /// The virtual host of an authority on a port number, for a proxy that asked for it.
     VirtualHost(u16, String),
 }
@@ -212,6 +216,10 @@ fn of(kind: Kind, made: &[Arc<Made>]) -> Vec<&Arc<Resource>> {
 /// Everything that the proxy may call, and what it serves itself.
 fn full_set(view: &Arc<ProxyView>, mesh: &MeshSnapshot) -> Inventory {
     let inputs = Inputs::new(view, mesh);
+    if inputs.role() == Role::Router {
+        let units = at_the_edge(&inputs);
+        return Inventory::new(units, Source::new(inputs.into_read(), view, None));
+    }
     let mut units = BTreeSet::from([Unit::Standing, Unit::Inbound]);
     for service in inputs.services() {
         units.insert(Unit::Clusters(service.hostname.clone()));
@@ -222,6 +230,16 @@ fn full_set(view: &Arc<ProxyView>, mesh: &MeshSnapshot) -> Inventory {
         }
     }
     Inventory::new(units, Source::new(inputs.into_read(), view, None))
+}
+
+/// A gateway has the clusters that its routes lead to.
+fn at_the_edge(inputs: &Inputs<'_>) -> BTreeSet<Unit> {
+    let merged = gateways::merged(inputs);
+    let destinations = gateways::destinations(inputs, &merged).into_iter();
+    destinations
+        .flat_map(|host| [Unit::Clusters(host.clone()), Unit::Endpoints(host)])
+        .chain([Unit::Standing, Unit::Gateways, Unit::Secrets])
+        .collect()
 }
 
 /// `names`: those that a proxy on demand asked for.
@@ -264,6 +282,11 @@ fn make(
         .iter()
         .map(|routes| resource(Kind::Route, &routes.name, routes))
         .collect(),
+        Unit::Gateways => at_gateways(&inputs),
+        Unit::Secrets => gateways::secrets(&inputs)
+            .iter()
+            .map(|secret| resource(Kind::Secret, &secret.name, secret))
+            .collect(),
         Unit::VirtualHost(port, authority) => {
             let host = routes::virtual_host_of(&inputs, *port, authority);
             let name = virtual_host_name(&port.to_string(), authority);
@@ -274,7 +297,24 @@ fn make(
     Made::new(resources, source)
 }
 
+fn at_gateways(inputs: &Inputs<'_>) -> Vec<resource::Made> {
+    let merged = gateways::merged(inputs);
+    let listeners = gateways::listeners(inputs, &merged);
+    let listeners = listeners
+        .iter()
+        .map(|listener| resource(Kind::Listener, &listener.name, listener));
+    let routes = gateways::routes(inputs, &merged);
+    let routes = routes
+        .iter()
+        .map(|routes| resource(Kind::Route, &routes.name, routes));
+    listeners.chain(routes).collect()
+}
+
 fn standing(inputs: &Inputs<'_>) -> Vec<resource::Made> {
+    if inputs.role() == Role::Router {
+        let cluster = clusters::black_hole(inputs);
+        return vec![resource(Kind::Cluster, &cluster.name, &cluster)];
+    }
     let listener = listeners::virtual_outbound(inputs);
     clusters::standing(inputs)
         .iter()

@@ -1,6 +1,8 @@
 //! TLS contexts and transport sockets, as Istio writes them.
 
-use meltemi_api::istio::{ClientTlsMode, ClientTlsSettings};
+use meltemi_api::istio::{
+    ClientTlsMode, ClientTlsSettings, ServerTlsMode, ServerTlsSettings, TlsProtocol,
+};
 use meltemi_core::names::{SDS_ROOT_CA, SDS_WORKLOAD, alpn};
 use meltemi_proto::envoy::config::core::v3::{
     ApiConfigSource, ApiVersion, ConfigSource, DataSource, GrpcService, TransportSocket,
@@ -14,6 +16,7 @@ use meltemi_proto::envoy::extensions::transport_sockets::tls::v3::{
 use meltemi_proto::google::protobuf::Duration;
 use meltemi_proto::type_url;
 
+use crate::gateways::{authority_name, certificate_name};
 use crate::wire;
 
 const TLS: &str = "envoy.transport_sockets.tls";
@@ -49,6 +52,109 @@ pub(crate) fn downstream_mutual(alpn_protocols: &[&str]) -> TransportSocket {
         ..DownstreamTlsContext::default()
     };
     wire::transport_socket(TLS, wire::any(&context))
+}
+
+/// The server side at the edge, for a server that ends TLS.
+pub(crate) fn gateway(settings: &ServerTlsSettings, speaks_http: bool) -> TransportSocket {
+    let offer: &[&str] = if speaks_http {
+        &[alpn::H2, alpn::HTTP11]
+    } else {
+        &[]
+    };
+    let common = match settings.mode {
+        ServerTlsMode::IstioMutual => workload_context(offer, &settings.subject_alt_names),
+        _ => CommonTlsContext {
+            alpn_protocols: offer.iter().map(|&name| name.to_owned()).collect(),
+            ..presented(settings)
+        },
+    };
+    let is_required = matches!(
+        settings.mode,
+        ServerTlsMode::Mutual | ServerTlsMode::IstioMutual
+    );
+    let context = DownstreamTlsContext {
+        common_tls_context: Some(CommonTlsContext {
+            tls_params: Some(parameters(settings)),
+            ..common
+        }),
+        require_client_certificate: wire::bool_value(is_required),
+        ..DownstreamTlsContext::default()
+    };
+    wire::transport_socket(TLS, wire::any(&context))
+}
+
+fn parameters(settings: &ServerTlsSettings) -> TlsParameters {
+    use tls_parameters::TlsProtocol as Wire;
+    let cipher_suites = match &settings.cipher_suites[..] {
+        [] => CIPHER_SUITES.map(str::to_owned).to_vec(),
+        given => given.to_vec(),
+    };
+    let newest = match settings.max_protocol_version {
+        TlsProtocol::V1_2 => Wire::TlSv12,
+        _ => Wire::TlSv13,
+    };
+    let oldest = match settings.min_protocol_version {
+        TlsProtocol::V1_3 => Wire::TlSv13,
+        _ => Wire::TlSv12,
+    };
+    TlsParameters {
+        tls_minimum_protocol_version: oldest.into(),
+        tls_maximum_protocol_version: newest.into(),
+        cipher_suites,
+        ..TlsParameters::default()
+    }
+}
+
+/// What is presented to clients and how theirs are verified: out of a Secret, or of files.
+fn presented(settings: &ServerTlsSettings) -> CommonTlsContext {
+    use common_tls_context::ValidationContextType as Validation;
+    let files = TlsCertificate {
+        certificate_chain: Some(file(&settings.server_certificate)),
+        private_key: Some(file(&settings.private_key)),
+        ..TlsCertificate::default()
+    };
+    let (secrets, files) = match certificate_name(settings) {
+        Some(name) => (vec![ads_secret(&name)], Vec::new()),
+        None => (Vec::new(), vec![files]),
+    };
+    let demands = CertificateValidationContext {
+        match_typed_subject_alt_names: san_matchers(&settings.subject_alt_names),
+        verify_certificate_spki: settings.verify_certificate_spki.clone(),
+        verify_certificate_hash: settings.verify_certificate_hash.clone(),
+        ..CertificateValidationContext::default()
+    };
+    let validation = if !settings.mode.verifies_clients() {
+        None
+    } else if let Some(name) = authority_name(settings) {
+        Some(Validation::CombinedValidationContext(
+            common_tls_context::CombinedCertificateValidationContext {
+                default_validation_context: Some(demands),
+                validation_context_sds_secret_config: Some(ads_secret(&name)),
+                ..common_tls_context::CombinedCertificateValidationContext::default()
+            },
+        ))
+    } else {
+        Some(Validation::ValidationContext(
+            CertificateValidationContext {
+                trusted_ca: Some(file(&settings.ca_certificates)),
+                ..demands
+            },
+        ))
+    };
+    CommonTlsContext {
+        tls_certificate_sds_secret_configs: secrets,
+        tls_certificates: files,
+        validation_context_type: validation,
+        ..CommonTlsContext::default()
+    }
+}
+
+/// A secret from the control plane.
+fn ads_secret(name: &str) -> SdsSecretConfig {
+    SdsSecretConfig {
+        name: name.to_owned(),
+        sds_config: Some(crate::clusters::ads()),
+    }
 }
 
 /// The client side of mutual TLS with the workload certificate, to a server that proves one of `names`.

@@ -11,6 +11,16 @@ pub enum Flavour {
     Envoy,
 }
 
+/// What a proxy is there for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// Stands beside an application, whose connections are captured.
+    #[default]
+    Sidecar,
+    /// Stands at the edge, and listens where Gateways say.
+    Router,
+}
+
 /// What the control plane knows of one connected proxy. All that generation may read of it is here.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ProxyView {
@@ -21,6 +31,7 @@ pub struct ProxyView {
     pub service_account: String,
     pub locality: Locality,
     pub flavour: Flavour,
+    pub role: Role,
     /// Such as `default.svc.cluster.local`; the part after the namespace is the cluster's domain.
     pub dns_domain: String,
     /// Accepts HTTP/1.0 (node metadata `HTTP10`).
@@ -38,6 +49,8 @@ pub(crate) enum Field {
     Flavour,
     ClusterDomain,
     Http10,
+    Role,
+    ServiceAccount,
 }
 
 /// A set of them.
@@ -62,6 +75,11 @@ impl ProxyView {
         !(differs(Field::Namespace, self.namespace == other.namespace)
             || differs(Field::Flavour, self.flavour == other.flavour)
             || differs(Field::Http10, self.http10 == other.http10)
+            || differs(Field::Role, self.role == other.role)
+            || differs(
+                Field::ServiceAccount,
+                self.service_account == other.service_account,
+            )
             || differs(Field::Addresses, self.addresses == other.addresses)
             || differs(Field::Labels, self.labels == other.labels)
             || differs(
@@ -79,6 +97,7 @@ impl ProxyView {
             service_account: service_account.to_owned(),
             locality: Locality::default(),
             flavour: Flavour::Meltemi,
+            role: Role::Sidecar,
             dns_domain: format!("{namespace}.svc.cluster.local"),
             http10: false,
             on_demand: false,

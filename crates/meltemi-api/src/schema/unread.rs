@@ -15,18 +15,30 @@ pub(super) fn form(field: &str) -> Schema {
         "allowOrigin" => of::<Vec<String>>(),
         "attributes" => of::<Vec<CookieAttribute>>(),
         "backendUtilization" => of::<BackendUtilization>(),
-        "caCrl" | "http2Error" | "sourceSubnet" => Schema::String,
+        "caCrl" | "defaultEndpoint" | "http2Error" | "sourceSubnet" => Schema::String,
         "consecutiveErrors" => of::<i32>(),
+        "credentialNames" | "ecdhCurves" => of::<Vec<String>>(),
         "exponentialDelay" | "warmupDurationSecs" => Schema::Duration,
+        "insecureSkipVerify" => Schema::Bool,
         "http2KeepAlive" => of::<Http2KeepAlive>(),
         "localityLbSetting" => of::<LocalityLbSetting>(),
         "mirrorPercent" | "mirror_percent" => of::<u32>(),
         "outlierDetectionHttpErrorCodes" => of::<Vec<u32>>(),
         "proxyProtocol" => of::<ProxyProtocol>(),
+        "targetPort" => of::<u32>(),
+        "tlsCertificates" => of::<Vec<ServerTlsCertificate>>(),
         "tunnel" => of::<Tunnel>(),
         "zoneAwareLbSetting" => of::<ZoneAwareLbSetting>(),
         _ => Schema::Any,
     }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ServerTlsCertificate {
+    server_certificate: String,
+    private_key: String,
+    ca_certificates: String,
 }
 
 #[derive(Deserialize)]

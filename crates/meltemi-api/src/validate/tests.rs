@@ -447,3 +447,96 @@ fn what_no_proxy_takes_is_refused_here() {
         )],
     );
 }
+
+#[test]
+fn gateway() {
+    let kind = "Gateway";
+    let http = "port: {number: 80, name: http, protocol: HTTP}, hosts: ['*']";
+    check(kind, &format!("{{servers: [{{{http}}}]}}"), &[]);
+    check(
+        kind,
+        &format!("{{servers: [{{{http}, tls: {{httpsRedirect: true}}}}]}}"),
+        &[],
+    );
+    check(kind, "{}", &["servers: a gateway has at least one server"]);
+    check(
+        kind,
+        "{servers: [{port: {number: 0, protocol: UDP}, bind: here, hosts: [A_b/c, x/, '*/*', ./a.b, 'a b']}]}",
+        &[
+            "servers[0].port.name: a port needs a name",
+            "servers[0].port.number: a port is between 1 and 65535, not 0",
+            "servers[0].port.protocol: UDP is not served at gateways",
+            "servers[0].bind: \"here\" is not an IP address to listen on",
+            "servers[0].hosts[0]: \"A_b\" before the slash is no namespace, \".\" or \"*\"",
+            "servers[0].hosts[1]: \"\" is not a DNS name",
+            "servers[0].hosts[4]: \"a b\" is not a DNS name",
+        ],
+    );
+    check(
+        kind,
+        &format!("{{servers: [{{{http}}}, {{{http}, tls: {{mode: SIMPLE}}}}]}}"),
+        &[
+            "servers[1].port.name: port names are unique in a gateway, and \"http\" is used before",
+            "servers[1].tls: HTTP is plain text, for which tls has httpsRedirect only",
+        ],
+    );
+}
+
+#[test]
+fn tls_of_a_gateway() {
+    let tls = |settings: &str| {
+        format!(
+            "{{servers: [{{port: {{number: 443, name: https, protocol: HTTPS}}, hosts: [a.b]{settings}}}]}}"
+        )
+    };
+    let problems = |settings: &str, expected: &[&str]| {
+        let at = |text: &&str| format!("servers[0].tls{text}");
+        let expected: Vec<String> = expected.iter().map(at).collect();
+        let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+        check("Gateway", &tls(settings), &expected);
+    };
+    problems("", &[": HTTPS needs TLS settings"]);
+    for good in [
+        "{mode: SIMPLE, credentialName: c}",
+        "{mode: SIMPLE, serverCertificate: /c, privateKey: /k}",
+        "{mode: MUTUAL, serverCertificate: /c, privateKey: /k, caCertificates: /r}",
+        "{mode: OPTIONAL_MUTUAL, credentialName: c, caCertCredentialName: r, subjectAltNames: [x]}",
+        "{mode: ISTIO_MUTUAL}",
+        "{mode: PASSTHROUGH}",
+        "{mode: SIMPLE, credentialName: c, minProtocolVersion: TLSV1_2, maxProtocolVersion: TLSV1_3, cipherSuites: [ECDHE-RSA-AES128-GCM-SHA256]}",
+    ] {
+        problems(&format!(", tls: {good}"), &[]);
+    }
+    problems(
+        ", tls: {mode: MUTUAL}",
+        &[
+            ".serverCertificate: MUTUAL needs a credentialName, or the path of a file here",
+            ".privateKey: MUTUAL needs a credentialName, or the path of a file here",
+            ".caCertificates: MUTUAL needs a credentialName, or the path of a file here",
+        ],
+    );
+    problems(
+        ", tls: {mode: ISTIO_MUTUAL, credentialName: c}",
+        &[".credentialName: ISTIO_MUTUAL uses the gateway's own certificate"],
+    );
+    problems(
+        ", tls: {mode: SIMPLE, credentialName: other/c, verifyCertificateHash: [ab], subjectAltNames: [x]}",
+        &[
+            ".credentialName: names a Secret in the namespace of the gateway's pods, without a namespace",
+            ".verifyCertificateHash: SIMPLE asks clients for no certificate",
+            ".verifyCertificateHash[0]: a SHA-256 in 64 hexadecimal digits, with or without colons",
+            ".subjectAltNames: SIMPLE asks clients for no certificate",
+        ],
+    );
+    problems(
+        ", tls: {mode: SIMPLE, credentialName: c, maxProtocolVersion: TLSV1_1, httpsRedirect: true}",
+        &[
+            ".maxProtocolVersion: no version before TLS 1.2 is spoken",
+            ".httpsRedirect: the server speaks TLS already: redirect where HTTP is plain text",
+        ],
+    );
+    problems(
+        ", tls: {mode: AUTO_PASSTHROUGH}",
+        &[".mode: AUTO_PASSTHROUGH is not supported yet: the server is not served"],
+    );
+}

@@ -12,6 +12,7 @@ mod demo;
 mod diagnostics;
 mod endurance;
 mod envoy;
+mod gateway;
 mod guide;
 mod guide_page;
 mod hygiene;

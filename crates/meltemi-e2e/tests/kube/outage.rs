@@ -59,11 +59,11 @@ fn a_control_plane_that_is_replaced_costs_no_request() {
     assert_eq!(shop.exec("deploy/curl", "curl", &call).ok(), "200");
 }
 
-/// Sends a signal to the API server.
+/// Sends a signal to the API server. The pattern is one that the script's own words do not match.
 fn signal_api_server(cluster: &Cluster, signal: &str) {
     let script = format!(
         "for process in /proc/[0-9]*; do \
-           case \"$(tr '\\0' ' ' 2>/dev/null <$process/cmdline)\" in *kube-apiserver*--etcd*) kill -{signal} ${{process#/proc/}}; found=1;; esac; \
+           case \"$(tr '\\0' ' ' 2>/dev/null <$process/cmdline)\" in *kube-apiserve[r]*--etcd-server[s]*) kill -{signal} ${{process#/proc/}}; found=1;; esac; \
          done; test -n \"$found\""
     );
     cluster.on_node("n1", &script).ok();
@@ -100,7 +100,7 @@ fn running_pods_do_not_notice_that_the_api_server_is_away() {
 
     // What comes afterwards is seen.
     let route = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: echo}\n\
-                 spec: {hosts: [echo], exportTo: ['.'], http: [{rewrite: {uri: /after}, route: [{destination: {host: echo}}]}]}\n";
+                 spec: {hosts: [echo], exportTo: ['.'], http: [{rewrite: {uri: /after}, route: [{destination: {host: echo, port: {number: 8080}}}]}]}\n";
     shop.apply(route).ok();
     shop.wait_for("condition=Programmed", "virtualservice/echo", 60);
 }

@@ -91,7 +91,7 @@ fn what_runs_first_has_the_mesh_and_strict_settings_are_kept() {
          securityContext: {{runAsUser: 1000, runAsGroup: 1000, runAsNonRoot: true, fsGroup: 2000, seccompProfile: {{type: RuntimeDefault}}}}\n  \
          volumes: [{{name: out, emptyDir: {{}}}}]\n  \
          initContainers: [{{name: migrate, image: '{CURL}', command: [sh, -c, '{call}'], volumeMounts: [{{name: out, mountPath: /out}}]}}]\n  \
-         containers: [{{name: app, image: '{CURL}', command: [sh, -c, 'cat /out/answer; sleep 600'], volumeMounts: [{{name: out, mountPath: /out}}], \
+         containers: [{{name: app, image: '{CURL}', command: [sh, -c, 'cat /out/answer; echo; sleep 600'], volumeMounts: [{{name: out, mountPath: /out}}], \
          securityContext: {{allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {{drop: [ALL]}}}}}}]\n"
     ))
     .ok();

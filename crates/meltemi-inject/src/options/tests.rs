@@ -119,7 +119,8 @@ fn every_bad_annotation_is_an_error_that_names_it() {
         ("traffic.sidecar.istio.io/excludeInboundPorts", "80,http"),
         ("status.sidecar.istio.io/port", "70000"),
         ("readiness.status.sidecar.istio.io/periodSeconds", "-1"),
-        ("inject.istio.io/templates", "gateway"),
+        ("inject.istio.io/templates", "waypoint"),
+        ("inject.istio.io/templates", "sidecar,gateway"),
         ("proxy.istio.io/config", "concurrency: [}"),
         ("proxy.istio.io/config", "concurrency: many"),
     ] {

@@ -24,6 +24,11 @@ pub(super) fn names(kind: Kind) -> Option<Names> {
             short: &["dr"],
             columns: &[("Host", ".spec.host", "the host it is about"), AGE],
         },
+        Kind::Gateway => Names {
+            plural: "gateways",
+            short: &["gw"],
+            columns: &[],
+        },
         Kind::PeerAuthentication => Names {
             plural: "peerauthentications",
             short: &["pa"],

@@ -21,6 +21,7 @@ pub(super) const TYPES: &[&str] = &[
     "DestinationRule",
     "DirectResponse",
     "DirectResponseBody",
+    "GatewayPort",
     "HttpCookie",
     "HttpRoute",
     "LabelSelector",
@@ -34,6 +35,8 @@ pub(super) const TYPES: &[&str] = &[
     "Retries",
     "RetryBudget",
     "RouteDestination",
+    "Server",
+    "ServerTlsSettings",
     "ServiceEntry",
     "ServicePort",
     "StringMatchFields",
@@ -86,6 +89,7 @@ pub(super) fn apply(type_name: &str, object: &mut JSONSchemaProps) {
             bytes.format = Some("byte".to_owned())
         }),
         "CookieAttribute" => require(object, &["name"]),
+        "GatewayPort" => require(object, &["number", "protocol", "name"]),
         "HttpCookie" => {
             require(object, &["name"]);
             any_duration(object, "ttl");
@@ -121,6 +125,8 @@ pub(super) fn apply(type_name: &str, object: &mut JSONSchemaProps) {
             within(object, "percent", 0.0, Some(100.0));
             any_duration(object, "budgetInterval");
         }
+        "Server" => require(object, &["port", "hosts"]),
+        "ServerTlsSettings" => server_tls(object),
         "ServiceEntry" => service_entry(object),
         "ServicePort" => {
             require(object, &["number", "name"]);
@@ -187,6 +193,28 @@ pub(super) fn at_most_one(object: &mut JSONSchemaProps, fields: &[&str]) {
         one_of: Some(choice),
         ..JSONSchemaProps::default()
     });
+}
+
+/// Certificates come from one place.
+fn server_tls(object: &mut JSONSchemaProps) {
+    for (one, other) in [
+        ("credentialNames", "tlsCertificates"),
+        ("credentialName", "credentialNames"),
+        ("credentialName", "tlsCertificates"),
+    ] {
+        demand(
+            object,
+            &format!("!(has(self.{one}) && has(self.{other}))"),
+            &format!("set {one} or {other}, not both"),
+        );
+    }
+    nullable(object, &["insecureSkipVerify"]);
+    for list in ["credentialNames", "tlsCertificates"] {
+        at(object, list, |list| {
+            list.min_items = Some(1);
+            list.max_items = Some(2);
+        });
+    }
 }
 
 fn peer_authentication(object: &mut JSONSchemaProps) {

@@ -184,9 +184,9 @@ fn own_rules() -> Vec<Rule> {
             "",
             &["secrets"],
             READ,
-            "the authority's own key, or the one that an operator plugs in",
-        )
-        .named(vec![authority.clone(), "cacerts".to_owned()]),
+            "the authority's own key, or the one that an operator plugs in; and the certificates of gateways in this \
+             namespace, whose names Gateways give at any time",
+        ),
         Rule::new(
             "",
             &["secrets"],

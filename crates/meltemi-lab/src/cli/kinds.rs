@@ -86,6 +86,13 @@ pub(super) const KINDS: &[Kind] = &[
         true,
     ),
     kind(
+        "Gateway",
+        "gateway.networking.istio.io",
+        "gateways",
+        &["gw"],
+        true,
+    ),
+    kind(
         "DestinationRule",
         "destinationrule.networking.istio.io",
         "destinationrules",
@@ -161,6 +168,7 @@ mod tests {
             ("deploy", "Deployment"),
             ("deployments.apps", "Deployment"),
             ("vs", "VirtualService"),
+            ("gw", "Gateway"),
             ("virtualservice.networking.istio.io", "VirtualService"),
             (
                 "peerauthentications.security.istio.io",

@@ -9,7 +9,7 @@ use meltemi_model::{Mesh, analyze};
 use crate::store::Store;
 
 /// The kinds that rules between objects speak of.
-const KINDS: [Kind; 13] = [
+const KINDS: [Kind; 15] = [
     Kind::Namespace,
     Kind::Service,
     Kind::Pod,
@@ -21,6 +21,8 @@ const KINDS: [Kind; 13] = [
     Kind::ServiceEntry,
     Kind::WorkloadEntry,
     Kind::VirtualService,
+    Kind::Gateway,
+    Kind::Secret,
     Kind::DestinationRule,
     Kind::PeerAuthentication,
 ];

@@ -53,6 +53,7 @@ pub(crate) fn kind(name: &str) -> Result<Kind, NotFound> {
         "cm" => "configmap",
         "sa" => "serviceaccount",
         "vs" => "virtualservice",
+        "gw" => "gateway",
         "dr" => "destinationrule",
         "pa" => "peerauthentication",
         "se" => "serviceentry",

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
 use meltemi_api::{Kind, ObjectKey};
@@ -37,7 +38,11 @@ impl Mirror {
     pub(super) fn sync(&mut self, store: &Store) -> io::Result<()> {
         let mut gone: BTreeSet<String> = self.written.keys().cloned().collect();
         let mut result = Ok(());
-        for (key, object) in store.all().filter(|(key, _)| is_needed(key)) {
+        let credentials = credentials(store);
+        let is_wanted = |key: &ObjectKey| {
+            is_needed(key) || (key.kind == Kind::Secret && credentials.contains(&key.name))
+        };
+        for (key, object) in store.all().filter(|(key, _)| is_wanted(key)) {
             let name = file_name(key);
             gone.remove(&name);
             let version = object.pointer("/metadata/resourceVersion").cloned();
@@ -64,7 +69,10 @@ impl Mirror {
         let known = self.written.get(&name);
         if known.is_none_or(|known| known.content != now.content) {
             let staged = self.directory.join(format!(".{name}.new"));
-            fs::write(&staged, &now.content)?;
+            // Some of them hold keys.
+            let mut options = fs::OpenOptions::new();
+            let options = options.write(true).create(true).truncate(true).mode(0o600);
+            options.open(&staged)?.write_all(&now.content)?;
             fs::rename(&staged, self.directory.join(&name))?;
         }
         self.written.insert(name, now);
@@ -94,6 +102,25 @@ fn is_needed(key: &ObjectKey) -> bool {
     }
 }
 
+/// The names of Secrets that Gateways ask for; what other Secrets hold is not the control plane's to see.
+fn credentials(store: &Store) -> BTreeSet<String> {
+    let servers = store.of_kind(Kind::Gateway).flat_map(|(_, gateway)| {
+        let servers = gateway.pointer("/spec/servers").and_then(Value::as_array);
+        servers.into_iter().flatten()
+    });
+    let named = servers.flat_map(|server| {
+        let fields = ["credentialName", "caCertCredentialName"];
+        fields.map(|field| server["tls"][field].as_str())
+    });
+    let named = named.flatten().filter(|name| !name.is_empty());
+    named
+        .flat_map(|name| [name.to_owned(), format!("{name}-cacert")])
+        .collect()
+}
+
+/// The keys of a Secret that holds certificates (Istio, `credentialName`).
+const CREDENTIAL_KEYS: [&str; 6] = ["tls.crt", "tls.key", "ca.crt", "cert", "key", "cacert"];
+
 fn file_name(key: &ObjectKey) -> String {
     let kind = key.kind.as_str().to_ascii_lowercase();
     format!(
@@ -112,6 +139,11 @@ fn trimmed(key: &ObjectKey, object: &Value) -> Value {
     let mut object = object.clone();
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.remove("resourceVersion");
+    }
+    if key.kind == Kind::Secret
+        && let Some(data) = object.get_mut("data").and_then(Value::as_object_mut)
+    {
+        data.retain(|name, _| CREDENTIAL_KEYS.contains(&name.as_str()));
     }
     if key.kind == Kind::Pod {
         let status = object.get("status").cloned().unwrap_or_default();
@@ -168,6 +200,42 @@ mod tests {
         store.remove(&pod);
         mirror.sync(&store).unwrap();
         assert!(names().is_empty());
+    }
+
+    #[test]
+    fn of_secrets_only_those_of_gateways_are_there() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let mut mirror = Mirror::new(directory.path().to_owned());
+        let mut store = Store::default();
+        let secret = |name: &str| ObjectKey::new(Kind::Secret, "istio-system", name);
+        let data = json!({"metadata": {}, "data": {"tls.crt": "YQ==", "tls.key": "YQ==", "password": "cA=="}});
+        for name in ["edge", "edge-cacert", "other"] {
+            store.put(&secret(name), &data);
+        }
+        let gateway = ObjectKey::new(Kind::Gateway, "default", "g");
+        let server = json!({"tls": {"mode": "MUTUAL", "credentialName": "edge"}});
+        store.put(
+            &gateway,
+            &json!({"metadata": {}, "spec": {"servers": [{}, server]}}),
+        );
+        mirror.sync(&store).unwrap();
+        let file = |name: &str| {
+            directory
+                .path()
+                .join(format!("secret.istio-system.{name}.json"))
+        };
+        let text = fs::read_to_string(file("edge")).unwrap();
+        assert!(
+            text.contains("tls.key") && !text.contains("password"),
+            "{text}"
+        );
+        let mode = fs::metadata(file("edge")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(file("edge-cacert").exists() && !file("other").exists());
+        store.remove(&gateway);
+        mirror.sync(&store).unwrap();
+        assert!(!file("edge").exists());
     }
 
     #[test]

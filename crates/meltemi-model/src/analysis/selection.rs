@@ -37,6 +37,16 @@ impl Pods {
             .filter(move |labels| selectors.iter().all(|selector| selector.selects(labels)))
     }
 
+    /// The namespaces of those, of any namespace, that have the labels of a selector.
+    pub(super) fn namespaces_with(&self, selector: &Labels) -> impl Iterator<Item = &str> {
+        let selected = self.0.iter().filter(|(_, labels)| selector.selects(labels));
+        selected.map(|(namespace, _)| namespace.as_str())
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &Labels> {
+        self.0.iter().map(|(_, labels)| labels)
+    }
+
     fn values<'a>(&'a self, namespace: &'a str, key: &'a str) -> impl Iterator<Item = &'a str> {
         self.0
             .iter()

@@ -1,14 +1,14 @@
-//! DestinationRules, VirtualServices and PeerAuthentications: their order, and the services they reach.
+//! DestinationRules, VirtualServices, Gateways and PeerAuthentications: their order, and the services they reach.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use meltemi_api::{Kind, Meta, Object, Resource};
+use meltemi_api::{Kind, Meta, Object, ObjectKey, Resource};
 use meltemi_core::Hostname;
 
 use super::{Dirty, Mesh};
 use crate::destination_rule::consolidate;
-use crate::{MeshVirtualService, Part};
+use crate::{Credential, MeshGateway, MeshVirtualService, Part};
 
 impl Mesh {
     fn oldest_first(&self, kind: Kind, namespace: Option<&str>) -> Vec<Arc<Object>> {
@@ -48,13 +48,23 @@ impl Mesh {
         if !dirty.virtual_services {
             return;
         }
-        let after: Vec<_> = self
+        let all: Vec<_> = self
             .oldest_first(Kind::VirtualService, None)
             .iter()
             .filter_map(|object| {
                 MeshVirtualService::new(object, &self.snapshot.config, &self.domain)
             })
             .map(Arc::new)
+            .collect();
+        let bound = all.iter().filter(|service| !service.gateways.is_empty());
+        let bound: Vec<_> = bound.cloned().collect();
+        if self.snapshot.virtual_services.at_gateways != bound {
+            Arc::make_mut(&mut self.snapshot.virtual_services).at_gateways = bound;
+            dirty.changes.insert(Part::GatewayVirtualServices);
+        }
+        let after = all.into_iter();
+        let after = after
+            .filter(|service| service.spec.applies_to_mesh())
             .collect();
         let before = std::mem::replace(
             &mut Arc::make_mut(&mut self.snapshot.virtual_services).by_age,
@@ -74,6 +84,40 @@ impl Mesh {
         let foreign = |host: &&Hostname| !self.snapshot.services.contains_key(*host);
         if hosts.iter().any(foreign) {
             dirty.changes.insert(Part::ForeignVirtualServices);
+        }
+    }
+
+    pub(super) fn refresh_gateways(&mut self, dirty: &mut Dirty) {
+        if !dirty.gateways {
+            return;
+        }
+        let objects = self.oldest_first(Kind::Gateway, None);
+        let after: Vec<_> = objects
+            .iter()
+            .filter_map(MeshGateway::new)
+            .map(Arc::new)
+            .collect();
+        if *self.snapshot.gateways != after {
+            self.snapshot.gateways = Arc::new(after);
+            dirty.changes.insert(Part::Gateways);
+        }
+    }
+
+    pub(super) fn refresh_credentials(&mut self, dirty: &mut Dirty) {
+        for (namespace, name) in std::mem::take(&mut dirty.credentials) {
+            let key = ObjectKey::new(Kind::Secret, &namespace, &name);
+            let after = self.objects.get(&key).map(AsRef::as_ref);
+            let after = after.and_then(Credential::new);
+            let id = (namespace, name);
+            if self.snapshot.credentials.get(&id).map(AsRef::as_ref) == after.as_ref() {
+                continue;
+            }
+            let all = Arc::make_mut(&mut self.snapshot.credentials);
+            match after {
+                Some(after) => all.insert(id.clone(), Arc::new(after)),
+                None => all.remove(&id),
+            };
+            dirty.changes.insert(Part::Credential(id.0, id.1));
         }
     }
 

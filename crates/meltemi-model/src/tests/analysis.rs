@@ -196,7 +196,7 @@ fn a_selector_that_finds_nothing_is_told() {
 }
 
 #[test]
-fn policies_for_the_same_workloads_and_unserved_gateways_are_told() {
+fn policies_for_the_same_workloads_and_unknown_gateways_are_told() {
     let policy = |name: &str, app: &str| {
         format!(
             "---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{name: {name}, namespace: default}}\n\
@@ -215,7 +215,7 @@ fn policies_for_the_same_workloads_and_unserved_gateways_are_told() {
     assert_eq!(
         findings(&yaml),
         [
-            "IST0101 VirtualService default/v: spec.gateways[1]: referenced gateway not found: \"edge\" (no Gateway is served yet; the gateway \"mesh\" stands for calls between pods)",
+            "IST0101 VirtualService default/v: spec.gateways[1]: referenced gateway not found: \"edge\" (create the Gateway default/edge; the gateway \"mesh\" stands for calls between pods)",
             "MEL0201 PeerAuthentication default/b: spec.selector: has no effect: default/a also applies to the workloads app=reviews and is older (delete one of them, or merge the two)",
         ]
     );
@@ -240,6 +240,69 @@ fn an_external_name_that_nobody_knows_is_told() {
         findings(&service("out", "db.example.com")),
         [
             "MEL0205 Service default/out: spec.externalName: \"db.example.com\" is no service of the mesh: calls are let through as they are, or refused under REGISTRY_ONLY (define db.example.com with a ServiceEntry to route calls to it)"
+        ]
+    );
+}
+
+#[test]
+fn gateways_that_are_not_served_as_written_are_told() {
+    let gateway = |name: &str, selector: &str, servers: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {{name: {name}, namespace: default}}\n\
+             spec: {{selector: {{{selector}}}, servers: [{servers}]}}\n"
+        )
+    };
+    let http = "{port: {number: 80, name: http, protocol: HTTP}, hosts: [a.com]}";
+    let tls = |name: &str, host: &str, mode: &str| {
+        format!(
+            "{{port: {{number: 443, name: https, protocol: HTTPS}}, hosts: [{host}], tls: {{mode: {mode}, credentialName: {name}}}}}"
+        )
+    };
+    let service = "---\napiVersion: v1\nkind: Service\nmetadata: {name: ingress, namespace: edge}\n\
+                   spec: {clusterIP: 10.96.0.8, selector: {istio: ingress}, ports: [{name: http, port: 80, targetPort: 8080}, {name: https, port: 443}]}\n\
+                   ---\napiVersion: v1\nkind: Pod\nmetadata: {name: ingress, namespace: edge, labels: {istio: ingress}}\n\
+                   spec: {containers: [{name: a, image: a}]}\nstatus: {phase: Running, podIP: 10.244.0.20}\n\
+                   ---\napiVersion: v1\nkind: Secret\nmetadata: {name: whole, namespace: edge}\ndata: {tls.crt: YQ==, tls.key: YQ==, ca.crt: YQ==}\n\
+                   ---\napiVersion: v1\nkind: Secret\nmetadata: {name: bare, namespace: edge}\ndata: {cert: YQ==, key: YQ==}\n";
+    let ours = "istio: ingress";
+    let routed = "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v, namespace: default}\n\
+                  spec: {hosts: [a.com, b.com], gateways: [good], http: [{route: [{destination: {host: reviews}}]}]}\n";
+    let good = [
+        service.to_owned(),
+        gateway("good", ours, http),
+        gateway("tls", ours, &tls("whole", "a.com", "MUTUAL")),
+        routed.replace(", b.com", ""),
+    ];
+    assert_eq!(findings(&good.concat()), Vec::<String>::new());
+    let bad = [
+        service.to_owned(),
+        gateway("good", ours, http),
+        gateway("tls", ours, &tls("whole", "a.com", "SIMPLE")),
+        gateway("tls-again", ours, &tls("whole", "a.com", "SIMPLE")),
+        gateway("bare", ours, &tls("bare", "b.com", "MUTUAL")),
+        gateway("gone", ours, &tls("gone", "c.com", "SIMPLE")),
+        gateway("lost", "istio: nobody", http),
+        gateway(
+            "far",
+            ours,
+            "{port: {number: 9000, name: tcp, protocol: TCP}, hosts: ['*']}",
+        ),
+        routed.to_owned(),
+    ];
+    let found = findings(&bad.concat());
+    let starts: Vec<String> = found
+        .iter()
+        .map(|line| line.split(" (").next().unwrap_or_default().to_owned())
+        .collect();
+    assert_eq!(
+        starts,
+        [
+            "IST0132 VirtualService default/v: spec.hosts[1]: one or more host \"b.com\" defined in VirtualService default/v not found in Gateway default/good",
+            "IST0161 Gateway default/bare: spec.servers[0].tls.credentialName: the credential referenced by the Gateway bare in namespace edge is invalid: the Secret bare-cacert has no authority to verify clients by",
+            "IST0162 Gateway default/far: spec.servers[0].port.number: the gateway is listening on a target port",
+            "IST0101 Gateway default/gone: spec.servers[0].tls.credentialName: referenced credentialName not found: \"edge/gone\"",
+            "IST0101 Gateway default/lost: spec.selector: referenced selector not found: \"istio=nobody\"",
+            "IST0145 Gateway default/tls-again: spec.servers[0]: conflict with gateways default/tls",
         ]
     );
 }

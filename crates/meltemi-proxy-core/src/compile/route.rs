@@ -243,10 +243,12 @@ pub(super) fn virtual_host(
             mirror,
         )
         .into();
+    let to_https = redirect_to_https(scope, take(&mut host.require_tls))?;
     let routes = scope.each("routes", take(&mut host.routes), |scope, route| {
         self::route(scope, route, body_limit)
             .map(|route| Arc::new(inherit(route, retry.as_ref(), &mirrors)))
     });
+    let routes = to_https.map(Arc::new).into_iter().chain(routes).collect();
     let compiled = VirtualHost {
         name: take(&mut host.name).into(),
         domains,
@@ -270,6 +272,41 @@ pub(super) fn virtual_host(
     host.metadata = None; // informs people
     scope.rest(&host);
     Some(compiled)
+}
+
+/// `require_tls`: requests in plain text are sent to the same place by HTTPS, before any route is looked at.
+fn redirect_to_https(scope: &Scope<'_>, required: i32) -> Option<Option<Route>> {
+    use proto::virtual_host::TlsRequirementType as T;
+    match T::try_from(required) {
+        Ok(T::None) => Some(None),
+        Ok(T::All) => {
+            let plain = proto::HeaderMatcher {
+                name: ":scheme".to_owned(),
+                header_match_specifier: Some(
+                    proto::header_matcher::HeaderMatchSpecifier::ExactMatch("http".to_owned()),
+                ),
+                ..proto::HeaderMatcher::default()
+            };
+            let redirect = proto::Route {
+                r#match: Some(proto::RouteMatch {
+                    path_specifier: Some(proto::route_match::PathSpecifier::Prefix("/".to_owned())),
+                    headers: vec![plain],
+                    ..proto::RouteMatch::default()
+                }),
+                action: Some(proto::route::Action::Redirect(proto::RedirectAction {
+                    scheme_rewrite_specifier: Some(
+                        proto::redirect_action::SchemeRewriteSpecifier::HttpsRedirect(true),
+                    ),
+                    ..proto::RedirectAction::default()
+                })),
+                ..proto::Route::default()
+            };
+            route(&scope.at("require_tls"), redirect, 0).map(Some)
+        }
+        _ => scope
+            .at("require_tls")
+            .refuse("only NONE and ALL are supported"),
+    }
 }
 
 /// What a route does not say, its virtual host does: retries and mirrors replace as a whole.

@@ -121,6 +121,11 @@ fn upstream(scope: &Scope<'_>, mut context: proto::UpstreamTlsContext) -> Option
     let common = context.common_tls_context.take().unwrap_or_default();
     scope.rest(&context);
     let common = common_context(&scope.at("common_tls_context"), common)?;
+    if common.validation.as_ref().is_some_and(Validation::has_pins) {
+        return scope
+            .at("common_tls_context.validation_context")
+            .refuse("pinned certificates of upstreams are not supported");
+    }
     Some(UpstreamTls {
         certificate: common.certificate,
         validation: common.validation,
@@ -247,27 +252,26 @@ fn validation_context(
     match context {
         V::ValidationContext(context) => {
             let scope = scope.at("validation_context");
-            let (trust, sans) = certificate_validation(&scope, context)?;
+            let (trust, demands) = certificate_validation(&scope, context)?;
             match trust {
-                Some(trust) => Some(Some(Validation { trust, sans })),
-                None if sans.is_empty() => Some(None),
+                Some(trust) => Some(Some(demands.of(trust))),
+                None if demands.is_empty() => Some(None),
                 None => scope
                     .at("trusted_ca")
                     .refuse("is required where names are to be verified"),
             }
         }
-        V::ValidationContextSdsSecretConfig(secret) => Some(Some(Validation {
-            trust: trust_secret(&secret.name),
-            sans: Arc::new([]),
-        })),
+        V::ValidationContextSdsSecretConfig(secret) => {
+            Some(Some(Demands::default().of(trust_secret(&secret.name))))
+        }
         V::CombinedValidationContext(combined) => {
             let scope = scope.at("combined_validation_context");
             let default = combined.default_validation_context.unwrap_or_default();
-            let (trust, sans) =
+            let (trust, demands) =
                 certificate_validation(&scope.at("default_validation_context"), default)?;
             let secret = combined.validation_context_sds_secret_config;
             match secret.map(|secret| trust_secret(&secret.name)).or(trust) {
-                Some(trust) => Some(Some(Validation { trust, sans })),
+                Some(trust) => Some(Some(demands.of(trust))),
                 None => scope
                     .at("validation_context_sds_secret_config")
                     .refuse("is required"),
@@ -286,12 +290,63 @@ fn trust_secret(name: &str) -> TrustSource {
     }
 }
 
-type TrustAndSans = (Option<TrustSource>, Arc<[SanMatcher]>);
+/// What a certificate has to have besides a chain to a root.
+#[derive(Default)]
+struct Demands {
+    sans: Vec<SanMatcher>,
+    certificate_hashes: Vec<[u8; 32]>,
+    public_key_hashes: Vec<[u8; 32]>,
+}
+
+impl Demands {
+    fn is_empty(&self) -> bool {
+        self.sans.is_empty()
+            && self.certificate_hashes.is_empty()
+            && self.public_key_hashes.is_empty()
+    }
+
+    fn of(self, trust: TrustSource) -> Validation {
+        Validation {
+            trust,
+            sans: self.sans.into(),
+            certificate_hashes: self.certificate_hashes.into(),
+            public_key_hashes: self.public_key_hashes.into(),
+        }
+    }
+}
+
+/// Hexadecimal digits, with or without colons (Envoy `verify_certificate_hash`).
+fn certificate_hash(scope: &Scope<'_>, text: String) -> Option<[u8; 32]> {
+    let digits: Vec<u8> = text.bytes().filter(|c| *c != b':').collect();
+    let digit = |c: u8| {
+        char::from(c)
+            .to_digit(16)
+            .and_then(|d| u8::try_from(d).ok())
+    };
+    let bytes = digits.chunks(2).map(|pair| match pair {
+        [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
+        _ => None,
+    });
+    let bytes: Option<Vec<u8>> = bytes.collect();
+    let hash = bytes.and_then(|bytes| bytes.try_into().ok());
+    hash.map_or_else(
+        || scope.refuse("is not a SHA-256 in hexadecimal digits"),
+        Some,
+    )
+}
+
+/// Base64 (Envoy `verify_certificate_spki`).
+fn public_key_hash(scope: &Scope<'_>, text: String) -> Option<[u8; 32]> {
+    use base64::Engine as _;
+    let bytes = base64::engine::general_purpose::STANDARD.decode(text);
+    let hash = bytes.ok().and_then(|bytes| bytes.try_into().ok());
+    hash.map_or_else(|| scope.refuse("is not a SHA-256 in base64"), Some)
+}
 
 fn certificate_validation(
     scope: &Scope<'_>,
     mut context: proto::CertificateValidationContext,
-) -> Option<TrustAndSans> {
+) -> Option<(Option<TrustSource>, Demands)> {
     use core::data_source::Specifier as S;
     let trust = match context
         .trusted_ca
@@ -330,9 +385,22 @@ fn certificate_validation(
         take(&mut context.match_typed_subject_alt_names),
         san_matcher,
     );
+    let demands = Demands {
+        sans: any.into_iter().chain(typed).collect(),
+        certificate_hashes: scope.each(
+            "verify_certificate_hash",
+            take(&mut context.verify_certificate_hash),
+            certificate_hash,
+        ),
+        public_key_hashes: scope.each(
+            "verify_certificate_spki",
+            take(&mut context.verify_certificate_spki),
+            public_key_hash,
+        ),
+    };
     context.suppress_client_ca_list = false; // we never send the list
     scope.rest(&context);
-    Some((trust, any.into_iter().chain(typed).collect()))
+    Some((trust, demands))
 }
 
 fn san_matcher(scope: &Scope<'_>, value: proto::SubjectAltNameMatcher) -> Option<SanMatcher> {

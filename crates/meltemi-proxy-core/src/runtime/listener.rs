@@ -42,6 +42,12 @@ impl Listener {
         })
     }
 
+    /// The SDS names that the chains of this listener refer to.
+    pub fn secret_names(&self) -> impl Iterator<Item = &Arc<str>> {
+        let contexts = self.chains().filter_map(|chain| chain.tls.as_deref());
+        contexts.flat_map(DownstreamTls::secret_names)
+    }
+
     pub fn chains(&self) -> impl Iterator<Item = &Arc<FilterChain>> {
         self.filter_chains.iter().chain(&self.default_filter_chain)
     }

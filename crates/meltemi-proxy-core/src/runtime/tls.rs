@@ -14,6 +14,21 @@ pub struct DownstreamTls {
     pub cipher_suites: Arc<[Arc<str>]>,
 }
 
+impl DownstreamTls {
+    /// The SDS names of what it presents and trusts.
+    pub fn secret_names(&self) -> impl Iterator<Item = &Arc<str>> {
+        let certificate = match &self.certificate {
+            CertificateSource::Sds(name) => Some(name),
+            CertificateSource::Files { .. } => None,
+        };
+        let trust = match self.validation.as_ref().map(|validation| &validation.trust) {
+            Some(TrustSource::Sds(name)) => Some(name),
+            _ => None,
+        };
+        certificate.into_iter().chain(trust)
+    }
+}
+
 /// What a cluster presents and demands (Envoy `UpstreamTlsContext`).
 #[derive(Debug, Clone)]
 pub struct UpstreamTls {
@@ -67,12 +82,46 @@ pub enum TrustSource {
     System,
 }
 
+/// A secret that the control plane delivers by name (Envoy `Secret`).
+#[derive(Debug, Clone)]
+pub struct Secret {
+    pub name: Arc<str>,
+    pub content: SecretContent,
+}
+
+#[derive(Clone)]
+pub enum SecretContent {
+    /// PEM texts.
+    Certificate { chain: Vec<u8>, key: Vec<u8> },
+    /// The PEM text of roots.
+    Roots(Vec<u8>),
+}
+
+/// Tells what it is and nothing of what is in it.
+impl std::fmt::Debug for SecretContent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Certificate { .. } => "Certificate",
+            Self::Roots(_) => "Roots",
+        })
+    }
+}
+
 /// How a peer's certificate is checked (Envoy `CertificateValidationContext`).
 #[derive(Debug, Clone)]
 pub struct Validation {
     pub trust: TrustSource,
     /// Any one must match; empty accepts every name that chains to a root.
     pub sans: Arc<[SanMatcher]>,
+    /// SHA-256 of certificates and of public keys, of which the leaf must have one; none asks for none.
+    pub certificate_hashes: Arc<[[u8; 32]]>,
+    pub public_key_hashes: Arc<[[u8; 32]]>,
+}
+
+impl Validation {
+    pub fn has_pins(&self) -> bool {
+        !self.certificate_hashes.is_empty() || !self.public_key_hashes.is_empty()
+    }
 }
 
 /// Envoy `SubjectAltNameMatcher`: matched by type, on the raw name.

@@ -1,5 +1,6 @@
 //! `/config_dump` and `/certs`, from the bytes of accepted resources.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::Admin;
 use crate::config::dump::{Rejected, Retained, Type};
+use crate::secrets::{Content, Held, is_own};
 use crate::telemetry::tls::rfc3339;
 
 const SECRET: &str = type_url::SECRET;
@@ -222,41 +224,106 @@ fn endpoints(resources: &Type) -> Value {
 
 /// The certificate chain and the roots; the key is never shown.
 fn secrets(admin: &Admin) -> Value {
+    let delivered = delivered_secrets(admin);
+    let warming = warming_secrets(admin);
     let Some(credentials) = admin.shared.credentials.get() else {
-        return json!({ "@type": type_url::SECRETS_CONFIG_DUMP });
+        return json!({
+            "@type": type_url::SECRETS_CONFIG_DUMP,
+            "dynamic_active_secrets": delivered,
+            "dynamic_warming_secrets": warming,
+        });
     };
     let updated = rfc3339(SystemTime::now());
     let version = credentials.generation.to_string();
     let chain = STANDARD.encode(credentials.certificate.chain_pem());
     let roots = STANDARD.encode(credentials.bundle.to_pem());
+    let own = [
+        json!({
+            "name": SDS_WORKLOAD,
+            "version_info": version,
+            "last_updated": updated,
+            "secret": {
+                "@type": SECRET,
+                "name": SDS_WORKLOAD,
+                "tls_certificate": {
+                    "certificate_chain": { "inline_bytes": chain },
+                    "private_key": { "inline_bytes": STANDARD.encode(REDACTED) },
+                },
+            },
+        }),
+        json!({
+            "name": SDS_ROOT_CA,
+            "version_info": version,
+            "last_updated": updated,
+            "secret": {
+                "@type": SECRET,
+                "name": SDS_ROOT_CA,
+                "validation_context": { "trusted_ca": { "inline_bytes": roots } },
+            },
+        }),
+    ];
+    let active: Vec<Value> = own.into_iter().chain(delivered).collect();
     json!({
         "@type": type_url::SECRETS_CONFIG_DUMP,
-        "dynamic_active_secrets": [
-            {
-                "name": SDS_WORKLOAD,
-                "version_info": version,
-                "last_updated": updated,
-                "secret": {
-                    "@type": SECRET,
-                    "name": SDS_WORKLOAD,
-                    "tls_certificate": {
-                        "certificate_chain": { "inline_bytes": chain },
-                        "private_key": { "inline_bytes": STANDARD.encode("[redacted]") },
-                    },
-                },
-            },
-            {
-                "name": SDS_ROOT_CA,
-                "version_info": version,
-                "last_updated": updated,
-                "secret": {
-                    "@type": SECRET,
-                    "name": SDS_ROOT_CA,
-                    "validation_context": { "trusted_ca": { "inline_bytes": roots } },
-                },
-            },
-        ],
+        "dynamic_active_secrets": active,
+        "dynamic_warming_secrets": warming,
     })
+}
+
+/// What stands for a key.
+const REDACTED: &str = "[redacted]";
+
+/// The secrets that came from the control plane, without their keys.
+fn delivered_secrets(admin: &Admin) -> Vec<Value> {
+    let all = admin.shared.secrets.all();
+    let shown = |name: &str, held: &Held| {
+        let mut secret = json!({ "@type": SECRET, "name": name });
+        match &held.content {
+            Content::Certificate(certificate) => {
+                secret["tls_certificate"] = json!({
+                    "certificate_chain": { "inline_bytes": STANDARD.encode(certificate.chain_pem()) },
+                    "private_key": { "inline_bytes": STANDARD.encode(REDACTED) },
+                });
+            }
+            Content::Roots(pem) => {
+                secret["validation_context"] =
+                    json!({ "trusted_ca": { "inline_bytes": STANDARD.encode(pem) } });
+            }
+        }
+        json!({
+            "name": name,
+            "version_info": held.version,
+            "last_updated": rfc3339(held.at),
+            "secret": secret,
+        })
+    };
+    all.iter().map(|(name, held)| shown(name, held)).collect()
+}
+
+/// Secrets that listeners name and that did not come.
+fn warming_secrets(admin: &Admin) -> Vec<Value> {
+    let listeners = admin.shared.store.listeners.load();
+    let names: BTreeSet<&str> = listeners
+        .iter()
+        .flat_map(|listener| listener.secret_names())
+        .map(|name| &**name)
+        .filter(|name| !is_own(name) && admin.shared.secrets.get(name).is_none())
+        .collect();
+    let rejected = admin.retention.of(SECRET).rejected;
+    names
+        .into_iter()
+        .map(|name| {
+            let mut entry = json!({
+                "name": name,
+                "version_info": "uninitialized",
+                "secret": { "@type": SECRET, "name": name },
+            });
+            if let Some(rejected) = rejected.get(name) {
+                entry["error_state"] = error_state(rejected);
+            }
+            entry
+        })
+        .collect()
 }
 
 /// Envoy's `/certs`.

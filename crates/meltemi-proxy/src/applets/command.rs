@@ -12,7 +12,7 @@ use meltemi_process::shutdown;
 
 use super::curl::{self, CurlArgs};
 use super::{capture, request};
-use crate::bootstrap::Bootstrap;
+use crate::bootstrap::{Bootstrap, Role};
 use crate::envoy;
 
 /// The proxy of a Meltemi mesh.
@@ -84,9 +84,9 @@ struct EnvoyArgs {
 
 #[derive(Debug, clap::Args)]
 struct ProxyArgs {
-    /// `sidecar`
-    #[arg(default_value = "sidecar", value_parser = ["sidecar"])]
-    role: String,
+    /// `sidecar`, or `router` for a gateway
+    #[arg(default_value = "sidecar", value_parser = Role::parse)]
+    role: Role,
     /// The DNS domain of the namespace; the node's id is made from POD_NAMESPACE
     #[arg(long)]
     domain: Option<String>,
@@ -162,7 +162,7 @@ async fn execute(program: Program) -> anyhow::Result<ExitCode> {
         json: program.log_as_json,
     })?;
     match program.command {
-        Command::Proxy(args) => sidecar(args, log).await?,
+        Command::Proxy(args) => proxy(args, log).await?,
         Command::Wait(args) => {
             let (limit, period) = (
                 Duration::from_secs(args.timeout_seconds),
@@ -184,7 +184,7 @@ async fn execute(program: Program) -> anyhow::Result<ExitCode> {
                 write_bootstrap: args.write_bootstrap,
                 run: None,
             };
-            return stock_envoy(options).await;
+            return stock_envoy(options, Role::Sidecar).await;
         }
         Command::Envoy(args) => {
             tracing::debug!(arguments = args.injected.join(" "), "not for Envoy");
@@ -197,7 +197,7 @@ async fn execute(program: Program) -> anyhow::Result<ExitCode> {
                     log_level: args.proxy_log_level,
                 }),
             };
-            return stock_envoy(options).await;
+            return stock_envoy(options, injected_role(&args.injected)?).await;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -217,12 +217,13 @@ fn levels(program: &Program) -> String {
     }
 }
 
-async fn sidecar(args: ProxyArgs, log: LogControl) -> anyhow::Result<()> {
+async fn proxy(args: ProxyArgs, log: LogControl) -> anyhow::Result<()> {
     // Huge pages under an allocator's arenas make a small process resident at many times of what it uses.
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
         tracing::debug!(%error, "huge pages stay on");
     }
     let mut bootstrap = Bootstrap::from_process()?;
+    bootstrap.role = args.role;
     if let Some(workers) = args.concurrency {
         bootstrap.workers = workers.max(1);
     }
@@ -240,11 +241,20 @@ async fn sidecar(args: ProxyArgs, log: LogControl) -> anyhow::Result<()> {
         );
     }
     let shutdown = shutdown::on_signal()?;
-    Box::pin(crate::sidecar(bootstrap, Some(log), shutdown)).await
+    Box::pin(crate::run(bootstrap, Some(log), shutdown)).await
 }
 
-async fn stock_envoy(options: envoy::Options) -> anyhow::Result<ExitCode> {
-    let bootstrap = Bootstrap::from_process()?;
+/// The role in `proxy <role> ...`, which injection gave.
+fn injected_role(injected: &[String]) -> anyhow::Result<Role> {
+    match injected {
+        [command, role, ..] if command == "proxy" => Role::parse(role).map_err(anyhow::Error::msg),
+        _ => Ok(Role::Sidecar),
+    }
+}
+
+async fn stock_envoy(options: envoy::Options, role: Role) -> anyhow::Result<ExitCode> {
+    let mut bootstrap = Bootstrap::from_process()?;
+    bootstrap.role = role;
     let shutdown = shutdown::on_signal()?;
     Ok(ExitCode::from(
         Box::pin(envoy::agent(bootstrap, options, shutdown)).await?,
@@ -259,6 +269,7 @@ mod tests {
     fn reads_the_lines_of_injected_pods() {
         for line in [
             "pilot-agent proxy sidecar --domain default.svc.cluster.local --proxyLogLevel=warning --proxyComponentLogLevel=misc:error --log_output_level=default:info",
+            "pilot-agent proxy router --domain istio-system.svc.cluster.local --proxyLogLevel=warning",
             "pilot-agent request --debug-port=15020 POST drain",
             "pilot-agent request GET config_dump",
             "pilot-agent wait",

@@ -20,6 +20,7 @@ use super::dump::{Retained, Retention};
 use super::guard::Loss;
 use super::known::{Known, KnownClusters};
 use super::on_demand::{Asked, STANDING};
+use crate::secrets::{self, is_own};
 use crate::worker::Shared;
 
 /// A resource that is not taken, and why.
@@ -36,6 +37,7 @@ enum Compiled {
     Cluster(Box<Cluster>),
     ClusterLoadAssignment(Arc<ClusterLoadAssignment>),
     VirtualHost(Arc<VirtualHost>),
+    Secret(Arc<str>, Box<secrets::Content>),
 }
 
 impl Compiled {
@@ -46,6 +48,7 @@ impl Compiled {
             Self::Cluster(cluster) => &cluster.name,
             Self::ClusterLoadAssignment(assignment) => &assignment.cluster_name,
             Self::VirtualHost(host) => &host.name,
+            Self::Secret(name, _) => name,
         }
     }
 }
@@ -89,6 +92,13 @@ fn compile(
         type_url::VIRTUAL_HOST => compile::virtual_host(decode(body)?, direct_response_limit_bytes)
             .map(|compiled| Compiled::VirtualHost(Arc::new(compiled)))
             .map_err(reason),
+        type_url::SECRET => {
+            let secret = compile::secret(decode(body)?).map_err(reason)?;
+            let name = secret.name.clone();
+            let content = secrets::Content::new(secret)
+                .map_err(|error| format!("{:#}", anyhow::Error::new(error)))?;
+            Ok(Compiled::Secret(name, Box::new(content)))
+        }
         other => Err(format!(
             "type_url: {other} is not a type this proxy asked for"
         )),
@@ -142,12 +152,13 @@ pub(crate) struct Configurator {
 }
 
 /// The types that are taken in.
-const KNOWN: [&str; 5] = [
+const KNOWN: [&str; 6] = [
     type_url::CLUSTER,
     type_url::LISTENER,
     type_url::ROUTE,
     type_url::ENDPOINT,
     type_url::VIRTUAL_HOST,
+    type_url::SECRET,
 ];
 
 impl Configurator {
@@ -189,7 +200,12 @@ impl Configurator {
             let take = |this: &mut Self, compiled: Compiled, version: &str, body| {
                 let kept = Retained::now(version.to_owned(), body);
                 let key = this.key(&name, &compiled);
-                this.retention.keep(type_url, key, kept.clone());
+                if type_url == type_url::SECRET {
+                    // What is secret is kept where it is used alone; only an earlier refusal is over.
+                    this.retention.remove(type_url, &key);
+                } else {
+                    this.retention.keep(type_url, key, kept.clone());
+                }
                 this.accept(&name, compiled, kept);
             };
             match self.compile(type_url, &name, &body) {
@@ -212,6 +228,10 @@ impl Configurator {
                 }
                 Err(reason) => {
                     tracing::warn!(%name, reason, "rejected a resource");
+                    if type_url == type_url::SECRET && !self.is_held(type_url, &name) {
+                        // An answer too: its server refuses handshakes, and nothing waits for it.
+                        self.note_absence(type_url, &name, true);
+                    }
                     self.retention
                         .reject(type_url, &name, &resource.version, &reason);
                     rejections.push(Rejection {
@@ -265,6 +285,7 @@ impl Configurator {
             type_url::CLUSTER => self.clusters.contains_key(name),
             type_url::ENDPOINT => self.assignments.contains_key(name),
             type_url::VIRTUAL_HOST => self.hosts.contains_key(name),
+            type_url::SECRET => self.shared.secrets.get(name).is_some(),
             _ => false,
         }
     }
@@ -294,6 +315,7 @@ impl Configurator {
             type_url::CLUSTER => self.clusters.len(),
             type_url::ENDPOINT => self.assignments.len(),
             type_url::VIRTUAL_HOST => self.hosts.len(),
+            type_url::SECRET => self.shared.secrets.all().len(),
             _ => 0,
         }
     }
@@ -375,6 +397,11 @@ impl Configurator {
                 let key = indexed.map_or(name, |(key, _)| key).clone();
                 self.assignments.insert(key, kept);
             }
+            Compiled::Secret(name, content) => {
+                self.note_absence(type_url::SECRET, &name, false);
+                let version = kept.version.to_string();
+                self.shared.secrets.put(&name, version, *content);
+            }
         }
     }
 
@@ -415,6 +442,7 @@ impl Configurator {
             type_url::ENDPOINT => {
                 self.assignments.remove(name);
             }
+            type_url::SECRET => self.shared.secrets.remove(name),
             _ => {}
         }
     }
@@ -470,8 +498,11 @@ impl Configurator {
         for name in stale(self.warming_routes.keys().collect()) {
             self.drop_resource(type_url::ROUTE, &name);
         }
+        let secrets = self.wanted_secrets();
+        self.shared.secrets.keep(&secrets);
         let by_name = self.asked.is_some();
         self.absent.retain(|(url, name)| match *url {
+            type_url::SECRET => secrets.contains(name.as_str()),
             type_url::ENDPOINT => self.by_endpoints.contains_key(name.as_str()),
             type_url::ROUTE => routes.contains(name.as_str()),
             // With the full set the others are not asked for by name, and what is gone is gone.
@@ -522,9 +553,14 @@ impl Configurator {
         if self.asked.is_some() {
             return self.leads_somewhere(listener);
         }
-        listener
-            .route_names()
-            .all(|name| self.routes.contains_key(name) || self.is_absent(type_url::ROUTE, name))
+        let mut secrets = listener.secret_names().filter(|name| !is_own(name));
+        let has_secrets = secrets.all(|name| {
+            self.is_held(type_url::SECRET, name) || self.is_absent(type_url::SECRET, name)
+        });
+        has_secrets
+            && listener
+                .route_names()
+                .all(|name| self.routes.contains_key(name) || self.is_absent(type_url::ROUTE, name))
     }
 
     /// The endpoints to ask for by name.
@@ -538,6 +574,13 @@ impl Configurator {
         listeners
             .flat_map(|listener| listener.route_names().cloned().collect::<Vec<_>>())
             .collect()
+    }
+
+    /// The secrets to ask for by name.
+    pub(crate) fn wanted_secrets(&self) -> BTreeSet<Arc<str>> {
+        let listeners = self.listeners.values().chain(self.warming.values());
+        let names = listeners.flat_map(|listener| listener.secret_names());
+        names.filter(|name| !is_own(name)).cloned().collect()
     }
 
     /// Whether traffic can be served as configured: clusters and listeners came, and everything they name.

@@ -20,7 +20,8 @@ use meltemi_proxy_core::xfcc;
 use rand::Rng as _;
 
 use super::headers::{
-    PEER_METADATA, PEER_METADATA_ID, REQUEST_ID, X_FORWARDED_FOR, X_FORWARDED_PROTO, XFCC,
+    EXTERNAL_ADDRESS, PEER_METADATA, PEER_METADATA_ID, REQUEST_ID, X_FORWARDED_FOR,
+    X_FORWARDED_PROTO, XFCC,
 };
 use super::serve::HttpConnection;
 use super::wire::Answer;
@@ -352,7 +353,7 @@ fn extended_connect(
 /// Sets the headers that say who asks: request id, forwarded protocol, client certificate.
 fn introduce(connection: &HttpConnection, head: &mut Head) {
     let (downstream, manager) = (&connection.downstream, &connection.manager);
-    if downstream.is_inbound() {
+    if downstream.is_inbound() || manager.use_remote_address {
         remove_steering(&mut head.headers);
     }
     // Envoy: an edge makes its own ids.
@@ -362,13 +363,19 @@ fn introduce(connection: &HttpConnection, head: &mut Head) {
     if manager.generate_request_id && !head.headers.contains_key(REQUEST_ID) {
         head.headers.insert(REQUEST_ID, new_request_id());
     }
-    if !head.headers.contains_key(X_FORWARDED_PROTO) {
+    // At an edge without trusted proxies in front, what the client says of it counts for nothing.
+    let is_believed = !manager.use_remote_address || manager.xff_num_trusted_hops > 0;
+    if !is_believed || !head.headers.contains_key(X_FORWARDED_PROTO) {
         head.headers
             .insert(X_FORWARDED_PROTO, HeaderValue::from_static(head.scheme));
     }
     head.client = client(manager, &head.headers);
-    if manager.use_remote_address && !manager.skip_xff_append {
-        append_forwarded_for(downstream, &mut head.headers);
+    if manager.use_remote_address {
+        let peer = edge_peer(connection);
+        name_outsider(head.client.unwrap_or(peer), &mut head.headers);
+        if !manager.skip_xff_append {
+            append_forwarded_for(peer, &mut head.headers);
+        }
     }
     if let Some(via) = &manager.via {
         head.headers.append(header::VIA, via.clone());
@@ -390,8 +397,22 @@ fn client(manager: &HttpConnectionManager, headers: &HeaderMap) -> Option<IpAddr
         .then(|| forwarded_for(headers, skip))?
 }
 
-fn append_forwarded_for(downstream: &Downstream, headers: &mut HeaderMap) {
-    let peer = downstream.arrival.peer.ip().to_string();
+/// The peer as others know it: one on loopback is this machine (Envoy, `x-forwarded-for`).
+fn edge_peer(connection: &HttpConnection) -> IpAddr {
+    let peer = connection.downstream.arrival.peer.ip();
+    let own = connection.worker.shared.own_ips.first();
+    own.copied().filter(|_| peer.is_loopback()).unwrap_or(peer)
+}
+
+/// Tells the application who asks from outside (Envoy, `x-envoy-external-address`).
+fn name_outsider(client: IpAddr, headers: &mut HeaderMap) {
+    if let Ok(value) = HeaderValue::try_from(client.to_string()) {
+        headers.insert(EXTERNAL_ADDRESS, value);
+    }
+}
+
+fn append_forwarded_for(peer: IpAddr, headers: &mut HeaderMap) {
+    let peer = peer.to_string();
     let value = match headers
         .get(X_FORWARDED_FOR)
         .and_then(|value| value.to_str().ok())

@@ -20,6 +20,10 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
         Type::STREAM.nonblocking(),
         Some(Protocol::TCP),
     )?;
+    if address.is_ipv6() {
+        // All IPv6 addresses beside all IPv4 ones are two sockets.
+        socket.set_only_v6(true)?;
+    }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.bind(&address.into())?;

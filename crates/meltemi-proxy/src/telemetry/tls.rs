@@ -163,6 +163,7 @@ pub(crate) fn mode(handshake: Option<&HandshakeInfo>) -> &'static str {
     match handshake {
         None => "plaintext",
         Some(HandshakeInfo {
+            stranger: None,
             local: Some(_),
             peer: Some(_),
             ..

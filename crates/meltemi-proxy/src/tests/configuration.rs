@@ -28,7 +28,7 @@ fn filters(inbound: bool) -> Value {
     ])
 }
 
-fn manager(inbound: bool, route: Value) -> Value {
+pub(crate) fn manager(inbound: bool, route: Value) -> Value {
     json!({
         "@type": type_url::HTTP_CONNECTION_MANAGER,
         "statPrefix": "test",
@@ -46,7 +46,7 @@ fn manager(inbound: bool, route: Value) -> Value {
     })
 }
 
-fn sds(name: &str) -> Value {
+pub(crate) fn sds(name: &str) -> Value {
     json!({"name": name, "sdsConfig": {"ads": {}, "resourceApiVersion": "V3"}})
 }
 
@@ -88,7 +88,7 @@ fn listener(name: &str, direction: &str, filters: Value, chains: Value) -> Value
     })
 }
 
-fn http_filter(manager: Value) -> Value {
+pub(crate) fn http_filter(manager: Value) -> Value {
     json!([{"name": "envoy.filters.network.http_connection_manager", "typedConfig": manager}])
 }
 

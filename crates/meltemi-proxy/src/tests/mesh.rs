@@ -30,6 +30,7 @@ use crate::config::dump::Retention;
 use crate::config::{Configurator, Store};
 use crate::drain::Drain;
 use crate::http::rate_limit::RateLimits;
+use crate::secrets::SecretStore;
 use crate::telemetry::Telemetry;
 use crate::telemetry::access_log::{LogSink, TestLog};
 use crate::telemetry::peer::Own;
@@ -67,6 +68,12 @@ impl Authority {
 
     /// The certificate of a server that is called `name`, outside the mesh.
     pub(crate) fn serve(&self, name: &str) -> ServingCertificate {
+        let (chain, key) = self.pair(name);
+        ServingCertificate::from_pem(chain.as_bytes(), key.as_bytes(), SystemTime::now()).unwrap()
+    }
+
+    /// The same as PEM texts, with its key.
+    pub(crate) fn pair(&self, name: &str) -> (String, String) {
         let key = PrivateKey::generate().unwrap();
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -75,7 +82,7 @@ impl Authority {
         params.not_after = (SystemTime::now() + HOUR).into();
         let issuer = Issuer::from_params(&self.params, &self.key);
         let pem = params.signed_by(&key, &issuer).unwrap().pem();
-        ServingCertificate::with_key(pem.as_bytes(), &key, SystemTime::now()).unwrap()
+        (pem, key.to_pem().unwrap().to_string())
     }
 
     pub(crate) fn issue(&self, service_account: &str) -> WorkloadCertificate {
@@ -129,12 +136,14 @@ impl Sidecar {
         let (sink, log) = LogSink::for_tests();
         let credentials = Arc::new(CredentialStore::new());
         credentials.replace(authority.issue(name), authority.bundle());
+        let secrets = Arc::new(SecretStore::default());
         let mut vars = bootstrap::tests::POD.to_vec();
         vars.push(("ISTIO_META_WORKLOAD_NAME", name));
         let bootstrap = bootstrap::tests::from(&vars).unwrap();
         let shared = Arc::new(Shared {
             store,
-            tls: TlsConfigs::new(credentials.clone()),
+            tls: TlsConfigs::new(credentials.clone(), secrets.clone()),
+            secrets,
             credentials,
             telemetry: Telemetry::new(Own::new(peer_metadata(&bootstrap), name), sink),
             drain: Drain::new(),

@@ -1,5 +1,7 @@
 //! rustls configurations made from compiled TLS contexts and the current credentials, kept until either changes.
 
+mod edge;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -17,6 +19,7 @@ use parking_lot::Mutex;
 use rustls::{ClientConfig, ServerConfig};
 
 use crate::certificates::{CredentialStore, Credentials};
+use crate::secrets::SecretStore;
 
 /// Configurations kept at most of each kind; beyond it the cache starts over.
 const CACHE_LIMIT: usize = 4096;
@@ -39,6 +42,8 @@ pub(crate) enum TlsSetupError {
     UnsupportedSan,
     #[error("reading {0}")]
     File(Arc<str>, #[source] std::io::Error),
+    #[error("certificates of the mesh cannot be pinned, they are renewed all the time")]
+    PinnedWorkload,
     #[error("no file with the system's roots was found")]
     NoSystemRoots,
     #[error("certificate files")]
@@ -57,16 +62,25 @@ pub(crate) struct ClientSetup {
     pub(crate) mesh: bool,
 }
 
+/// The configuration of a server.
+pub(crate) struct ServerSetup {
+    pub(crate) config: Arc<ServerConfig>,
+    /// Who the server is in the mesh; none at the edge, where clients are strangers.
+    pub(crate) local: Option<Arc<Identity>>,
+}
+
 /// The TLS configurations of a process.
 pub(crate) struct TlsConfigs {
     credentials: Arc<CredentialStore>,
+    secrets: Arc<SecretStore>,
     clients: Mutex<HashMap<ClientKey, (Made, Arc<ClientConfig>)>>,
     servers: Mutex<HashMap<ServerKey, (Made, Arc<ServerConfig>)>>,
     /// By address; the context is kept so that its address stays its own.
     fingerprints: Mutex<HashMap<usize, (Arc<DownstreamTls>, u64)>>,
 }
 
-/// What a configuration was made from: the generation of the credentials, and the state of the files it names.
+/// What a configuration was made from: the generation of the credentials, or of the secrets that it names, and the state of
+/// the files it names.
 type Made = (u64, u64);
 /// Fingerprint, and whether protocols are offered.
 type ServerKey = (u64, bool);
@@ -74,9 +88,10 @@ type ServerKey = (u64, bool);
 type ClientKey = (u64, Option<Arc<[Arc<str>]>>, bool);
 
 impl TlsConfigs {
-    pub(crate) fn new(credentials: Arc<CredentialStore>) -> Self {
+    pub(crate) fn new(credentials: Arc<CredentialStore>, secrets: Arc<SecretStore>) -> Self {
         Self {
             credentials,
+            secrets,
             clients: Mutex::default(),
             servers: Mutex::default(),
             fingerprints: Mutex::default(),
@@ -132,22 +147,46 @@ impl TlsConfigs {
         &self,
         tls: &Arc<DownstreamTls>,
         with_alpn: bool,
-    ) -> Result<(Arc<ServerConfig>, Arc<Identity>), TlsSetupError> {
+    ) -> Result<ServerSetup, TlsSetupError> {
+        let files = files_state(Some(&tls.certificate), tls.validation.as_ref());
+        if edge::is_edge(tls) {
+            let made = (edge::secrets_state(&self.secrets, tls), files);
+            let config = self.known_server(tls, with_alpn, made, || {
+                edge::build(&self.secrets, tls, with_alpn)
+            })?;
+            return Ok(ServerSetup {
+                config,
+                local: None,
+            });
+        }
         let credentials = self.credentials.get().ok_or(TlsSetupError::NoCredentials)?;
-        let identity = credentials.certificate.identity().clone();
+        let made = (credentials.generation, files);
+        let config = self.known_server(tls, with_alpn, made, || {
+            build_server(tls, with_alpn, &credentials)
+        })?;
+        Ok(ServerSetup {
+            config,
+            local: Some(credentials.certificate.identity().clone()),
+        })
+    }
+
+    /// The configuration that was made before, if it was made from the same.
+    fn known_server(
+        &self,
+        tls: &Arc<DownstreamTls>,
+        with_alpn: bool,
+        made: Made,
+        build: impl FnOnce() -> Result<Arc<ServerConfig>, TlsSetupError>,
+    ) -> Result<Arc<ServerConfig>, TlsSetupError> {
         let key = (self.fingerprint(tls), with_alpn);
-        let made = (
-            credentials.generation,
-            files_state(Some(&tls.certificate), tls.validation.as_ref()),
-        );
         if let Some((known, config)) = self.servers.lock().get(&key)
             && *known == made
         {
-            return Ok((config.clone(), identity));
+            return Ok(config.clone());
         }
-        let config = build_server(tls, with_alpn, &credentials)?;
+        let config = build()?;
         remember(&mut self.servers.lock(), key, (made, config.clone()));
-        Ok((config, identity))
+        Ok(config)
     }
 
     fn fingerprint(&self, tls: &Arc<DownstreamTls>) -> u64 {
@@ -290,6 +329,10 @@ fn build_server(
             &from_files
         }
     };
+    if tls.validation.as_ref().is_some_and(Validation::has_pins) {
+        // What cannot be demanded must not be left out.
+        return Err(TlsSetupError::PinnedWorkload);
+    }
     let (bundle, sans) = match &tls.validation {
         None => (credentials.bundle.clone(), Vec::new()),
         Some(validation) => (

@@ -28,7 +28,7 @@ pub(crate) fn standing(inputs: &Inputs<'_>) -> Vec<Cluster> {
 }
 
 /// A cluster without hosts, for what must not go anywhere.
-fn black_hole(inputs: &Inputs<'_>) -> Cluster {
+pub(crate) fn black_hole(inputs: &Inputs<'_>) -> Cluster {
     let mut cluster = policy::base(inputs, BLACKHOLE_CLUSTER, None);
     cluster.circuit_breakers = None;
     cluster.common_lb_config = None;

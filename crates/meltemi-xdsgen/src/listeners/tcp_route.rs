@@ -1,6 +1,6 @@
 //! Routing of whole connections: VirtualService `tcp` and `tls` routes, SNI, and the plain case of one cluster.
 
-use meltemi_api::istio::RouteDestination;
+use meltemi_api::istio::{RouteDestination, TlsMatch};
 use meltemi_core::{ClusterName, Direction, Labels};
 use meltemi_model::{MeshVirtualService, Service, ServiceAddress, ServicePort};
 use meltemi_proto::envoy::config::core::v3::CidrRange;
@@ -10,6 +10,7 @@ use meltemi_proto::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy
 };
 
 use super::TLS;
+use crate::gateways::At;
 use crate::inputs::Inputs;
 use crate::{filters, routes, wire};
 
@@ -40,7 +41,7 @@ pub(super) fn chains(
             return vec![chain(inputs, service, port, Some(matches), target)];
         }
     }
-    let routes = routed.map(|routed| tcp_targets(inputs, routed, port));
+    let routes = routed.map(|routed| tcp_targets(inputs, routed, port.number, At::Mesh));
     let routes = routes
         .filter(|routes| !routes.is_empty())
         .unwrap_or_else(|| {
@@ -90,7 +91,7 @@ fn whole_service(service: &Service, port: &ServicePort) -> ClusterSpecifier {
 }
 
 /// `*` as a server name means any name, which Envoy writes as none.
-fn sni_match(names: &[String]) -> FilterChainMatch {
+pub(crate) fn sni_match(names: &[String]) -> FilterChainMatch {
     let any = names.iter().any(|name| name == "*");
     FilterChainMatch {
         transport_protocol: TLS.to_owned(),
@@ -108,11 +109,11 @@ fn tls_chains(
     let mut chains = Vec::new();
     for route in &routed.spec.tls {
         let applying = route.matches.iter().filter(|m| {
-            let client = Client::new(&m.source_labels, &m.source_namespace, &m.gateways);
-            m.port.is_none_or(|number| number == u32::from(port.number)) && client.is(inputs)
+            m.port.is_none_or(|number| number == u32::from(port.number))
+                && Client::of_tls(m).is(inputs, At::Mesh, routed.namespace())
         });
         for matches in applying {
-            let target = destinations(inputs, routed, &route.route, port);
+            let target = destinations(inputs, routed, &route.route, port.number);
             let filter_chain_match = Some(FilterChainMatch {
                 prefix_ranges: subnets(&matches.destination_subnets),
                 ..sni_match(&matches.sni_hosts)
@@ -123,7 +124,7 @@ fn tls_chains(
     chains
 }
 
-fn subnets(subnets: &[String]) -> Vec<CidrRange> {
+pub(crate) fn subnets(subnets: &[String]) -> Vec<CidrRange> {
     subnets
         .iter()
         .filter_map(|subnet| ServiceAddress::parse(subnet))
@@ -132,17 +133,18 @@ fn subnets(subnets: &[String]) -> Vec<CidrRange> {
 }
 
 /// Where connections of a `tcp` route go, and which destinations it is for; none means all.
-struct TcpTarget {
-    prefix_ranges: Vec<CidrRange>,
-    target: ClusterSpecifier,
+pub(crate) struct TcpTarget {
+    pub(crate) prefix_ranges: Vec<CidrRange>,
+    pub(crate) target: ClusterSpecifier,
 }
 
-/// The `tcp` routes for this port and client, up to the first that takes every connection. Of several by subnet, the
+/// The `tcp` routes for this port, place and client, up to the first that takes every connection. Of several by subnet, the
 /// longest prefix counts rather than the first.
-fn tcp_targets(
+pub(crate) fn tcp_targets(
     inputs: &Inputs<'_>,
     routed: &MeshVirtualService,
-    port: &ServicePort,
+    port: u16,
+    at: At<'_>,
 ) -> Vec<TcpTarget> {
     let mut targets = Vec::new();
     for route in &routed.spec.tcp {
@@ -160,10 +162,8 @@ fn tcp_targets(
                 &matches.source_namespace,
                 &matches.gateways,
             );
-            let of_port = matches
-                .port
-                .is_none_or(|number| number == u32::from(port.number));
-            if of_port && client.is(inputs) {
+            let of_port = matches.port.is_none_or(|number| number == u32::from(port));
+            if of_port && client.is(inputs, at, routed.namespace()) {
                 targets.push(to(subnets(&matches.destination_subnets)));
                 if matches.destination_subnets.is_empty() {
                     return targets;
@@ -190,22 +190,30 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Whether the proxy is such a client. Gateways other than `mesh` are not sidecars.
-    pub(crate) fn is(&self, inputs: &Inputs<'_>) -> bool {
+    pub(crate) fn of_tls(matches: &'a TlsMatch) -> Self {
+        Self::new(
+            &matches.source_labels,
+            &matches.source_namespace,
+            &matches.gateways,
+        )
+    }
+
+    /// Whether the proxy is such a client, at a place for which the object of `namespace` has its routes.
+    pub(crate) fn is(&self, inputs: &Inputs<'_>, at: At<'_>, namespace: &str) -> bool {
         (self.labels.is_empty() || self.labels.selects(inputs.labels()))
             && (self.namespace.is_empty() || self.namespace == inputs.namespace())
-            && (self.gateways.is_empty() || self.gateways.iter().any(|gateway| gateway == "mesh"))
+            && at.is_among(self.gateways, namespace)
     }
 }
 
-fn destinations(
+pub(crate) fn destinations(
     inputs: &Inputs<'_>,
     routed: &MeshVirtualService,
     route: &[RouteDestination],
-    port: &ServicePort,
+    port: u16,
 ) -> ClusterSpecifier {
     let name = |to: &RouteDestination| {
-        routes::cluster_of(inputs, &to.destination, routed.namespace(), port.number)
+        routes::cluster_of(inputs, &to.destination, routed.namespace(), port)
     };
     match route {
         [only] => filters::to_cluster(&name(only)),

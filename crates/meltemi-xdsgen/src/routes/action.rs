@@ -18,11 +18,17 @@ use meltemi_proto::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 use meltemi_proto::google::protobuf::Any;
 
 use super::{cluster_of, config_metadata, destination_host, matches, operation, policy, untimed};
+use crate::gateways::At;
 use crate::inputs::Inputs;
 use crate::wire;
 
 /// One Envoy route per applicable match, in order; everything after a match of all requests would never be reached.
-pub(super) fn routes(inputs: &Inputs<'_>, routed: &MeshVirtualService, port: u16) -> Vec<Route> {
+pub(crate) fn routes(
+    inputs: &Inputs<'_>,
+    routed: &MeshVirtualService,
+    port: u16,
+    at: At<'_>,
+) -> Vec<Route> {
     let mut out = Vec::new();
     for http in &routed.spec.http {
         if http.matches.is_empty() {
@@ -30,7 +36,7 @@ pub(super) fn routes(inputs: &Inputs<'_>, routed: &MeshVirtualService, port: u16
             return out;
         }
         for candidate in &http.matches {
-            if matches::applies(inputs, candidate, port) {
+            if matches::applies(inputs, candidate, port, at, routed.namespace()) {
                 out.extend(one(inputs, routed, http, candidate, port));
             }
         }

@@ -7,18 +7,25 @@ use meltemi_proto::envoy::config::route::v3::{
 };
 use meltemi_proto::envoy::r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern};
 
+use crate::gateways::At;
 use crate::inputs::Inputs;
 use crate::listeners::tcp_route::Client;
 use crate::wire;
 
-/// Whether the conditions that are known now hold: port, source, gateway.
-pub(super) fn applies(inputs: &Inputs<'_>, matches: &HttpMatch, port: u16) -> bool {
+/// Whether the conditions that are known now hold: port, source, gateway. `namespace` is that of the VirtualService.
+pub(super) fn applies(
+    inputs: &Inputs<'_>,
+    matches: &HttpMatch,
+    port: u16,
+    at: At<'_>,
+    namespace: &str,
+) -> bool {
     let client = Client::new(
         &matches.source_labels,
         &matches.source_namespace,
         &matches.gateways,
     );
-    matches.port.is_none_or(|number| number == u32::from(port)) && client.is(inputs)
+    matches.port.is_none_or(|number| number == u32::from(port)) && client.is(inputs, at, namespace)
 }
 
 pub(super) fn route_match(matches: &HttpMatch) -> RouteMatch {

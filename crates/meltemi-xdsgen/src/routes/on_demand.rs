@@ -17,6 +17,7 @@ use super::{
     virtual_host,
 };
 use crate::clusters;
+use crate::gateways::At;
 use crate::inputs::Inputs;
 use crate::listeners::serves_http;
 
@@ -68,7 +69,7 @@ pub(crate) fn virtual_host_of(inputs: &Inputs<'_>, port: u16, authority: &str) -
             ..virtual_host(&service.hostname, port)
         },
         Some(Claimant::Foreign(name, routed)) => VirtualHost {
-            routes: action::routes(inputs, routed, port),
+            routes: action::routes(inputs, routed, port, At::Mesh),
             ..virtual_host(name, port)
         },
         None => catch_all(inputs),
@@ -154,6 +155,6 @@ fn foreign<'a>(inputs: &Inputs<'a>, port: u16, domain: &str) -> Option<Claimant<
         return None;
     }
     let (name, routed) = inputs.foreign_virtual_service(domain)?;
-    let has_routes = !action::routes(inputs, routed, port).is_empty();
+    let has_routes = !action::routes(inputs, routed, port, At::Mesh).is_empty();
     has_routes.then_some(Claimant::Foreign(name, routed))
 }

@@ -6,9 +6,14 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::support::{World, to_json};
-use crate::{Flavour, Generated, Kind};
+use crate::{Flavour, Generated, Kind, ProxyView, Role, generate};
 
-const CASES: [(&str, &str, &str); 4] = [
+const CASES: [(&str, &str, &str); 5] = [
+    (
+        "gateway",
+        "ingress",
+        include_str!("../../testdata/gateway-envoy/in.yaml"),
+    ),
     (
         "bookinfo",
         "reviews-v1",
@@ -51,7 +56,14 @@ fn a_stock_envoy_accepts_everything() {
             "accessLogFile: /dev/stdout\naccessLogEncoding: JSON\n",
         ] {
             let world = World::new(input).config(config);
-            let bootstrap = bootstrap(&world.generate(pod, Flavour::Envoy));
+            let view = ProxyView {
+                role: match case {
+                    "gateway" => Role::Router,
+                    _ => Role::Sidecar,
+                },
+                ..world.view(pod, Flavour::Envoy)
+            };
+            let bootstrap = bootstrap(&generate(&view, &world.mesh.snapshot()));
             let mut file = tempfile::NamedTempFile::with_suffix(".json").unwrap();
             write!(file, "{bootstrap:#}").unwrap();
             let output = Command::new(&envoy)

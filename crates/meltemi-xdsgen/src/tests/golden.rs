@@ -1,6 +1,6 @@
 //! `testdata/<case>/in.yaml` -> `out.<type>.yaml`. `UPDATE_GOLDEN=1` writes them anew; review the difference like code.
 //!
-//! The first line of an input says whose configuration it is: `# proxy: <deployment> <meltemi|envoy>`.
+//! The first line of an input says whose configuration it is: `# proxy: <deployment> <meltemi|envoy> [router]`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::support::{World, to_json};
-use crate::{Flavour, Kind};
+use crate::{Flavour, Kind, ProxyView, Role, generate};
 
 #[test]
 fn goldens_hold() {
@@ -32,13 +32,23 @@ fn check(case: &Path) -> Vec<String> {
     let header = header
         .strip_prefix("# proxy: ")
         .expect("a first line that names the proxy");
-    let (pod, flavour) = header.split_once(' ').unwrap();
+    let words: Vec<&str> = header.split(' ').collect();
+    let (pod, flavour, role) = match words[..] {
+        [pod, flavour] => (pod, flavour, Role::Sidecar),
+        [pod, flavour, "router"] => (pod, flavour, Role::Router),
+        _ => panic!("unknown words {words:?}"),
+    };
     let flavour = match flavour {
         "meltemi" => Flavour::Meltemi,
         "envoy" => Flavour::Envoy,
         other => panic!("unknown flavour {other}"),
     };
-    let generated = World::new(&input).generate(pod, flavour);
+    let world = World::new(&input);
+    let view = ProxyView {
+        role,
+        ..world.view(pod, flavour)
+    };
+    let generated = generate(&view, &world.mesh.snapshot());
     let mut failures = Vec::new();
     for (kind, name) in [
         (Kind::Cluster, "clusters"),

@@ -7,13 +7,13 @@ use meltemi_core::Labels;
 use meltemi_model::ChangeSet;
 
 use super::support::World;
-use crate::{Flavour, Kind, ProxyState, ProxyView, Shelf};
+use crate::{Flavour, Kind, ProxyState, ProxyView, Role, Shelf};
 
 const CANARY: &str = include_str!("../../testdata/canary-strict/in.yaml");
 const UNUSUAL: &str = include_str!("simulation/unusual.yaml");
 
 /// Changes of which some concern a namespace, some label, or some kind of proxy alone.
-const STEPS: [&str; 9] = [
+const STEPS: [&str; 11] = [
     "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: own, namespace: other}\n\
      spec: {hosts: [reviews.default.svc.cluster.local], exportTo: [.], http: [{route: [{destination: {host: reviews.default.svc.cluster.local}}], timeout: 1s}]}\n",
     "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: by-label, namespace: default}\n\
@@ -29,6 +29,9 @@ const STEPS: [&str; 9] = [
     "apiVersion: v1\nkind: Service\nmetadata: {name: late, namespace: other}\nspec: {ports: [{name: tcp, port: 9080}]}\n",
     "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: by-source, namespace: default}\n\
      spec: {hosts: [reviews], http: [{route: [{destination: {host: reviews, subset: v1}}]}]}\n",
+    "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: edge, namespace: default}\n\
+     spec: {selector: {app: client}, servers: [{port: {number: 443, name: https, protocol: HTTPS}, hosts: ['*'], tls: {mode: SIMPLE, credentialName: own}}]}\n",
+    "apiVersion: v1\nkind: Secret\nmetadata: {name: own, namespace: default}\ntype: kubernetes.io/tls\nstringData: {tls.crt: chain, tls.key: key}\n",
 ];
 
 fn views() -> Vec<ProxyView> {
@@ -41,6 +44,19 @@ fn views() -> Vec<ProxyView> {
                 views.push(ProxyView::new(address, namespace, app, labels(app)));
             }
         }
+    }
+    // Gateways: of other namespaces, and of other accounts than the pod at the address has.
+    for index in [0, 1, 4] {
+        let view: &ProxyView = &views[index];
+        let router = ProxyView {
+            role: Role::Router,
+            ..view.clone()
+        };
+        views.push(ProxyView {
+            service_account: "another".to_owned(),
+            ..router.clone()
+        });
+        views.push(router);
     }
     let first = views[0].clone();
     views.push(ProxyView {

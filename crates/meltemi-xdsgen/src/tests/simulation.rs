@@ -141,7 +141,11 @@ fn outcome(proxy: &Proxy, listener: &Listener, call: &Call<'_>) -> String {
     let Some(chain) = match_filter_chain(listener, &facts) else {
         return "closed".to_owned();
     };
-    let tls = if chain.tls.is_some() { "mtls " } else { "" };
+    let (tls, scheme) = match &chain.tls {
+        None => ("", "http"),
+        Some(tls) if tls.require_client_certificate => ("mtls ", "https"),
+        Some(_) => ("tls ", "https"),
+    };
     let rest = match &chain.terminal {
         Terminal::Close => "close".to_owned(),
         Terminal::Tcp(tcp) => match &tcp.target {
@@ -157,13 +161,13 @@ fn outcome(proxy: &Proxy, listener: &Listener, call: &Call<'_>) -> String {
                 Some(ask) if routes.asks_for_hosts => Some(ask(&routes.name, call.authority)),
                 _ => virtual_host::select(routes, call.authority).cloned(),
             };
-            format!("http > {}", request(host, call))
+            format!("http > {}", request(host, call, scheme))
         }
     };
     format!("{tls}{rest}")
 }
 
-fn request(host: Option<Arc<VirtualHost>>, call: &Call<'_>) -> String {
+fn request(host: Option<Arc<VirtualHost>>, call: &Call<'_>, scheme: &str) -> String {
     let headers: HeaderMap = call
         .headers
         .iter()
@@ -173,7 +177,7 @@ fn request(host: Option<Arc<VirtualHost>>, call: &Call<'_>) -> String {
         method: "GET",
         path: call.path,
         authority: call.authority,
-        scheme: "http",
+        scheme,
         headers: &headers,
     };
     let Some(host) = host else {
@@ -540,5 +544,6 @@ fn virtual_services_route() {
     );
 }
 
+mod gateways;
 mod on_demand;
 mod policies;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use meltemi_proto::Resource;
 
-use crate::{Flavour, Generated, ProxyView, generate};
+use crate::{Flavour, Generated, ProxyView, Role, generate};
 
 pub(super) struct World {
     pub(super) mesh: Mesh,
@@ -201,6 +201,14 @@ impl World {
                 &pod.service_account,
                 pod.labels.clone(),
             )
+        }
+    }
+
+    /// The same pod as a gateway.
+    pub(super) fn router(&self, pod: &str, flavour: Flavour) -> ProxyView {
+        ProxyView {
+            role: Role::Router,
+            ..self.view(pod, flavour)
         }
     }
 
