@@ -9,6 +9,7 @@ use crate::env;
 
 /// The placeholder image of a container that waits for its template.
 const AUTO: &str = "auto";
+const ALWAYS: &str = "Always";
 
 /// Containers of the user's that are named like ours; kept in `proxy.istio.io/overrides`, so that a second injection starts
 /// from the same words.
@@ -83,6 +84,8 @@ fn named<'a>(list: &'a [Container], name: &str) -> impl Iterator<Item = &'a Cont
 fn merge(template: &mut Container, mut declared: Container) {
     if declared.image.as_deref() == Some(AUTO) {
         declared.image = None;
+        // What an API server fills in for an image without a tag, before it asks us: nobody's wish.
+        declared.image_pull_policy = declared.image_pull_policy.filter(|policy| policy != ALWAYS);
     }
     // Where only one of several fields may be set, merging both sides would break the container.
     for variable in declared.env.take().into_iter().flatten() {

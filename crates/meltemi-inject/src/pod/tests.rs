@@ -134,7 +134,7 @@ fn a_mark_and_extra_variables_reach_the_containers() {
 fn the_users_own_proxy_container_wins_field_by_field() {
     let mut pod = reviews(json!({}));
     let declared = json!({
-        "name": "istio-proxy", "image": "auto",
+        "name": "istio-proxy", "image": "auto", "imagePullPolicy": "Always",
         "env": [{"name": "POD_NAME", "value": "fixed"}, {"name": "MINE", "value": "1"}],
         "readinessProbe": {"exec": {"command": ["true"]}},
         "resources": {"limits": {"cpu": "1"}}
@@ -152,6 +152,8 @@ fn the_users_own_proxy_container_wins_field_by_field() {
     assert_eq!(container_names(&spec), expected);
     let proxy = &spec.init_containers.as_ref().unwrap()[1];
     assert_eq!(proxy.image, Some(InjectionSettings::default().proxy_image));
+    // Of an image without a tag, which it no longer is.
+    assert_ne!(proxy.image_pull_policy.as_deref(), Some("Always"));
     assert_eq!(
         (variable(proxy, "POD_NAME"), variable(proxy, "MINE")),
         ("fixed", "1")
