@@ -182,7 +182,7 @@ impl StatusWriter {
         object: &ObjectRef,
     ) -> kube::Result<Option<(String, Api<DynamicObject>)>> {
         let mut kinds = Kind::ALL.iter().copied();
-        let Some(kind) = kinds.find(|kind| kind.as_str() == object.kind) else {
+        let Some(kind) = kinds.find(|kind| kind.is_istio() && kind.as_str() == object.kind) else {
             return Ok(None);
         };
         if !self.served.contains_key(&kind)

@@ -18,7 +18,7 @@ use webpki::EndEntityCert;
 use crate::bundle::Roots;
 use crate::client::{owned, server_name};
 use crate::provider::signature_algorithms;
-use crate::verify::verify_chain;
+use crate::verify::{handshake_signatures, verify_chain};
 use crate::{ServingCertificate, Terms, TlsError, Usage, VerifyError, leaf, server};
 
 /// A SHA-256.
@@ -211,25 +211,5 @@ impl ClientCertVerifier for StrangerVerifier {
         Ok(ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &signature_algorithms())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &signature_algorithms())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        signature_algorithms().supported_schemes()
-    }
+    handshake_signatures!();
 }

@@ -202,6 +202,8 @@ macro_rules! handshake_signatures {
     };
 }
 
+pub(crate) use handshake_signatures;
+
 /// Verifies an upstream of the mesh: its identity must be one of `allowed`, or any that the bundle vouches for when
 /// `allowed` is empty. The server name plays no part.
 #[derive(Debug)]
