@@ -39,19 +39,33 @@ fn everything(cluster: &Cluster) -> BTreeSet<String> {
         .collect()
 }
 
+/// Namespaces that were deleted and are still there: those of earlier tests, too, which may stand unchanged for a while
+/// before anything of them goes.
+fn terminating(cluster: &Cluster) -> String {
+    let phase = "jsonpath={.items[?(@.status.phase=='Terminating')].metadata.name}";
+    cluster.kubectl(&["get", "namespaces", "-o", phase]).ok()
+}
+
 /// Waits until nothing changes any more: deleted namespaces and pods end some time later.
 fn at_rest(cluster: &Cluster) -> BTreeSet<String> {
     let mut before = everything(cluster);
-    let end = Instant::now() + Duration::from_secs(90);
+    let end = Instant::now() + Duration::from_secs(180);
     while Instant::now() < end {
         std::thread::sleep(Duration::from_secs(3));
         let now = everything(cluster);
-        if now == before {
+        if now == before && terminating(cluster).is_empty() {
             return now;
         }
         before = now;
     }
-    panic!("the cluster does not come to rest: {before:#?}");
+    let terminating = terminating(cluster);
+    panic!("the cluster does not come to rest, terminating: {terminating:?}, {before:#?}");
+}
+
+/// Installs the mesh, which each of these tests leaves or needs: one that fails does not take the next with it.
+fn install(cluster: &Cluster) {
+    let install = ["install", "--wait", "--timeout", "90s", "-y"];
+    cluster.meltemi(&install).ok();
 }
 
 /// A cluster in which the mesh was installed and uninstalled is what it was before.
@@ -68,9 +82,7 @@ fn a_uninstalling_leaves_nothing() {
         .collect();
     assert!(left.is_empty(), "{left:#?}");
 
-    cluster
-        .meltemi(&["install", "--wait", "--timeout", "90s", "-y"])
-        .ok();
+    install(cluster);
     let shop = Namespace::injected("leaves");
     shop.kubectl(&["apply", "-f", &sample("echo/echo.yaml")])
         .ok();
@@ -89,9 +101,7 @@ fn a_uninstalling_leaves_nothing() {
         "came: {came:#?}\nwent: {went:#?}"
     );
     drop(shop);
-    cluster
-        .meltemi(&["install", "--wait", "--timeout", "90s", "-y"])
-        .ok();
+    install(cluster);
 }
 
 /// A node ends without a word: requests to its pods alone fail, and none once the endpoints are without them.
@@ -99,6 +109,7 @@ fn a_uninstalling_leaves_nothing() {
 #[ignore = "takes a node away: `cargo xtask kube test` runs it last"]
 fn b_node_that_dies_takes_its_own_requests_with_it() {
     let cluster = Cluster::shared();
+    install(cluster);
     // A control plane that dies with the node tells nobody of it.
     let istiod = ["-n", "istio-system"];
     let scale = ["scale", "deploy/istiod", "--replicas=2"];
