@@ -8,7 +8,7 @@ use anstyle::AnsiColor;
 use meltemi_api::istio::MeshConfig;
 use meltemi_api::{Change, Object};
 use meltemi_core::{Diagnostic, ObjectRef, Severity};
-use meltemi_model::Mesh;
+use meltemi_model::{Mesh, SecretsOf};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
@@ -167,7 +167,8 @@ fn diagnose(
     io: &mut Io<'_>,
 ) -> Result<Vec<Diagnostic>, CliError> {
     // Secrets are not looked at, so that none of them can be missed.
-    let mut mesh = Mesh::new(MeshConfig::default()).with_secrets_of([]);
+    let mut mesh = Mesh::new(MeshConfig::default());
+    mesh.set_secrets_of(SecretsOf::Unseen);
     mesh.apply(&changes(live.to_vec()));
     let before = meltemi_model::analyze(&mesh);
     let mut diagnostics = Vec::new();

@@ -1,4 +1,3 @@
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -19,8 +18,6 @@ pub struct Environment {
     pub updates: mpsc::Receiver<SourceUpdate>,
     /// Makes, for the trust domain of the mesh, what is asked after the authenticators of the mesh's own certificates.
     pub authenticators: MakeAuthenticators,
-    /// The namespaces whose Secrets are among the configuration; none: all.
-    pub secrets_of: Option<BTreeSet<String>>,
     /// Served on the webhook port with the control plane's own certificate.
     pub webhooks: Router,
     /// The name of this replica's pod.

@@ -174,6 +174,7 @@ impl Hub {
             if let Some(config) = self.config.choose(&update) {
                 changes.merge(&self.set_config(config));
             }
+            self.mesh.set_secrets_of(update.secrets_of);
             self.date(&update.changes);
             changes.merge(&self.mesh.apply(&update.changes));
             self.take_diagnostics(update.diagnostics);

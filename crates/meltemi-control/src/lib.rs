@@ -28,6 +28,7 @@ mod webhooks;
 
 pub use authority::AuthorityError;
 pub use environment::{Environment, MakeAuthenticators, TakeStandings};
+pub use meltemi_model::SecretsOf;
 pub use options::Options;
 pub use plane::{ControlError, ControlPlane, run, run_in};
 pub use source::SourceUpdate;

@@ -1,6 +1,5 @@
 //! Starts and stops the parts, in order.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -196,7 +195,6 @@ impl Control {
             let bound = TcpListener::bind(address).await;
             let webhooks = bound.map_err(|source| ControlError::Listen { address, source })?;
             let outside = Outside {
-                secrets_of: environment.secrets_of,
                 authenticators: Some(environment.authenticators),
                 webhooks: Some((webhooks, environment.webhooks)),
                 standings: Some(environment.standings),
@@ -252,10 +250,7 @@ impl Control {
         let own = outside
             .replica
             .map(|name| ObjectKey::new(Kind::Pod, namespace, &name));
-        let mut mesh = Mesh::default().in_cluster(cluster_id);
-        if let Some(namespaces) = outside.secrets_of {
-            mesh = mesh.with_secrets_of(namespaces);
-        }
+        let mesh = Mesh::default().in_cluster(cluster_id);
         let hub = Hub::new(
             mesh,
             own,
@@ -369,7 +364,6 @@ impl Control {
 /// What comes from outside of files.
 #[derive(Default)]
 struct Outside {
-    secrets_of: Option<BTreeSet<String>>,
     authenticators: Option<MakeAuthenticators>,
     webhooks: Option<(TcpListener, Router)>,
     standings: Option<TakeStandings>,
@@ -455,6 +449,8 @@ fn trust_domain(options: &Options, first: &SourceUpdate) -> Result<TrustDomain, 
 mod tests {
     use clap::Parser as _;
 
+    use meltemi_model::SecretsOf;
+
     use super::*;
 
     #[derive(clap::Parser)]
@@ -490,6 +486,7 @@ mod tests {
             let first = SourceUpdate {
                 changes: Vec::new(),
                 mesh_config: None,
+                secrets_of: SecretsOf::All,
                 diagnostics: Arc::default(),
                 noticed_at: tokio::time::Instant::now(),
             };

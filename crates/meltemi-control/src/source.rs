@@ -14,6 +14,7 @@ use std::sync::Arc;
 use meltemi_api::Change;
 use meltemi_api::istio::MeshConfig;
 use meltemi_core::Diagnostic;
+use meltemi_model::SecretsOf;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -33,6 +34,8 @@ pub struct SourceUpdate {
     pub changes: Vec<Change>,
     /// The mesh configuration of the file, when it changed and is sound.
     pub mesh_config: Option<MeshConfig>,
+    /// Whose Secrets are among the objects by now.
+    pub secrets_of: SecretsOf,
     /// All problems of all files, or objects, as they are now.
     pub diagnostics: Arc<Vec<Diagnostic>>,
     /// When the first of the changes was noticed.

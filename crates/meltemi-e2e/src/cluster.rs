@@ -2,7 +2,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use crate::{Output, Summary, eventually, programs};
+use crate::{Output, Summary, eventually, programs, project_root};
 
 /// A Kubernetes cluster with the mesh in it: the one of `KUBECONFIG`, in which the control plane is installed once.
 #[derive(Debug)]
@@ -40,6 +40,21 @@ impl Cluster {
             Command::new(programs().join("meltemi")).args(args),
             Some(input),
         )
+    }
+
+    /// Helm, as `cargo xtask test` makes it.
+    pub fn helm(&self, args: &[&str]) -> Output {
+        let program = std::env::var_os("HELM_BINARY").unwrap_or_else(|| "helm".into());
+        run(Command::new(program).args(args), None)
+    }
+
+    /// A line of a shell, in the project's folder and with its programs at hand, as somebody types it who reads about it.
+    pub fn shell(&self, line: &str) -> Output {
+        let path = std::env::var("PATH").unwrap_or_default();
+        let path = format!("{}:{path}", programs().display());
+        let mut shell = Command::new("sh");
+        shell.current_dir(project_root()).env("PATH", path);
+        run(shell.args(["-c", line]), None)
     }
 
     /// A command inside of one of the test bed's nodes.

@@ -42,6 +42,8 @@ pub mod annotation {
     pub const PROXY_CONFIG: &str = "proxy.istio.io/config";
     pub const REVISION: &str = "istio.io/rev";
     pub const TEMPLATES: &str = "inject.istio.io/templates";
+    /// What [`TEMPLATES`] says of a gateway.
+    pub const GATEWAY_TEMPLATE: &str = "gateway";
     pub const MERGE_METRICS: &str = "prometheus.istio.io/merge-metrics";
     pub const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
     pub const DEFAULT_LOGS_CONTAINER: &str = "kubectl.kubernetes.io/default-logs-container";

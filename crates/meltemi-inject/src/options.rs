@@ -221,7 +221,7 @@ impl Reader<'_> {
         let asked = self.get(annotation::TEMPLATES).unwrap_or("sidecar");
         match asked.trim() {
             "sidecar" => Template::Sidecar,
-            "gateway" => Template::Gateway,
+            annotation::GATEWAY_TEMPLATE => Template::Gateway,
             _ => {
                 let message = format!("injection template {asked:?} does not exist");
                 self.error(

@@ -7,10 +7,11 @@
 //! definitions                                                                      -> base/files/crd-all.gen.yaml
 //! ```
 //! Helpers that expressions call, and notes, are written by hand (`_helpers.tpl`, `NOTES.txt`). Whether Helm makes the same
-//! objects as [`crate::generate`] is tested with Helm.
+//! objects as [`crate::generate`] is tested with Helm. The chart `gateway` is by hand, but for its schema.
 
 mod cases;
 mod emit;
+mod gateway;
 mod helm;
 mod schema;
 mod templates;
@@ -21,6 +22,7 @@ use crate::{definitions, yaml};
 
 const BASE: &str = "base";
 const ISTIOD: &str = "istio-control/istio-discovery";
+const GATEWAY: &str = "gateway";
 /// The first line of what is made.
 const MADE: &str = "Made from the crate meltemi-install; UPDATE_GOLDEN=1 cargo test -p meltemi-install chart makes it anew.";
 
@@ -36,11 +38,13 @@ fn made() -> Vec<(&'static str, String, String)> {
     for (name, description) in [
         (BASE, "The definitions of a Meltemi service mesh"),
         (ISTIOD, "The control plane of a Meltemi service mesh"),
+        (GATEWAY, "A gateway of a Meltemi service mesh"),
     ] {
         files.push((name, "Chart.yaml".to_owned(), about(name, description)));
     }
     files.push((BASE, "values.schema.json".to_owned(), schema::base()));
     files.push((ISTIOD, "values.schema.json".to_owned(), schema::istiod()));
+    files.push((GATEWAY, "values.schema.json".to_owned(), schema::gateway()));
     let unread = templates::unread();
     files.push((ISTIOD, "templates/_unread.tpl".to_owned(), unread));
     for (file, text) in templates::all() {

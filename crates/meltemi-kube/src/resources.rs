@@ -1,6 +1,5 @@
 //! What is watched, and where the API server has it.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use kube::Client;
@@ -26,8 +25,8 @@ impl Watched {
 }
 
 /// What the configuration of proxies depends on, with the control plane in `namespace`. Workloads are not watched: pods say
-/// whose they are. Secrets are, of the namespaces in which gateways run.
-pub(crate) fn watched(namespace: &str, gateway_namespaces: &BTreeSet<String>) -> Vec<Watched> {
+/// whose they are.
+pub(crate) fn watched(namespace: &str) -> Vec<Watched> {
     let whole = |kind| Watched {
         kind,
         namespace: None,
@@ -39,16 +38,13 @@ pub(crate) fn watched(namespace: &str, gateway_namespaces: &BTreeSet<String>) ->
         Kind::EndpointSlice,
         Kind::Pod,
     ];
-    let of = |kind, namespace: &str| Watched {
-        kind,
+    // The mesh configuration and the injector's.
+    let own = Watched {
+        kind: Kind::ConfigMap,
         namespace: Some(namespace.into()),
     };
-    // The mesh configuration and the injector's.
-    let own = of(Kind::ConfigMap, namespace);
-    let namespaces = gateway_namespaces.iter();
-    let secrets = namespaces.map(|namespace| of(Kind::Secret, namespace));
     let all = kubernetes.into_iter().chain(istio).map(whole);
-    all.chain([own]).chain(secrets).collect()
+    all.chain([own]).collect()
 }
 
 /// Where the API server has a kind: in the newest version that it serves. `None`: in none.
@@ -104,7 +100,7 @@ mod tests {
 
     #[test]
     fn every_istio_kind_is_watched_and_config_maps_of_one_namespace() {
-        let all = watched("mesh", &["edge".to_owned()].into());
+        let all = watched("mesh");
         for kind in Kind::ALL.iter().filter(|kind| kind.is_istio()) {
             assert!(all.iter().any(|watched| watched.kind == *kind), "{kind}");
         }
@@ -116,10 +112,6 @@ mod tests {
                 ..
             }]
         ));
-        let mut secrets = all.iter().filter(|w| w.kind == Kind::Secret);
-        let only = secrets.next().unwrap();
-        assert!(only.covers(&ObjectKey::new(Kind::Secret, "edge", "a")));
-        assert!(!only.covers(&ObjectKey::new(Kind::Secret, "default", "a")));
-        assert_eq!(secrets.next(), None);
+        assert!(all.iter().all(|w| w.kind != Kind::Secret));
     }
 }

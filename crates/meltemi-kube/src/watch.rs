@@ -14,6 +14,7 @@ use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
 use meltemi_api::{Change, Kind};
 use meltemi_core::Diagnostic;
+use meltemi_inject::annotation::{GATEWAY_TEMPLATE, TEMPLATES};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -25,6 +26,8 @@ use crate::resources::{Watched, json, served, watched};
 #[derive(Debug)]
 pub struct Update {
     pub changes: Vec<Change>,
+    /// The namespaces whose Secrets are among the objects by now.
+    pub secrets_of: BTreeSet<String>,
     /// All problems of all objects as they are now.
     pub diagnostics: Vec<Diagnostic>,
     /// When the first of the changes came.
@@ -47,20 +50,19 @@ const BATCH_LIMIT: usize = 1024;
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Watches everything that configuration depends on, until nobody receives the updates. The control plane's own ConfigMaps
-/// are in `namespace`; of Secrets those of the namespaces in which gateways run are watched.
-pub fn watch(client: &Client, namespace: &str, gateway_namespaces: &BTreeSet<String>) -> Updates {
+/// are in `namespace`; Secrets are watched where gateways run, from the first pod of one on.
+pub fn watch(client: &Client, namespace: &str) -> Updates {
     let (sender, updates) = mpsc::channel(UPDATE_QUEUE_LIMIT);
     let (event_sender, events) = mpsc::channel(EVENT_QUEUE_LIMIT);
-    let watched = watched(namespace, gateway_namespaces);
-    for one in &watched {
-        tokio::spawn(follow(client.clone(), one.clone(), event_sender.clone()));
-    }
-    let collector = Collector {
-        events,
-        ledger: Ledger::default(),
-        unlisted: watched.into_iter().collect(),
-        sender,
+    let client = client.clone();
+    let begin = move |watched: &Watched| {
+        let following = follow(client.clone(), watched.clone(), event_sender.clone());
+        tokio::spawn(following);
     };
+    let mut collector = Collector::new(events, sender, begin);
+    for watched in watched(namespace) {
+        collector.begin(watched);
+    }
     tokio::spawn(collector.run());
     updates
 }
@@ -179,31 +181,58 @@ fn as_json(resource: &ApiResource, event: Event<DynamicObject>) -> Event<Value> 
     }
 }
 
-struct Collector {
+struct Collector<Begin> {
     events: mpsc::Receiver<KindNews>,
     ledger: Ledger,
     /// What was never listed whole: before all is, nothing is told.
     unlisted: BTreeSet<Watched>,
+    /// Where gateways run or ran: their Secrets are watched.
+    gateways_in: BTreeSet<String>,
+    /// Those of them whose Secrets were listed.
+    secrets_of: BTreeSet<String>,
     sender: mpsc::Sender<Update>,
+    /// Begins a watch whose news come to `events`.
+    begin: Begin,
 }
 
-impl Collector {
+impl<Begin: Fn(&Watched)> Collector<Begin> {
+    fn new(events: mpsc::Receiver<KindNews>, sender: mpsc::Sender<Update>, begin: Begin) -> Self {
+        Self {
+            events,
+            ledger: Ledger::default(),
+            unlisted: BTreeSet::new(),
+            gateways_in: BTreeSet::new(),
+            secrets_of: BTreeSet::new(),
+            sender,
+            begin,
+        }
+    }
+
+    fn begin(&mut self, watched: Watched) {
+        (self.begin)(&watched);
+        self.unlisted.insert(watched);
+    }
+
     async fn run(mut self) {
         let mut changes = Vec::new();
         let mut noticed_at = None;
         let mut is_first = true;
+        let mut secrets_told = 0;
         while let Some(news) = self.events.recv().await {
             let since = *noticed_at.get_or_insert_with(Instant::now);
             self.take(news, &mut changes);
             self.drain(&mut changes, Instant::now()).await;
-            let has_news = !changes.is_empty() || self.ledger.take_news() || is_first;
+            let has_news = self.ledger.take_news() || secrets_told < self.secrets_of.len();
+            let has_news = has_news || !changes.is_empty() || is_first;
             if !self.unlisted.is_empty() || !has_news {
                 noticed_at = noticed_at.filter(|_| !changes.is_empty());
                 continue;
             }
             (is_first, noticed_at) = (false, None);
+            secrets_told = self.secrets_of.len();
             let update = Update {
                 changes: std::mem::take(&mut changes),
+                secrets_of: self.secrets_of.clone(),
                 diagnostics: self.ledger.diagnostics(),
                 noticed_at: since,
             };
@@ -233,7 +262,11 @@ impl Collector {
         let is_whole =
             !matches!(news, News::Event(_)) || matches!(news, News::Event(Event::InitDone));
         match news {
-            News::Event(event) => self.ledger.take(&watched, event, changes),
+            News::Event(event) => {
+                self.note_gateway(&watched, &event);
+                self.note_secrets(&watched, &event);
+                self.ledger.take(&watched, event, changes);
+            }
             News::NotServed => self.ledger.not_served(&watched, changes),
             // An API server that has just started may refuse what it granted before.
             News::Forbidden => {}
@@ -242,6 +275,37 @@ impl Collector {
             self.unlisted.remove(&watched);
         }
     }
+
+    /// The first pod of a gateway in a namespace opens the namespace's Secrets. Before the pods are listed whole nothing is
+    /// told, so that no gateway is told of a Secret that it is not there.
+    fn note_gateway(&mut self, watched: &Watched, event: &Event<Value>) {
+        let (Event::Apply(pod) | Event::InitApply(pod)) = event else {
+            return;
+        };
+        let namespace = pod["metadata"]["namespace"].as_str().unwrap_or_default();
+        let is_news = watched.kind == Kind::Pod && !self.gateways_in.contains(namespace);
+        if is_news && is_gateway(pod) {
+            self.gateways_in.insert(namespace.to_owned());
+            self.begin(Watched {
+                kind: Kind::Secret,
+                namespace: Some(namespace.into()),
+            });
+        }
+    }
+
+    fn note_secrets(&mut self, watched: &Watched, event: &Event<Value>) {
+        if let (Kind::Secret, Some(namespace), Event::InitDone) =
+            (watched.kind, &watched.namespace, event)
+        {
+            self.secrets_of.insert(namespace.to_string());
+        }
+    }
+}
+
+/// Injection has made, or will make, a gateway of it.
+fn is_gateway(pod: &Value) -> bool {
+    let template = pod["metadata"]["annotations"][TEMPLATES].as_str();
+    template.is_some_and(|template| template.trim() == GATEWAY_TEMPLATE)
 }
 
 #[cfg(test)]
@@ -258,12 +322,8 @@ mod tests {
         };
         let (sender, _updates) = mpsc::channel(1);
         let (_event_sender, events) = mpsc::channel(1);
-        let mut collector = Collector {
-            events,
-            ledger: Ledger::default(),
-            unlisted: [secrets.clone()].into(),
-            sender,
-        };
+        let mut collector = Collector::new(events, sender, |_: &Watched| {});
+        collector.begin(secrets.clone());
         let mut changes = Vec::new();
         let mut take = |news| collector.take((secrets.clone(), news), &mut changes);
         let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "edge"}});
@@ -275,5 +335,47 @@ mod tests {
             matches!(&changes[..], [Change::Upsert(_)]),
             "nothing went: {changes:?}"
         );
+    }
+
+    #[test]
+    fn the_first_pod_of_a_gateway_opens_the_secrets_of_its_namespace() {
+        let (sender, _updates) = mpsc::channel(1);
+        let (_event_sender, events) = mpsc::channel(1);
+        let begun = std::cell::RefCell::new(Vec::new());
+        let begin = |watched: &Watched| begun.borrow_mut().push(watched.clone());
+        let mut collector = Collector::new(events, sender, begin);
+        let pods = Watched {
+            kind: Kind::Pod,
+            namespace: None,
+        };
+        let pod = |name: &str, namespace: &str, templates: &str| {
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace,
+                "annotations": {"inject.istio.io/templates": templates}}})
+        };
+        for pod in [
+            pod("app", "shop", "sidecar"),
+            pod("a", "edge", "gateway"),
+            pod("b", "edge", "gateway"),
+            pod("c", "other", " gateway"),
+        ] {
+            collector.take(
+                (pods.clone(), News::Event(Event::Apply(pod))),
+                &mut Vec::new(),
+            );
+        }
+        let secrets = |namespace: &str| Watched {
+            kind: Kind::Secret,
+            namespace: Some(namespace.into()),
+        };
+        assert_eq!(*begun.borrow(), [secrets("edge"), secrets("other")]);
+        assert!(collector.unlisted.contains(&secrets("edge")));
+        assert!(collector.secrets_of.is_empty());
+        collector.take((secrets("other"), News::Forbidden), &mut Vec::new());
+        collector.take(
+            (secrets("edge"), News::Event(Event::InitDone)),
+            &mut Vec::new(),
+        );
+        assert!(collector.unlisted.is_empty());
+        assert_eq!(collector.secrets_of, ["edge".to_owned()].into());
     }
 }

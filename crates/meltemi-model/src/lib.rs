@@ -33,7 +33,7 @@ pub use gateway::{
     BoundServer, Dropped, MESH, Merged, MergedPort, MeshGateway, PortKind, ServerHost, Why,
     common_hosts, gateway_name, merge,
 };
-pub use mesh::Mesh;
+pub use mesh::{Mesh, SecretsOf};
 pub use peer_authentication::{ServerTls, WorkloadTls};
 pub use protocol::Protocol;
 pub use service::{

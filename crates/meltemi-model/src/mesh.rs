@@ -25,8 +25,7 @@ const CLUSTER_ID: &str = "Kubernetes";
 pub struct Mesh {
     objects: BTreeMap<ObjectKey, Arc<Object>>,
     snapshot: MeshSnapshot,
-    /// The namespaces whose Secrets are among the objects, if there are any; none: all.
-    pub(crate) secrets_of: Option<BTreeSet<String>>,
+    pub(crate) secrets_of: SecretsOf,
     /// The domain of Kubernetes services.
     domain: String,
     /// The objects that define a host; the first counts, and Service sorts before ServiceEntry.
@@ -42,6 +41,17 @@ pub struct Mesh {
     pub(crate) pod_users: BTreeMap<ObjectKey, BTreeSet<Hostname>>,
     /// The same by host, to take back what its endpoints no longer point at.
     pub(crate) pods_used: BTreeMap<Hostname, BTreeSet<ObjectKey>>,
+}
+
+/// The namespaces whose Secrets are among the objects, if there are any.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum SecretsOf {
+    #[default]
+    All,
+    /// Only these could be read.
+    Only(BTreeSet<String>),
+    /// Nobody has looked: that there is none says nothing.
+    Unseen,
 }
 
 impl Default for Mesh {
@@ -74,7 +84,7 @@ impl Mesh {
                 cluster_id: Arc::from(CLUSTER_ID),
                 ..MeshSnapshot::default()
             },
-            secrets_of: None,
+            secrets_of: SecretsOf::All,
             domain: CLUSTER_DOMAIN.to_owned(),
             claims: BTreeMap::new(),
             hosts: BTreeMap::new(),
@@ -93,11 +103,9 @@ impl Mesh {
         self
     }
 
-    /// Secrets are seen of these namespaces only: that there is none elsewhere says nothing.
-    #[must_use]
-    pub fn with_secrets_of(mut self, namespaces: impl IntoIterator<Item = String>) -> Self {
-        self.secrets_of = Some(namespaces.into_iter().collect());
-        self
+    /// Says whose Secrets are seen; only what is missing is judged by it.
+    pub fn set_secrets_of(&mut self, secrets_of: SecretsOf) {
+        self.secrets_of = secrets_of;
     }
 
     /// The current state, shared.

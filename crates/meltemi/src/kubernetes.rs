@@ -1,6 +1,5 @@
 //! The control plane in a Kubernetes cluster: its parts find each other here.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -9,7 +8,7 @@ use meltemi_api::status::Standing;
 use meltemi_ca::{
     AuthError, AuthenticatedWorkload, Authenticator, Credentials, PodRef, Signer, SignerOptions,
 };
-use meltemi_control::{Environment, Options, SourceUpdate, StandingReader};
+use meltemi_control::{Environment, Options, SecretsOf, SourceUpdate, StandingReader};
 use meltemi_core::names::{ISTIOD, TOKEN_AUDIENCE, of_revision, port};
 use meltemi_core::{Identity, TrustDomain};
 use meltemi_inject::InjectionSettings;
@@ -22,8 +21,6 @@ use meltemi_process::CancellationToken;
 use tokio::sync::{mpsc, oneshot};
 
 const POD_NAME: &str = "POD_NAME";
-/// Names further namespaces, separated by commas, in which gateways run: their Secrets are read.
-const GATEWAYS: &str = "GATEWAY_NAMESPACES";
 /// In the state folder: the authority's own folder, and its published root.
 const AUTHORITY_FOLDER: &str = "ca";
 const ROOT_FILE: &str = "root-cert.pem";
@@ -63,15 +60,13 @@ pub(crate) async fn run(mut options: Options, shutdown: CancellationToken) -> an
     let leadership = Leadership::seek(client.clone(), &namespace, status::LEASE, replica.clone());
     let writer = StatusWriter::new(client.clone(), &leadership);
     let (standings, reader) = oneshot::channel();
-    let gateways = gateway_namespaces(&namespace, std::env::var(GATEWAYS).ok().as_deref());
-    let updates_of_cluster = meltemi_kube::watch(&client, &namespace, &gateways);
+    let updates_of_cluster = meltemi_kube::watch(&client, &namespace);
     let ours = Ours {
         namespace,
         revision: options.revision.clone(),
     };
     let environment = Environment {
         updates: updates(updates_of_cluster, injector.clone()),
-        secrets_of: Some(gateways),
         authenticators: Box::new(move |trust_domain| {
             believing.set_trust_domain(trust_domain.as_str());
             let trust_domain = trust_domain.clone();
@@ -117,13 +112,6 @@ impl Standings for Reader {
     }
 }
 
-/// The control plane's own namespace, and those that an installation names besides.
-fn gateway_namespaces(own: &str, named: Option<&str>) -> BTreeSet<String> {
-    let named = named.unwrap_or_default().split(',').map(str::trim);
-    let named = named.filter(|name| !name.is_empty()).map(str::to_owned);
-    named.chain([own.to_owned()]).collect()
-}
-
 /// The watch's updates as the control plane takes them; injection sees them first.
 fn updates(mut watch: Updates, injector: Injector) -> mpsc::Receiver<SourceUpdate> {
     let (sender, receiver) = mpsc::channel(UPDATE_QUEUE_LIMIT);
@@ -133,6 +121,7 @@ fn updates(mut watch: Updates, injector: Injector) -> mpsc::Receiver<SourceUpdat
             let update = SourceUpdate {
                 changes: update.changes,
                 mesh_config: None,
+                secrets_of: SecretsOf::Only(update.secrets_of),
                 diagnostics: Arc::new(update.diagnostics),
                 noticed_at: update.noticed_at,
             };

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::{images, testbed};
-use crate::shell;
+use crate::{setup, shell};
 
 /// The folder of the tests' cluster in the cache, beside a person's own.
 const CLUSTER: &str = "kube-test";
@@ -58,6 +58,7 @@ pub(crate) fn run_with(
     run_tests: &mut dyn FnMut(&mut Command) -> Result<(), String>,
 ) -> Result<(), String> {
     let folder = shell::cache_dir().join(CLUSTER);
+    let helm = setup::helm()?;
     testbed(&["down".to_owned()], &folder)?;
     testbed(&["up".to_owned()], &folder)?;
     let tested = load_images(&folder).and_then(|()| {
@@ -68,6 +69,7 @@ pub(crate) fn run_with(
             tests.env("KUBECACHEDIR", folder.join("kubectl"));
             tests.env("MELTEMI_PROGRAMS", shell::target_dir()?.join("debug"));
             tests.env("MELTEMI_KUBE_DIR", &folder);
+            tests.env("HELM_BINARY", &helm);
             run_tests(&mut tests)?;
         }
         Ok(())

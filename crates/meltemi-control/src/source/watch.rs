@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
+use meltemi_model::SecretsOf;
 use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
@@ -224,6 +225,7 @@ impl Source {
         let update = SourceUpdate {
             changes: outcome.changes,
             mesh_config: outcome.mesh_config,
+            secrets_of: SecretsOf::All,
             diagnostics: Arc::new(self.files.diagnostics()),
             noticed_at,
         };

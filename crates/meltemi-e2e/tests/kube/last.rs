@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use meltemi_e2e::{Cluster, Namespace, Summary, sample};
+use meltemi_e2e::{Cluster, Namespace, Summary, project_root, sample};
 
 /// Kinds that come and go by themselves.
 const RESTLESS: [&str; 4] = [
@@ -68,10 +68,41 @@ fn install(cluster: &Cluster) {
     cluster.meltemi(&install).ok();
 }
 
+/// The lines of the README's quick start in a cluster, the first of which brings the cluster up.
+fn quick_start() -> Vec<String> {
+    let readme = std::fs::read_to_string(project_root().join("README.md")).expect("a README");
+    let (_, section) = readme
+        .split_once("\n## In Kubernetes\n")
+        .expect("a section");
+    let (section, _) = section.split_once("\n## ").expect("another section");
+    let lines = section.lines().filter_map(|line| line.strip_prefix("    "));
+    lines.map(str::to_owned).collect()
+}
+
+/// Line by line, as a reader types it.
+#[test]
+#[ignore = "leaves no mesh: `cargo xtask kube test` runs it last"]
+fn a_readers_quick_start_works() {
+    let cluster = Cluster::shared();
+    let lines = quick_start();
+    let up = "cargo xtask kube up && cargo xtask kube images && eval \"$(cargo xtask kube env)\"";
+    assert_eq!(lines.first().map(String::as_str), Some(up));
+    assert!(lines.len() > 5, "{lines:?}");
+    for line in &lines[1..] {
+        let output = cluster.shell(line);
+        println!("$ {line}\n{}", output.stdout);
+        output.ok();
+    }
+    let bookinfo = sample("bookinfo/platform/kube/bookinfo.yaml");
+    cluster.kubectl(&["delete", "-f", &bookinfo]).ok();
+    let label = ["label", "namespace", "default", "istio-injection-"];
+    cluster.kubectl(&label).ok();
+}
+
 /// A cluster in which the mesh was installed and uninstalled is what it was before.
 #[test]
 #[ignore = "leaves no mesh: `cargo xtask kube test` runs it last"]
-fn a_uninstalling_leaves_nothing() {
+fn b_uninstalling_leaves_nothing() {
     let cluster = Cluster::shared();
     let uninstall = ["uninstall", "--purge", "-y"];
     cluster.meltemi(&uninstall).ok();
@@ -107,7 +138,7 @@ fn a_uninstalling_leaves_nothing() {
 /// A node ends without a word: requests to its pods alone fail, and none once the endpoints are without them.
 #[test]
 #[ignore = "takes a node away: `cargo xtask kube test` runs it last"]
-fn b_node_that_dies_takes_its_own_requests_with_it() {
+fn c_node_that_dies_takes_its_own_requests_with_it() {
     let cluster = Cluster::shared();
     install(cluster);
     // A control plane that dies with the node tells nobody of it.

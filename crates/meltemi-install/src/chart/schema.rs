@@ -2,8 +2,10 @@
 
 use meltemi_api::schema::{self, Schema};
 use meltemi_core::FieldPath;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
+use super::gateway;
 use crate::Values;
 use crate::values::{UNREAD, needed};
 
@@ -24,12 +26,12 @@ const FURTHER: &[(&str, &str)] = &[
 ];
 
 pub(super) fn istiod() -> String {
-    pretty(&root(&needed()))
+    pretty(&of_installation(&needed()))
 }
 
 /// One file of values may serve both charts.
 pub(super) fn base() -> String {
-    let mut root = root(&[]);
+    let mut root = of_installation(&[]);
     root["properties"]["defaultRevision"] = json!({"enum": ["", "default"]});
     pretty(&root)
 }
@@ -38,21 +40,30 @@ fn pretty(schema: &Value) -> String {
     serde_json::to_string_pretty(schema).unwrap() + "\n"
 }
 
-/// `needed` are mappings that must be there, as they are among the defaults.
-fn root(needed: &[FieldPath]) -> Value {
-    let mut root = json(&schema::of::<Values>());
+pub(super) fn gateway() -> String {
+    pretty(&root::<gateway::Values>(gateway::FURTHER))
+}
+
+fn root<T: DeserializeOwned>(further: &[(&str, &str)]) -> Value {
+    let mut root = json(&schema::of::<T>());
     root["$schema"] = "http://json-schema.org/draft-07/schema#".into();
-    root["properties"]["meshConfig"] = json(&schema::mesh_config());
-    for path in UNREAD {
-        let note = "Istio's; nothing reads it yet";
-        *place(&mut root, path) = json!({"description": note});
-    }
-    for (path, further) in FURTHER {
+    for (path, further) in further {
         let further: Map<String, Value> = serde_json::from_str(further).unwrap();
         place(&mut root, path)
             .as_object_mut()
             .unwrap()
             .extend(further);
+    }
+    root
+}
+
+/// `needed` are mappings that must be there, as they are among the defaults.
+fn of_installation(needed: &[FieldPath]) -> Value {
+    let mut root = root::<Values>(FURTHER);
+    root["properties"]["meshConfig"] = json(&schema::mesh_config());
+    for path in UNREAD {
+        let note = "Istio's; nothing reads it yet";
+        *place(&mut root, path) = json!({"description": note});
     }
     for path in needed {
         let (above, name) = match path.as_str().rsplit_once('.') {

@@ -10,8 +10,8 @@ use meltemi_core::{Diagnostic, FieldPath, Hostname, Labels, Severity};
 use super::selection::Pods;
 use super::{pairs, report};
 use crate::{
-    AUTHORITY_SUFFIX, Credential, MESH, Mesh, MeshGateway, MeshSnapshot, TargetPort, Why,
-    common_hosts, gateway_name, merge,
+    AUTHORITY_SUFFIX, Credential, MESH, Mesh, MeshGateway, MeshSnapshot, SecretsOf, TargetPort,
+    Why, common_hosts, gateway_name, merge,
 };
 
 /// The gateways that a VirtualService names, and its hosts that they do not serve.
@@ -145,6 +145,22 @@ fn is_reached(mesh: &MeshSnapshot, pods: &Pods, selector: &Labels, number: u16) 
     })
 }
 
+/// A gateway gets no certificate out of a namespace that is closed to the control plane.
+fn unreadable(object: &Object, field: FieldPath, namespace: &str) -> Diagnostic {
+    let message = format!(
+        "the control plane may not read Secrets in namespace {namespace}, where the gateway runs"
+    );
+    let hint = "the chart `gateway` makes the Role and RoleBinding for it; docs/gateways.md has the commands";
+    report(
+        object,
+        Severity::Warning,
+        "MEL0208",
+        field,
+        message,
+        hint.to_owned(),
+    )
+}
+
 /// The Secrets that a server names, in every namespace where pods serve it.
 fn credentials(
     mesh: &Mesh,
@@ -157,11 +173,15 @@ fn credentials(
     let secret =
         |namespace: &str, name: &str| mesh.object(&ObjectKey::new(Kind::Secret, namespace, name));
     let mut check = |field: &str, name: &str, fallback: Option<&str>, what: Needed| {
-        let is_seen = |namespace: &&&str| {
-            let seen = mesh.secrets_of.as_ref();
-            seen.is_none_or(|seen| seen.contains(**namespace))
-        };
-        for namespace in namespaces.iter().filter(is_seen) {
+        for namespace in namespaces {
+            match &mesh.secrets_of {
+                SecretsOf::Unseen => continue,
+                SecretsOf::Only(seen) if !seen.contains(*namespace) => {
+                    found.push(unreadable(object, path.field(field), namespace));
+                    continue;
+                }
+                SecretsOf::Only(_) | SecretsOf::All => {}
+            }
             let named = secret(namespace, name);
             let named = named.or_else(|| secret(namespace, fallback?));
             let problem = match named {

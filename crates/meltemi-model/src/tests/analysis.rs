@@ -1,5 +1,5 @@
 use super::{mesh, shop};
-use crate::analyze;
+use crate::{Mesh, SecretsOf, analyze};
 
 /// `CODE kind namespace/name: field: message (hint) @line` of every finding.
 fn findings(yaml: &str) -> Vec<String> {
@@ -305,4 +305,16 @@ fn gateways_that_are_not_served_as_written_are_told() {
             "IST0145 Gateway default/tls-again: spec.servers[0]: conflict with gateways default/tls",
         ]
     );
+    let mut mesh = mesh(&[&*shop(), &bad[0], &bad[5]].concat());
+    let codes = |mesh: &Mesh| -> Vec<String> {
+        let found = analyze(mesh).into_iter();
+        found
+            .map(|diagnostic| diagnostic.code.to_string())
+            .collect()
+    };
+    assert_eq!(codes(&mesh), ["IST0101"]);
+    mesh.set_secrets_of(SecretsOf::Only(["default".to_owned()].into()));
+    assert_eq!(codes(&mesh), ["MEL0208"]);
+    mesh.set_secrets_of(SecretsOf::Unseen);
+    assert!(codes(&mesh).is_empty());
 }
