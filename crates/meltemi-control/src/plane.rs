@@ -344,7 +344,7 @@ impl Control {
                 self.commands.clone(),
                 &self.options.namespace,
             )))
-            .add_service(AdsServer::new(admission).into_service())
+            .add_service(AdsServer::new(admission))
             .add_service(certificates.into_server());
         let (connections, incoming) = mpsc::channel(CONNECTION_QUEUE_LIMIT);
         let served = router.serve_with_incoming_shutdown(

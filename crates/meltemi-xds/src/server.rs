@@ -1,6 +1,7 @@
 //! The serving end: one stream per proxy, at most one pending push each.
 
 mod delta;
+mod service;
 mod sotw;
 mod stream;
 
@@ -9,18 +10,12 @@ use std::future::Future;
 use std::sync::Arc;
 
 use meltemi_proto::envoy::config::core::v3::Node;
-use meltemi_proto::envoy::service::discovery::v3::aggregated_discovery_service_server::{
-    AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
-};
-use meltemi_proto::envoy::service::discovery::v3::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
-};
 use tokio::sync::watch;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::Status;
 
-use crate::limits::REQUEST_LIMIT_BYTES;
 use crate::resource::Snapshot;
+
+pub use service::AdsServer;
 
 /// Who opened the stream, as the transport tells: `authorization` and other metadata, and what the acceptor put into
 /// the connection's extensions (addresses, TLS session).
@@ -100,41 +95,4 @@ pub trait Connector: Send + Sync + 'static {
         node: Node,
         peer: Peer,
     ) -> impl Future<Output = Result<Connection, Status>> + Send;
-}
-
-/// The aggregated discovery service, state-of-the-world and delta.
-#[derive(Debug)]
-pub struct AdsServer<C>(Arc<C>);
-
-impl<C: Connector> AdsServer<C> {
-    pub fn new(connector: C) -> Self {
-        Self(Arc::new(connector))
-    }
-
-    /// The service to add to a tonic router (see [`crate::limits::server_builder`]).
-    pub fn into_service(self) -> AggregatedDiscoveryServiceServer<Self> {
-        AggregatedDiscoveryServiceServer::new(self).max_decoding_message_size(REQUEST_LIMIT_BYTES)
-    }
-}
-
-#[tonic::async_trait]
-impl<C: Connector> AggregatedDiscoveryService for AdsServer<C> {
-    type StreamAggregatedResourcesStream = ReceiverStream<Result<DiscoveryResponse, Status>>;
-    type DeltaAggregatedResourcesStream = ReceiverStream<Result<DeltaDiscoveryResponse, Status>>;
-
-    async fn stream_aggregated_resources(
-        &self,
-        request: Request<Streaming<DiscoveryRequest>>,
-    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        let session = sotw::SotwSession::default();
-        Ok(Response::new(stream::spawn(&self.0, request, session)))
-    }
-
-    async fn delta_aggregated_resources(
-        &self,
-        request: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let session = delta::DeltaSession::default();
-        Ok(Response::new(stream::spawn(&self.0, request, session)))
-    }
 }

@@ -29,7 +29,7 @@ pub(crate) struct Inputs<'a> {
 }
 
 /// What a generator has read.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Read {
     /// In their order.
     pub(crate) parts: Box<[Part]>,

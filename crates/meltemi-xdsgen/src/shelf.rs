@@ -35,7 +35,8 @@ pub(crate) struct Made {
 /// The units that a proxy's configuration consists of, and what they were listed from.
 #[derive(Debug)]
 pub(crate) struct Inventory {
-    pub(crate) units: BTreeSet<Unit>,
+    /// In order, each once.
+    pub(crate) units: Box<[Unit]>,
     source: Source,
 }
 
@@ -58,6 +59,11 @@ impl Source {
             asked,
             is_stale: AtomicBool::new(false),
         }
+    }
+
+    /// Of what depends on the proxy alone.
+    pub(crate) fn nothing(view: &Arc<ProxyView>) -> Self {
+        Self::new(Read::default(), view, None)
     }
 
     /// Whether the same comes of another view.
@@ -96,7 +102,10 @@ impl Made {
 
 impl Inventory {
     pub(crate) fn new(units: BTreeSet<Unit>, source: Source) -> Self {
-        Self { units, source }
+        Self {
+            units: units.into_iter().collect(),
+            source,
+        }
     }
 
     pub(crate) fn is_stale(&self) -> bool {

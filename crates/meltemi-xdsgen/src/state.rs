@@ -1,6 +1,6 @@
 //! What a proxy holds, and bringing it up to date with the parts of the mesh that changed.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use meltemi_core::{Hostname, ObjectRef};
@@ -40,9 +40,10 @@ pub(crate) enum Unit {
 #[derive(Clone, Debug)]
 pub struct ProxyState {
     view: Arc<ProxyView>,
-    units: BTreeMap<Unit, Arc<Made>>,
-    /// Decides the list of units of a proxy with the full set.
-    inventory: Option<Arc<Inventory>>,
+    /// The units that there are; proxies with the same full set share it.
+    inventory: Arc<Inventory>,
+    /// What was made of each unit of the inventory, in its order.
+    made: Vec<Arc<Made>>,
     wanted: Wanted,
     generated: Generated,
 }
@@ -66,23 +67,26 @@ pub fn generate(view: &ProxyView, mesh: &MeshSnapshot) -> Generated {
 
 impl ProxyState {
     pub fn new(view: ProxyView, round: &mut Round<'_>) -> Self {
-        let mut state = Self {
-            view: Arc::new(view),
-            units: BTreeMap::new(),
-            inventory: None,
-            wanted: Wanted::default(),
-            generated: Generated::default(),
-        };
-        for unit in state.take_inventory(round) {
-            let made = state.make(&unit, round);
-            state.units.insert(unit, made);
-        }
+        let view = Arc::new(view);
+        let wanted = Wanted::default();
+        let inventory = inventory(&view, &wanted, round);
+        let units = inventory.units.iter();
+        let made: Vec<Arc<Made>> = units
+            .map(|unit| make_shared(unit, &view, &wanted, round))
+            .collect();
+        let mut generated = Generated::default();
         for kind in Kind::ALL {
-            let of_kind = state.units.values().flat_map(|made| &made.resources);
+            let of_kind = made.iter().flat_map(|made| &made.resources);
             let of_kind = of_kind.filter(|(other, _)| *other == kind);
-            *state.generated.of_mut(kind) = round.map(of_kind.map(|(_, resource)| resource));
+            *generated.of_mut(kind) = round.map(of_kind.map(|(_, resource)| resource));
         }
-        state
+        Self {
+            view,
+            inventory,
+            made,
+            wanted,
+            generated,
+        }
     }
 
     pub fn view(&self) -> &ProxyView {
@@ -96,17 +100,21 @@ impl ProxyState {
 
     /// The objects of users that the configuration was made from, some of them more than once.
     pub fn origins(&self) -> impl Iterator<Item = &ObjectRef> {
-        self.units.values().flat_map(|made| made.origins())
+        self.made.iter().flat_map(|made| made.origins())
     }
 
     /// Brings the configuration up to date: only what was made from a changed part is made again.
     pub fn update(&mut self, round: &mut Round<'_>) -> UpdateReport {
-        let units = self.units.iter();
-        let stale = units.filter(|(_, made)| made.is_stale());
-        let stale = stale.map(|(unit, _)| unit.clone()).collect();
-        let inventory = self.inventory.as_ref();
-        let is_relisted = inventory.is_some_and(|inventory| inventory.is_stale());
-        self.renew(round, stale, is_relisted)
+        let is_stale = |made: &Arc<Made>| made.is_stale();
+        if self.inventory.is_stale() {
+            let inventory = inventory(&self.view, &self.wanted, round);
+            self.renew(inventory, |_, made| is_stale(made), round)
+        } else if self.made.iter().any(is_stale) {
+            let inventory = Arc::clone(&self.inventory);
+            self.renew(inventory, |_, made| is_stale(made), round)
+        } else {
+            UpdateReport::default()
+        }
     }
 
     /// Makes what a proxy on demand asks for, by name and no more than that. For others it changes nothing.
@@ -114,63 +122,43 @@ impl ProxyState {
         if !self.view.on_demand {
             return UpdateReport::default();
         }
-        let wanted = Wanted::new(asked);
-        let stale = self
-            .units
-            .keys()
-            .filter(|unit| wanted.names(unit) != self.wanted.names(unit))
-            .cloned()
-            .collect();
-        self.wanted = wanted;
-        self.renew(round, stale, true)
+        let before = std::mem::replace(&mut self.wanted, Wanted::new(asked));
+        let inventory = inventory(&self.view, &self.wanted, round);
+        let wanted = self.wanted.clone();
+        let is_other = |unit: &Unit, _: &Arc<Made>| wanted.names(unit) != before.names(unit);
+        self.renew(inventory, is_other, round)
     }
 
-    /// The units that there should be.
-    fn take_inventory(&mut self, round: &mut Round<'_>) -> BTreeSet<Unit> {
-        if self.view.on_demand {
-            let standing = [Unit::Standing, Unit::Inbound].into_iter();
-            return standing.chain(self.wanted.units().cloned()).collect();
-        }
-        let view = &self.view;
-        let inventory = round.inventory(view, |mesh| full_set(view, mesh));
-        let units = inventory.units.clone();
-        self.inventory = Some(inventory);
-        units
-    }
-
-    fn make(&self, unit: &Unit, round: &mut Round<'_>) -> Arc<Made> {
-        let asked = self.view.on_demand.then(|| self.wanted.names(unit));
-        round.unit(unit, &self.view, asked, |mesh| {
-            make(unit, &self.view, mesh, asked)
-        })
-    }
-
-    /// Makes stale units again, and those that an inventory finds missing.
+    /// Takes over the units of an inventory: makes those that are new or stale, and keeps the others.
     fn renew(
         &mut self,
+        inventory: Arc<Inventory>,
+        is_stale: impl Fn(&Unit, &Arc<Made>) -> bool,
         round: &mut Round<'_>,
-        mut stale: BTreeSet<Unit>,
-        is_relisted: bool,
     ) -> UpdateReport {
+        let before = std::mem::replace(&mut self.inventory, inventory);
+        let made = std::mem::take(&mut self.made);
+        let mut before = before.units.iter().zip(made).peekable();
         let mut replaced = Replaced::default();
-        if is_relisted {
-            let wanted = self.take_inventory(round);
-            let missing = wanted.iter().filter(|unit| !self.units.contains_key(unit));
-            stale.extend(missing.cloned());
-            stale.retain(|unit| wanted.contains(unit));
-            self.units.retain(|unit, made| {
-                let kept = wanted.contains(unit);
-                if !kept {
-                    replaced.before.push(Arc::clone(made));
+        self.made.reserve_exact(self.inventory.units.len());
+        for unit in &self.inventory.units {
+            // What sorts before it is in the old inventory alone.
+            while let Some((_, gone)) = before.next_if(|(other, _)| *other < unit) {
+                replaced.before.push(gone);
+            }
+            let held = before.next_if(|(other, _)| *other == unit);
+            let made = match held {
+                Some((_, made)) if !is_stale(unit, &made) => made,
+                held => {
+                    replaced.before.extend(held.map(|(_, made)| made));
+                    let made = make_shared(unit, &self.view, &self.wanted, round);
+                    replaced.after.push(Arc::clone(&made));
+                    made
                 }
-                kept
-            });
+            };
+            self.made.push(made);
         }
-        for unit in stale {
-            let made = self.make(&unit, round);
-            replaced.after.push(Arc::clone(&made));
-            replaced.before.extend(self.units.insert(unit, made));
-        }
+        replaced.before.extend(before.map(|(_, gone)| gone));
         self.replace(&replaced, round)
     }
 
@@ -198,6 +186,27 @@ impl ProxyState {
         }
         report
     }
+}
+
+/// The units that there should be.
+fn inventory(view: &Arc<ProxyView>, wanted: &Wanted, round: &mut Round<'_>) -> Arc<Inventory> {
+    if view.on_demand {
+        let standing = [Unit::Standing, Unit::Inbound].into_iter();
+        let units = standing.chain(wanted.units().cloned()).collect();
+        return Arc::new(Inventory::new(units, Source::nothing(view)));
+    }
+    round.inventory(view, |mesh| full_set(view, mesh))
+}
+
+/// What a unit is for a proxy; another's, if it is the same.
+fn make_shared(
+    unit: &Unit,
+    view: &Arc<ProxyView>,
+    wanted: &Wanted,
+    round: &mut Round<'_>,
+) -> Arc<Made> {
+    let asked = view.on_demand.then(|| wanted.names(unit));
+    round.unit(unit, view, asked, |mesh| make(unit, view, mesh, asked))
 }
 
 /// The units that an update touched, old and new.

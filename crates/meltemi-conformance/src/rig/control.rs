@@ -76,7 +76,7 @@ impl ControlPlane {
         let address = incoming.local_addr()?;
         let router = limits::server_builder()
             .tls_config(ServerTlsConfig::new().identity(identity))?
-            .add_service(AdsServer::new(connector).into_service());
+            .add_service(AdsServer::new(connector));
         let server = tokio::spawn(async move {
             // Ends with the task.
             let _ended = router.serve_with_incoming(incoming).await;

@@ -194,7 +194,7 @@ async fn serve(scripted: Scripted, stream: DuplexStream) {
         tokio_stream::once(Ok::<_, std::io::Error>(stream)),
         tokio_stream::pending(),
     );
-    let service = AdsServer::new(scripted).into_service();
+    let service = AdsServer::new(scripted);
     let server = Server::builder().add_service(service);
     server.serve_with_incoming(incoming).await.unwrap();
 }

@@ -11,6 +11,9 @@
 //! | current nonce, error | NACK: counts as sent; not sent again until it changes |
 //! | other nonce | stale; its subscriptions still count |
 //! | resource gone | removed; clusters and endpoints only after listeners and routes are in sync |
+//!
+//! What a client holds is a map that all sessions share, once it is in sync with it, and its own exceptions from then on: thousands
+//! of names would otherwise be kept, and compared at every push, for each of many proxies.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -48,24 +51,20 @@ struct TypeState {
     wildcard: bool,
     /// Each name with the order that it was asked for in.
     names: BTreeMap<Arc<str>, u64>,
-    held: HashMap<Arc<str>, Held>,
+    /// The resources that the client was last in sync with: of those it held what it asks for, and nothing else.
+    base: Option<Arc<ResourceMap>>,
+    /// What came after, or without, `base`: the version of what the client holds, `None` for what it was told not to exist.
+    held: HashMap<Arc<str>, Option<Arc<str>>>,
+    /// Sent on this stream before the type was opened that must follow by name.
+    unfollowed: BTreeSet<Arc<str>>,
     /// Names to answer whatever the client holds.
     owed: BTreeSet<Arc<str>>,
     /// A wildcard subscription is answered even when there is nothing: clients wait for it.
     answer_owed: bool,
     /// The nonce of the response that the client has not yet acknowledged.
     outstanding: Option<String>,
-    /// The resources that the client is known to be in sync with.
-    synced: Option<Arc<ResourceMap>>,
     /// Something was sent on this stream, or need not be: the client's state is known.
     is_known: bool,
-}
-
-#[derive(Debug)]
-struct Held {
-    /// `None`: the client was told that it does not exist.
-    version: Option<Arc<str>>,
-    sent_on_this_stream: bool,
 }
 
 /// What a client lacks.
@@ -127,7 +126,7 @@ impl Session for DeltaSession {
             if let Some(changes) = state.pending(&resources, hold_back, &answered) {
                 return Some(self.send(key, changes, snapshot));
             }
-            if state.turns_out_in_sync() {
+            if state.turns_out_in_sync(&resources) {
                 self.events.push(Event::InSync {
                     type_url: key.url.clone(),
                     version: snapshot.version().to_owned(),
@@ -164,15 +163,11 @@ impl DeltaSession {
     }
 
     /// Clusters sent on this stream, whose endpoints must follow though the client may hold them from before.
-    fn names_to_warm(&self, opened: &TypeKey) -> BTreeSet<Arc<str>> {
-        let sent = |state: &TypeState| {
-            let sent = state.held.iter().filter(|(_, h)| h.sent_on_this_stream);
-            sent.map(|(name, _)| Arc::clone(name)).collect()
-        };
-        self.types
-            .iter()
-            .find(|(key, _)| key.warmed_by_name().as_ref() == Some(opened))
-            .map(|(_, state)| sent(state))
+    fn names_to_warm(&mut self, opened: &TypeKey) -> BTreeSet<Arc<str>> {
+        let mut types = self.types.iter_mut();
+        let waiting = types.find(|(key, _)| key.warmed_by_name().as_ref() == Some(opened));
+        waiting
+            .map(|(_, state)| std::mem::take(&mut state.unfollowed))
             .unwrap_or_default()
     }
 
@@ -197,11 +192,13 @@ impl DeltaSession {
             Some(state) => state.record_sent(changes, &nonce),
             None => Changes::default(),
         };
-        if let Some(state) = key
-            .warmed_by_name()
-            .and_then(|key| self.types.get_mut(&key))
-        {
-            state.owe(sent.added.iter().map(|resource| &resource.name));
+        if let Some(follower) = key.warmed_by_name() {
+            let names = sent.added.iter().map(|resource| &resource.name);
+            if let Some(state) = self.types.get_mut(&follower) {
+                state.owe(names);
+            } else if let Some(state) = self.types.get_mut(key) {
+                state.unfollowed.extend(names.cloned());
+            }
         }
         let response = DeltaDiscoveryResponse {
             system_version_info: snapshot.version().to_owned(),
@@ -228,11 +225,7 @@ impl TypeState {
         order: u64,
     ) -> Self {
         let held = |(name, version): (&String, &String)| {
-            let held = Held {
-                version: Some(version.as_str().into()),
-                sent_on_this_stream: false,
-            };
-            (Arc::from(name.as_str()), held)
+            (Arc::from(name.as_str()), Some(version.as_str().into()))
         };
         let mut state = Self {
             held: request.initial_resource_versions.iter().map(held).collect(),
@@ -253,6 +246,9 @@ impl TypeState {
     fn subscribe(&mut self, names: &[String], order: u64) {
         for name in names {
             if name == TypeKey::WILDCARD {
+                if !self.wildcard {
+                    self.leave_base();
+                }
                 self.wildcard = true;
                 self.answer_owed = true;
             } else {
@@ -261,7 +257,15 @@ impl TypeState {
                 self.owed.insert(name);
             }
         }
-        self.synced = self.synced.take().filter(|_| names.is_empty());
+    }
+
+    /// Keeps what is known of the names asked for; more is asked for from now on than `base` knows of.
+    fn leave_base(&mut self) {
+        let Some(base) = self.base.take() else { return };
+        for name in self.names.keys() {
+            let version = base.get(name).map(|resource| Arc::clone(&resource.version));
+            self.held.entry(Arc::clone(name)).or_insert(version);
+        }
     }
 
     fn unsubscribe(&mut self, names: &[String]) {
@@ -305,19 +309,33 @@ impl TypeState {
         self.owed.extend(owed);
     }
 
+    fn is_subscribed(&self, name: &str) -> bool {
+        self.wildcard || self.names.contains_key(name)
+    }
+
+    /// What the client knows of a name: nothing, that there is no such resource, or the version that it holds.
+    fn known(&self, name: &str) -> Option<Option<&Arc<str>>> {
+        if let Some(held) = self.held.get(name) {
+            return Some(held.as_ref());
+        }
+        let base = self.base.as_ref().filter(|_| self.is_subscribed(name))?;
+        Some(base.get(name).map(|resource| &resource.version))
+    }
+
     fn in_sync_with(&self, resources: &Arc<ResourceMap>) -> bool {
-        let compared = self.synced.as_ref();
+        let compared = self.base.as_ref();
         self.outstanding.is_none()
             && self.owed.is_empty()
+            && self.held.is_empty()
             && !self.answer_owed
-            && compared.is_some_and(|synced| Arc::ptr_eq(synced, resources))
+            && compared.is_some_and(|base| Arc::ptr_eq(base, resources))
     }
 
     /// Whether the client is now known, for the first time and without having been sent anything, to hold what it
     /// asked for.
-    fn turns_out_in_sync(&mut self) -> bool {
+    fn turns_out_in_sync(&mut self, resources: &Arc<ResourceMap>) -> bool {
         let named = self.wildcard || !self.names.is_empty();
-        let first = named && !self.is_known && self.synced.is_some();
+        let first = named && !self.is_known && self.in_sync_with(resources);
         self.is_known |= first;
         first
     }
@@ -336,7 +354,8 @@ impl TypeState {
         if changes.added.is_empty() && changes.removed.is_empty() && !self.answer_owed {
             if !changes.is_partial {
                 self.owed.clear();
-                self.synced = Some(Arc::clone(resources));
+                self.held = HashMap::new();
+                self.base = Some(Arc::clone(resources));
             }
             return None;
         }
@@ -350,45 +369,50 @@ impl TypeState {
         answered: &dyn Fn(u64) -> bool,
     ) -> Changes {
         let mut changes = Changes::default();
-        let mut consider = |resource: &Arc<Resource>| {
-            if self.owed.contains(&resource.name) || !self.holds(resource) {
-                changes.added.push(Arc::clone(resource));
-            }
-        };
-        if self.wildcard {
-            resources.values().for_each(&mut consider);
-        } else {
-            let subscribed = self.names.keys().filter_map(|name| resources.get(name));
-            subscribed.for_each(&mut consider);
-        }
-        let missing = |(name, _): &(&Arc<str>, &u64)| !resources.contains_key(*name);
-        for (name, order) in self.names.iter().filter(missing) {
-            if !answered(*order) {
-                changes.is_partial = true;
-            } else if self.owed.contains(name) || !self.held.contains_key(name) {
-                changes.removed.insert(Arc::clone(name));
-            }
-        }
-        let is_gone = |(name, held): &(&Arc<str>, &Held)| {
-            held.version.is_some() && !resources.contains_key(*name)
-        };
-        for (name, _) in self.held.iter().filter(is_gone) {
-            let order = self.names.get(name);
-            if order.is_some_and(|order| !answered(*order)) {
-                continue;
-            }
-            if hold_back && !changes.removed.contains(name) {
-                changes.is_partial = true;
-            } else {
-                changes.removed.insert(Arc::clone(name));
+        for name in self.candidates(resources) {
+            let is_owed = self.owed.contains(name);
+            let known = self.known(name);
+            match resources.get(name) {
+                Some(resource) => {
+                    let is_held = known == Some(Some(&resource.version));
+                    if self.is_subscribed(name) && (is_owed || !is_held) {
+                        changes.added.push(Arc::clone(resource));
+                    }
+                }
+                None => {
+                    let order = self.names.get(name);
+                    let is_held = matches!(known, Some(Some(_)));
+                    if order.is_some_and(|order| !answered(*order)) {
+                        changes.is_partial = true;
+                    } else if order.is_some() && (is_owed || known.is_none()) {
+                        changes.removed.insert(Arc::clone(name));
+                    } else if is_held && hold_back {
+                        changes.is_partial = true;
+                    } else if is_held {
+                        changes.removed.insert(Arc::clone(name));
+                    }
+                }
             }
         }
         changes
     }
 
-    fn holds(&self, resource: &Resource) -> bool {
-        let held = self.held.get(&resource.name);
-        held.and_then(|held| held.version.as_ref()) == Some(&resource.version)
+    /// The names of which the client may not know how they are, each once and in order.
+    fn candidates<'a>(&'a self, resources: &'a ResourceMap) -> Vec<&'a Arc<str>> {
+        let mut names = Vec::new();
+        match &self.base {
+            Some(base) => differing(base, resources, &mut names),
+            None if self.wildcard => {
+                names.extend(resources.keys());
+                names.extend(self.names.keys());
+            }
+            None => names.extend(self.names.keys()),
+        }
+        names.extend(&self.owed);
+        names.extend(self.held.keys());
+        names.sort();
+        names.dedup();
+        names
     }
 
     /// Keeps the part of the changes that fits into one response, and remembers it as sent.
@@ -396,11 +420,8 @@ impl TypeState {
         changes.added.truncate(fitting(&changes.added));
         for resource in &changes.added {
             self.owed.remove(&resource.name);
-            let held = Held {
-                version: Some(Arc::clone(&resource.version)),
-                sent_on_this_stream: true,
-            };
-            self.held.insert(Arc::clone(&resource.name), held);
+            let version = Some(Arc::clone(&resource.version));
+            self.held.insert(Arc::clone(&resource.name), version);
             // The name's text is kept once for all streams.
             if let Some(order) = self.names.remove(&resource.name) {
                 self.names.insert(Arc::clone(&resource.name), order);
@@ -408,21 +429,33 @@ impl TypeState {
         }
         for name in &changes.removed {
             self.owed.remove(name);
-            if self.names.contains_key(name) {
-                let held = Held {
-                    version: None,
-                    sent_on_this_stream: true,
-                };
-                self.held.insert(Arc::clone(name), held);
-            } else {
-                self.held.remove(name);
-            }
+            self.held.insert(Arc::clone(name), None);
         }
         self.answer_owed = false;
         self.is_known = true;
         self.outstanding = Some(nonce.to_owned());
         changes
     }
+}
+
+/// The names whose resources differ between two maps, which share most of them.
+fn differing<'a>(before: &'a ResourceMap, after: &'a ResourceMap, names: &mut Vec<&'a Arc<str>>) {
+    let (mut before, mut after) = (before.iter().peekable(), after.iter().peekable());
+    while let (Some((gone, old)), Some((come, new))) = (before.peek(), after.peek()) {
+        if Arc::ptr_eq(old, new) {
+            before.next();
+            after.next();
+            continue;
+        }
+        let order = gone.cmp(come);
+        if order.is_le() {
+            names.extend(before.next().map(|(name, _)| name));
+        }
+        if order.is_ge() {
+            names.extend(after.next().map(|(name, _)| name));
+        }
+    }
+    names.extend(before.chain(after).map(|(name, _)| name));
 }
 
 /// How many resources go into one response: at least one, then until the target size is reached.

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use meltemi_proto::envoy::config::core::v3::Node;
+use prost::Message;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, Streaming};
 
 use super::{Connection, Connector, Event, Peer, StatusSink};
@@ -14,8 +14,8 @@ use crate::resource::Snapshot;
 
 /// What one peer holds and is owed, in one of the two variants of the protocol. Pure.
 pub(super) trait Session: Send + 'static {
-    type Request: Send + 'static;
-    type Response: Send + 'static;
+    type Request: Message + Default + 'static;
+    type Response: Message + 'static;
 
     /// The first request of a stream says who is there (`DiscoveryRequest.node`).
     fn take_node(request: &mut Self::Request) -> Option<Node>;
@@ -41,7 +41,7 @@ pub(super) fn spawn<C: Connector, S: Session>(
     connector: &Arc<C>,
     request: Request<Streaming<S::Request>>,
     session: S,
-) -> ReceiverStream<Result<S::Response, Status>> {
+) -> mpsc::Receiver<Result<S::Response, Status>> {
     let (responses, outbound) = mpsc::channel(RESPONSE_QUEUE);
     let connector = Arc::clone(connector);
     tokio::spawn(async move {
@@ -51,7 +51,7 @@ pub(super) fn spawn<C: Connector, S: Session>(
             let _gone = responses.send(Err(status)).await;
         }
     });
-    ReceiverStream::new(outbound)
+    outbound
 }
 
 async fn run<C: Connector, S: Session>(

@@ -272,7 +272,7 @@ async fn wire(mut near: DuplexStream, mut far: DuplexStream) {
 }
 
 async fn serve(connector: TestConnector, stream: DuplexStream) {
-    let service = AdsServer::new(connector).into_service();
+    let service = AdsServer::new(connector);
     // The pending tail keeps the server accepting: its end would drain the connection.
     let incoming = tokio_stream::StreamExt::chain(
         tokio_stream::once(Ok::<_, std::io::Error>(stream)),
@@ -284,7 +284,7 @@ async fn serve(connector: TestConnector, stream: DuplexStream) {
 
 async fn transport(stream: DuplexStream) -> Result<Transport, client::TransportError> {
     let mut stream = Some(TokioIo::new(stream));
-    let connector = tower::service_fn(move |_uri: tonic::codegen::http::Uri| {
+    let connector = tower::service_fn(move |_uri: http::Uri| {
         let stream = stream.take();
         async move { stream.ok_or_else(|| std::io::Error::other("the pipe is used up")) }
     });

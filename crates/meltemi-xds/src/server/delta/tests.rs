@@ -340,3 +340,41 @@ fn absence_is_told_only_by_a_snapshot_that_looked() {
     let appeared = snapshot(LISTENER, &[("a", "1")]).answering(2);
     assert_eq!(client.drain(&appeared), ["Listener +a"]);
 }
+
+/// What a client is in sync with is one map for all; a session keeps exceptions only while there are any.
+#[test]
+fn nothing_is_kept_of_a_client_that_is_in_sync() {
+    let mut client = Client::default();
+    let first = snapshot(CLUSTER, &[("a", "1"), ("b", "1"), ("c", "1")]);
+    client.request(subscribe(CLUSTER, &[]));
+    client.drain(&first);
+    let held = |client: &Client| client.session.types[&TypeKey::new(CLUSTER)].held.len();
+    assert_eq!(held(&client), 0);
+    let second = snapshot(CLUSTER, &[("a", "1"), ("b", "2"), ("d", "1")]);
+    assert_eq!(client.next(&second).unwrap(), "Cluster +b +d -c");
+    assert_eq!(held(&client), 3);
+    client.answer(CLUSTER, None);
+    assert_eq!(client.drain(&second), Vec::<String>::new());
+    assert_eq!(held(&client), 0);
+    assert_eq!(client.drain(&first), ["Cluster +b +c -d"]);
+}
+
+/// A client that asked for names, and then for everything, holds the names alone.
+#[test]
+fn everything_is_more_than_the_names_before() {
+    let all = snapshot(CLUSTER, &[("a", "1"), ("b", "1")]);
+    let mut client = Client::default();
+    client.request(subscribe(CLUSTER, &["a", "z"]));
+    assert_eq!(client.drain(&all), ["Cluster +a -z"]);
+    client.request(subscribe(CLUSTER, &["*"]));
+    assert_eq!(client.drain(&all), ["Cluster +b"]);
+    client.request(DeltaDiscoveryRequest {
+        type_url: CLUSTER.into(),
+        resource_names_unsubscribe: vec!["*".into()],
+        ..Default::default()
+    });
+    let other = snapshot(CLUSTER, &[("a", "2"), ("b", "2"), ("z", "1")]);
+    assert_eq!(client.drain(&other), ["Cluster +a +z"]);
+    client.request(subscribe(CLUSTER, &["*"]));
+    assert_eq!(client.drain(&other), ["Cluster +b"]);
+}
