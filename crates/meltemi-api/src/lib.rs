@@ -12,6 +12,7 @@ mod object;
 
 pub mod istio;
 pub mod k8s;
+pub mod pod;
 
 mod decode;
 mod parse;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use meltemi_core::{FieldPath, Labels, ObjectRef, SourceLocation};
 
-use crate::{Source, istio, k8s};
+use crate::{Source, istio, k8s, pod};
 
 /// One object as the control plane and the lab hold it. Equality ignores where it was written.
 #[derive(Clone, Debug)]
@@ -189,7 +189,7 @@ kinds! {
     ConfigMap(k8s::ConfigMap) "" ["v1"] Namespaced;
     Secret(k8s::Secret) "" ["v1"] Namespaced;
     Service(k8s::Service) "" ["v1"] Namespaced;
-    Pod(k8s::Pod) "" ["v1"] Namespaced;
+    Pod(pod::Pod) "" ["v1"] Namespaced;
     EndpointSlice(k8s::EndpointSlice) "discovery.k8s.io" ["v1"] Namespaced;
     Deployment(k8s::Deployment) "apps" ["v1"] Namespaced;
     StatefulSet(k8s::StatefulSet) "apps" ["v1"] Namespaced;

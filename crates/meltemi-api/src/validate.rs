@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use meltemi_core::{Diagnostic, FieldPath, Hostname, Labels};
 
+use crate::k8s;
 use crate::object::Resource;
 use crate::parse::Report;
 use crate::tree::Node;
@@ -43,11 +44,17 @@ pub(crate) fn object(tree: &Node, resource: &Resource, report: &mut Report) {
         Resource::StatefulSet(set) => kubernetes::check_stateful_set(set, &mut check),
         Resource::ReplicaSet(set) => kubernetes::check_replica_set(set, &mut check),
         Resource::Job(job) => kubernetes::check_job(job, &mut check),
-        // One with a status comes from a cluster, which has judged it.
-        Resource::Pod(own) if own.status.is_none() => {
-            pod::check(own.spec.as_ref(), &spec, false, &mut check);
-        }
         _ => {}
+    }
+}
+
+/// A pod as it is written, before what the mesh does not read is left out of it.
+pub(crate) fn pod(tree: &Node, pod: &k8s::Pod, report: &mut Report) {
+    let mut check = Check { tree, report };
+    // One with a status comes from a cluster, which has judged it.
+    if pod.status.is_none() {
+        let spec = FieldPath::new("spec");
+        pod::check(pod.spec.as_ref(), &spec, false, &mut check);
     }
 }
 
@@ -166,7 +173,7 @@ impl Check<'_> {
 
     /// Selectors compare for equality: no wildcards, no empty keys.
     fn selector(&mut self, field: &FieldPath, labels: &Labels) {
-        for (key, value) in &labels.0 {
+        for (key, value) in labels.iter() {
             let field = field.key(key);
             if key.is_empty() {
                 self.error(&field, "the key of a label must not be empty");

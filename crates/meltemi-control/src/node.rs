@@ -181,7 +181,7 @@ impl<'a> Fields<'a> {
                 _ => None,
             })
             .collect();
-        Labels(texts)
+        Labels::from(texts)
     }
 }
 

@@ -310,6 +310,14 @@ fn is_gateway(pod: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::Json;
+    use axum::body::Body;
+    use axum::http::{StatusCode, Uri};
+    use axum::response::{IntoResponse as _, Response};
     use serde_json::json;
 
     use super::*;
@@ -377,5 +385,86 @@ mod tests {
         );
         assert!(collector.unlisted.is_empty());
         assert_eq!(collector.secrets_of, ["edge".to_owned()].into());
+    }
+
+    /// How the API server says that it has forgotten the version from which the watch is to go on.
+    #[derive(Clone, Copy, Debug)]
+    enum Gone {
+        AsEvent,
+        AsStatus,
+    }
+
+    fn status(code: u16, reason: &str) -> Value {
+        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": "too old resource version", "reason": reason, "code": code})
+    }
+
+    fn list(names: &[&str]) -> Value {
+        let policy = |name: &&str| json!({"metadata": {"name": name, "namespace": "shop"}, "spec": {"mtls": {"mode": "STRICT"}}});
+        let items: Vec<Value> = names.iter().map(policy).collect();
+        json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items})
+    }
+
+    /// An API server that serves one of Istio's kinds, whose first watch is too late: what went meanwhile shows in a new
+    /// list alone. `lists` and `watches` were asked for before.
+    fn answer(gone: Gone, uri: &Uri, lists: &AtomicUsize, watches: &AtomicUsize) -> Response {
+        let is_watch = uri.query().unwrap_or_default().contains("watch=true");
+        let is_policies = uri.path().ends_with("/peerauthentications");
+        let endless =
+            || Body::from_stream(futures_util::stream::pending::<Result<String, Infallible>>());
+        match (is_policies, is_watch) {
+            (true, true) if watches.fetch_add(1, Ordering::Relaxed) == 0 => match gone {
+                Gone::AsEvent => {
+                    Json(json!({"type": "ERROR", "object": status(410, "Expired")})).into_response()
+                }
+                Gone::AsStatus => (StatusCode::GONE, Json(status(410, "Gone"))).into_response(),
+            },
+            (_, true) => endless().into_response(),
+            (true, false) if lists.fetch_add(1, Ordering::Relaxed) == 0 => {
+                Json(list(&["a", "b"])).into_response()
+            }
+            (true, false) => Json(list(&["b"])).into_response(),
+            (false, false) if uri.path() == "/apis/security.istio.io/v1" => {
+                let kind = json!({"name": "peerauthentications", "singularName": "", "namespaced": true,
+                    "kind": "PeerAuthentication", "verbs": []});
+                let group = "security.istio.io/v1";
+                Json(json!({"kind": "APIResourceList", "groupVersion": group, "resources": [kind]}))
+                    .into_response()
+            }
+            (false, false) if uri.path().starts_with("/apis/") => {
+                (StatusCode::NOT_FOUND, Json(status(404, "NotFound"))).into_response()
+            }
+            (false, false) => Json(list(&[])).into_response(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_comes_too_late_lists_again() {
+        for gone in [Gone::AsEvent, Gone::AsStatus] {
+            let asked = Arc::new((AtomicUsize::new(0), AtomicUsize::new(0)));
+            let server = axum::Router::new().fallback(move |uri: Uri| {
+                let (lists, watches) = &*asked;
+                std::future::ready(answer(gone, &uri, lists, watches))
+            });
+            let mut updates = watch(&Client::new(server, "default"), "istio-system");
+            let mut told = Vec::new();
+            let told_all = async {
+                while told.len() < 3 {
+                    let update = updates.recv().await.unwrap();
+                    told.extend(update.changes.iter().map(|change| match change {
+                        Change::Upsert(object) => format!("+{}", object.meta.name),
+                        Change::Delete(key) => format!("-{}", key.name),
+                    }));
+                }
+            };
+            let in_time = tokio::time::timeout(Duration::from_secs(20), told_all).await;
+            assert!(in_time.is_ok(), "{gone:?}: {told:?}");
+            assert_eq!(
+                told.last().map(String::as_str),
+                Some("-a"),
+                "{gone:?}: {told:?}"
+            );
+            assert!(told.contains(&"+b".to_owned()), "{gone:?}: {told:?}");
+        }
     }
 }

@@ -281,10 +281,7 @@ fn near_hosts(mesh: &MeshSnapshot, written: &str, host: &Hostname, namespace: &s
 
 /// Labels as users write them on a command line.
 fn pairs(labels: &Labels) -> String {
-    let pairs = labels
-        .0
-        .iter()
-        .map(|(name, value)| format!("{name}={value}"));
+    let pairs = labels.iter().map(|(name, value)| format!("{name}={value}"));
     pairs.collect::<Vec<_>>().join(",")
 }
 

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use meltemi_api::istio::MeshConfig;
 use meltemi_api::k8s::{self, IntOrString};
+use meltemi_api::pod::Pod;
 use meltemi_api::{Meta, Object};
 use meltemi_core::names::label;
 use meltemi_core::{Hostname, Identity, Labels, Locality, TrustDomain};
@@ -89,7 +90,7 @@ pub(crate) fn service(
         },
         mesh_external: false,
         export_to: ExportTo::new(&export_to, &config.default_service_export_to, namespace),
-        selector: spec.selector.clone().map(Labels).unwrap_or_default(),
+        selector: spec.selector.clone().unwrap_or_default().into(),
         aliases: Vec::new(),
         subject_alt_names: Vec::new(),
     })
@@ -133,18 +134,9 @@ fn target_port(written: Option<&IntOrString>, service_port: u16) -> Option<Targe
 }
 
 /// A Pod that runs or will run; none once it has ended or before it has an address.
-pub(crate) fn workload(
-    object: &Object,
-    pod: &k8s::Pod,
-    trust_domain: &TrustDomain,
-) -> Option<Workload> {
-    let spec = pod.spec.as_ref()?;
+pub(crate) fn workload(object: &Object, pod: &Pod, trust_domain: &TrustDomain) -> Option<Workload> {
     let status = pod.status.as_ref()?;
-    if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
-        return None;
-    }
-    let addresses = pod_addresses(pod);
-    if addresses.is_empty() {
+    if status.is_over || status.addresses.is_empty() {
         return None;
     }
     let Meta {
@@ -153,62 +145,25 @@ pub(crate) fn workload(
         labels,
         ..
     } = &object.meta;
-    let service_account = spec
-        .service_account_name
-        .clone()
-        .or_else(|| spec.service_account.clone())
-        .unwrap_or_else(|| "default".to_owned());
-    let ready = status
-        .conditions
-        .iter()
-        .flatten()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    let service_account = pod.service_account.as_deref().unwrap_or("default");
+    let ports = pod.ports.iter().map(|port| WorkloadPort {
+        name: port.name.clone(),
+        number: port.number,
+        transport: port.protocol.clone(),
+    });
     Some(Workload {
         name: name.clone(),
         namespace: namespace.clone(),
         origin: object.reference(),
-        addresses,
+        addresses: status.addresses.to_vec(),
         labels: labels.clone(),
-        identity: Identity::new(trust_domain.clone(), namespace, &service_account).ok(),
-        service_account,
+        identity: Identity::new(trust_domain.clone(), namespace, service_account).ok(),
+        service_account: service_account.to_owned(),
         locality: pod_locality(labels),
-        ready,
+        ready: status.is_ready,
         workload_name: owner_name(object, pod),
-        ports: container_ports(pod),
+        ports: ports.collect(),
     })
-}
-
-fn pod_addresses(pod: &k8s::Pod) -> Vec<IpAddr> {
-    let Some(status) = &pod.status else {
-        return Vec::new();
-    };
-    let mut addresses: Vec<IpAddr> = status
-        .pod_ip
-        .iter()
-        .chain(status.pod_ips.iter().flatten().map(|pod_ip| &pod_ip.ip))
-        .filter_map(|ip| ip.parse().ok())
-        .collect();
-    addresses.dedup();
-    addresses
-}
-
-fn container_ports(pod: &k8s::Pod) -> Vec<WorkloadPort> {
-    let Some(spec) = &pod.spec else {
-        return Vec::new();
-    };
-    spec.init_containers
-        .iter()
-        .flatten()
-        .chain(&spec.containers)
-        .flat_map(|container| container.ports.iter().flatten())
-        .filter_map(|port| {
-            Some(WorkloadPort {
-                name: port.name.clone().unwrap_or_default(),
-                number: u16::try_from(port.container_port).ok()?,
-                transport: port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
-            })
-        })
-        .collect()
 }
 
 /// `istio-locality`, or the topology labels that newer Kubernetes copies from the node.
@@ -225,12 +180,8 @@ pub(crate) fn pod_locality(labels: &Labels) -> Locality {
 }
 
 /// The controller's name; a ReplicaSet's stands for its Deployment's, without the template hash.
-fn owner_name(object: &Object, pod: &k8s::Pod) -> String {
-    let owners = pod.metadata.owner_references.iter().flatten();
-    let Some(owner) = owners
-        .into_iter()
-        .find(|owner| owner.controller == Some(true))
-    else {
+fn owner_name(object: &Object, pod: &Pod) -> String {
+    let Some(owner) = &pod.controller else {
         return object.meta.name.clone();
     };
     let hash = object.meta.labels.get("pod-template-hash");

@@ -178,12 +178,8 @@ pub(crate) fn accepts_mtls(labels: &Labels, service_account: &str) -> bool {
 
 /// The labels of a WorkloadEntry: those of its spec and of its metadata, which win (Istio, `convertWorkloadEntry`).
 pub(crate) fn workload_entry_labels(object: &Object, entry: &istio::WorkloadEntry) -> Labels {
-    let mut labels = entry.labels.clone();
-    let own = &object.meta.labels.0;
-    labels
-        .0
-        .extend(own.iter().map(|(key, value)| (key.clone(), value.clone())));
-    labels
+    let of_metadata = object.meta.labels.iter();
+    entry.labels.iter().chain(of_metadata).collect()
 }
 
 /// The entry's own port of that name, else the target port.

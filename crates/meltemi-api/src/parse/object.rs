@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use super::Report;
 use crate::decode::{Problem, decode};
 use crate::object::{Kind, Meta, Object, ObjectKey, Resource};
+use crate::pod::Pod;
 use crate::source::Source;
 use crate::tree::Node;
 use crate::{istio, k8s, support, validate};
@@ -22,7 +23,7 @@ pub(super) fn read(key: &ObjectKey, tree: Node, report: &mut Report) -> Option<O
         Kind::ConfigMap => kubernetes::<k8s::ConfigMap>(key, &tree, report),
         Kind::Secret => kubernetes::<k8s::Secret>(key, &tree, report),
         Kind::Service => kubernetes::<k8s::Service>(key, &tree, report),
-        Kind::Pod => kubernetes::<k8s::Pod>(key, &tree, report),
+        Kind::Pod => pod(key, &tree, report),
         Kind::EndpointSlice => kubernetes::<k8s::EndpointSlice>(key, &tree, report),
         Kind::Deployment => kubernetes::<k8s::Deployment>(key, &tree, report),
         Kind::StatefulSet => kubernetes::<k8s::StatefulSet>(key, &tree, report),
@@ -39,18 +40,46 @@ pub(super) fn read(key: &ObjectKey, tree: Node, report: &mut Report) -> Option<O
     if report.has_errors() {
         return None;
     }
-    let source = Source::new(Arc::clone(&report.text), tree, report.quotable);
+    let source = is_written_by_people(&resource)
+        .then(|| Arc::new(Source::new(Arc::clone(&report.text), tree, report.quotable)));
     Some(Object {
         meta,
         resource,
-        source: Some(Arc::new(source)),
+        source,
     })
+}
+
+/// What controllers write is looked at nowhere, and there is much of it.
+fn is_written_by_people(resource: &Resource) -> bool {
+    match resource {
+        Resource::Pod(pod) => pod.status.is_none(),
+        Resource::EndpointSlice(_) => false,
+        _ => true,
+    }
 }
 
 /// Kubernetes tolerates unknown fields of its own kinds where the mesh is concerned: a newer API must not stop a Service.
 fn kubernetes<T>(key: &ObjectKey, tree: &Node, report: &mut Report) -> Option<(Meta, Resource)>
 where
     T: DeserializeOwned + Metadata<Ty = k8s::ObjectMeta> + Into<Resource>,
+{
+    let (meta, content) = content::<T>(key, tree, report)?;
+    let mut resource = content.into();
+    if let Resource::Secret(secret) = &mut resource {
+        merge_string_data(secret);
+    }
+    Some((meta, resource))
+}
+
+fn pod(key: &ObjectKey, tree: &Node, report: &mut Report) -> Option<(Meta, Resource)> {
+    let (meta, pod) = content::<k8s::Pod>(key, tree, report)?;
+    validate::pod(tree, &pod, report);
+    Some((meta, Pod::from(pod).into()))
+}
+
+fn content<T>(key: &ObjectKey, tree: &Node, report: &mut Report) -> Option<(Meta, T)>
+where
+    T: DeserializeOwned + Metadata<Ty = k8s::ObjectMeta>,
 {
     let (content, mut problems) = decode::<T>(tree, &FieldPath::default(), &|_| false);
     problems.iter_mut().for_each(explain_bytes);
@@ -59,12 +88,7 @@ where
     if !key.namespace.is_empty() {
         content.metadata_mut().namespace = Some(key.namespace.clone());
     }
-    let meta = meta(key, content.metadata());
-    let mut resource = content.into();
-    if let Resource::Secret(secret) = &mut resource {
-        merge_string_data(secret);
-    }
-    Some((meta, resource))
+    Some((meta(key, content.metadata()), content))
 }
 
 /// The values of `data` and `binaryData` that are no text are base64 (RFC 4648).

@@ -78,12 +78,12 @@ pub(super) fn service(pods: &Pods, object: &Object, found: &mut Vec<Diagnostic>)
         return;
     };
     let selector = service.spec.as_ref().and_then(|spec| spec.selector.clone());
-    let selector: Labels = selector.unwrap_or_default().into_iter().collect();
+    let selector = Labels::from(selector.unwrap_or_default());
     let namespace = &object.meta.namespace;
     if selector.is_empty() || pods.has(namespace, &[&selector]) {
         return;
     }
-    let near = selector.0.iter().find_map(|(key, value)| {
+    let near = selector.iter().find_map(|(key, value)| {
         let near = did_you_mean(value, pods.values(namespace, key))?;
         (near != value).then(|| format!("did you mean {key}={near}?"))
     });

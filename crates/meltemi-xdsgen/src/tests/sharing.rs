@@ -35,7 +35,7 @@ const STEPS: [&str; 11] = [
 ];
 
 fn views() -> Vec<ProxyView> {
-    let labels = |app: &str| Labels([("app".to_owned(), app.to_owned())].into());
+    let labels = |app: &str| Labels::from([("app", app)]);
     let mut views = Vec::new();
     for namespace in ["default", "other"] {
         for app in ["client", "reviews"] {

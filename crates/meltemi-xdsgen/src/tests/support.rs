@@ -1,6 +1,7 @@
 //! A mesh from plain manifests: Deployments become meshed pods, Services get addresses and EndpointSlices, as
 //! Kubernetes' controllers and the injector would have it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use meltemi_api::istio::MeshConfig;
@@ -112,17 +113,15 @@ impl World {
     fn deploy(&mut self, object: &Object, document: &Value) {
         let template = &document["spec"]["template"];
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let mut labels: Labels = template["metadata"]["labels"]
-            .as_object()
-            .into_iter()
-            .flatten()
+        let labels = template["metadata"]["labels"].as_object();
+        let labels = labels.into_iter().flatten();
+        let mut labels: BTreeMap<String, String> = labels
             .map(|(key, value)| (key.clone(), text(value)))
             .collect();
-        if labels.get("sidecar.istio.io/inject") != Some("false") {
-            labels
-                .0
-                .insert("security.istio.io/tlsMode".into(), "istio".into());
+        if labels.get("sidecar.istio.io/inject").map(String::as_str) != Some("false") {
+            labels.insert("security.istio.io/tlsMode".into(), "istio".into());
         }
+        let labels = Labels::from(labels);
         let containers = template["spec"]["containers"].as_array();
         let ports = containers
             .into_iter()
