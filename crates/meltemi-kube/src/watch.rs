@@ -79,7 +79,7 @@ type KindNews = (Watched, News);
 
 /// Why a watch ended.
 enum Ended {
-    /// The version is not served any more.
+    /// The version is not served any more: that of the API, or that from which the watch was to go on.
     Gone,
     /// We may not read the objects.
     Forbidden,
@@ -129,7 +129,7 @@ async fn follow(client: Client, watched: Watched, sender: mpsc::Sender<KindNews>
     }
 }
 
-/// Ends when the version is not served any more, and for Secrets when they may not be read: an installation may leave them
+/// Ends when a version is not served any more, and for Secrets when they may not be read: an installation may leave them
 /// out, and the rest of the mesh does not wait for them. An error says that nobody listens.
 async fn follow_version(
     client: &Client,
@@ -152,7 +152,8 @@ async fn follow_version(
                     .await
                     .map_err(Box::new)?;
             }
-            Err(error) if has_code(&error, 404) => return Ok(Ended::Gone),
+            // The version of the API, or that of the list, after which the library would ask for ever.
+            Err(error) if has_code(&error, 404) || has_code(&error, 410) => return Ok(Ended::Gone),
             Err(error) if kind == Kind::Secret && has_code(&error, 403) => {
                 return Ok(Ended::Forbidden);
             }
@@ -163,8 +164,9 @@ async fn follow_version(
 }
 
 fn has_code(error: &watcher::Error, code: u16) -> bool {
-    let (watcher::Error::InitialListFailed(cause) | watcher::Error::WatchStartFailed(cause)) =
-        error
+    let (watcher::Error::InitialListFailed(cause)
+    | watcher::Error::WatchStartFailed(cause)
+    | watcher::Error::WatchFailed(cause)) = error
     else {
         return false;
     };
