@@ -15,6 +15,7 @@ use std::time::Duration;
 
 mod authority;
 mod cluster;
+mod events;
 mod injector;
 mod install;
 mod lease;

@@ -10,12 +10,12 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::api::{Api, ObjectMeta, PartialObjectMeta, Patch, PatchParams};
-use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
 use kube::{Client, ResourceExt as _};
 use tokio::time::MissedTickBehavior;
 
 use crate::bounded;
+use crate::events::events;
 
 pub use webhook::Ours;
 
@@ -66,12 +66,12 @@ impl RootKeeper {
 
     pub async fn run(mut self) {
         let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(self.client.clone());
-        let namespaces = watcher::watcher(namespaces, watcher::Config::default());
+        let namespaces = events(namespaces, watcher::Config::default());
         let maps: Api<ConfigMap> = Api::all(self.client.clone());
         let named = watcher::Config::default().fields(&format!("metadata.name={NAME}"));
-        let maps = watcher::watcher(maps, named);
-        let mut namespaces = std::pin::pin!(namespaces.default_backoff());
-        let mut maps = std::pin::pin!(maps.default_backoff());
+        let maps = events(maps, named);
+        let mut namespaces = std::pin::pin!(namespaces);
+        let mut maps = std::pin::pin!(maps);
         let mut looks = tokio::time::interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut count = 0_u32;

@@ -10,7 +10,6 @@ use futures_util::StreamExt as _;
 use kube::Client;
 use kube::api::{Api, DynamicObject};
 use kube::core::ApiResource;
-use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
 use meltemi_api::{Change, Kind};
 use meltemi_core::Diagnostic;
@@ -19,6 +18,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::events::{events, has_code};
 use crate::ledger::Ledger;
 use crate::resources::{Watched, json, served, watched};
 
@@ -79,7 +79,7 @@ type KindNews = (Watched, News);
 
 /// Why a watch ended.
 enum Ended {
-    /// The version is not served any more: that of the API, or that from which the watch was to go on.
+    /// The version is not served any more.
     Gone,
     /// We may not read the objects.
     Forbidden,
@@ -129,7 +129,7 @@ async fn follow(client: Client, watched: Watched, sender: mpsc::Sender<KindNews>
     }
 }
 
-/// Ends when a version is not served any more, and for Secrets when they may not be read: an installation may leave them
+/// Ends when the version is not served any more, and for Secrets when they may not be read: an installation may leave them
 /// out, and the rest of the mesh does not wait for them. An error says that nobody listens.
 async fn follow_version(
     client: &Client,
@@ -142,8 +142,7 @@ async fn follow_version(
         None => Api::all_with(client.clone(), resource),
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
     };
-    let config = watcher::Config::default();
-    let mut events = std::pin::pin!(watcher::watcher(api, config).default_backoff());
+    let mut events = std::pin::pin!(events(api, watcher::Config::default()));
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {
@@ -152,8 +151,7 @@ async fn follow_version(
                     .await
                     .map_err(Box::new)?;
             }
-            // The version of the API, or that of the list, after which the library would ask for ever.
-            Err(error) if has_code(&error, 404) || has_code(&error, 410) => return Ok(Ended::Gone),
+            Err(error) if has_code(&error, 404) => return Ok(Ended::Gone),
             Err(error) if kind == Kind::Secret && has_code(&error, 403) => {
                 return Ok(Ended::Forbidden);
             }
@@ -161,16 +159,6 @@ async fn follow_version(
         }
     }
     Ok(Ended::Gone)
-}
-
-fn has_code(error: &watcher::Error, code: u16) -> bool {
-    let (watcher::Error::InitialListFailed(cause)
-    | watcher::Error::WatchStartFailed(cause)
-    | watcher::Error::WatchFailed(cause)) = error
-    else {
-        return false;
-    };
-    matches!(cause, kube::Error::Api(status) if status.code == code)
 }
 
 fn as_json(resource: &ApiResource, event: Event<DynamicObject>) -> Event<Value> {
