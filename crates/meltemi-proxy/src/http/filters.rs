@@ -182,6 +182,7 @@ fn authorise(exchange: &Exchange, config: &RbacFilter) -> Option<Answer> {
         remote: exchange.client(),
         requested_server_name: downstream.arrival.server_name.as_deref(),
         peer_uri_san: downstream.principal(),
+        token: None,
     };
     let (verdict, shadow) = rbac::evaluate(config, &request);
     if let Some(shadow) = shadow {
