@@ -9,7 +9,7 @@ use bytes::Bytes;
 use meltemi_pki::HandshakeInfo;
 use meltemi_proxy_core::error::{ErrorKind, ProxyError};
 use meltemi_proxy_core::rbac;
-use meltemi_proxy_core::record::{ConnectionRecord, TlsRecord};
+use meltemi_proxy_core::record::{AuthorizationRecord, ConnectionRecord, TlsRecord};
 use meltemi_proxy_core::runtime::{
     DownstreamTls, FilterChain, Listener, NetworkFilter, Terminal, TrafficDirection,
 };
@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::drain::{ConnectionGuard, Phase};
 use crate::io::{ReadAhead, Replay, Socket, Transport};
 use crate::listener::inspect::Spoken;
+use crate::telemetry::Telemetry;
 use crate::worker::{Shared, Worker};
 
 /// Bound of a TLS handshake when the chain sets none.
@@ -125,7 +126,11 @@ impl Downstream {
     }
 
     /// Asks the RBAC filters of the chain, which stand before HTTP as before TCP.
-    pub(crate) fn authorise(&self) -> Result<(), ProxyError> {
+    pub(crate) fn authorise(
+        &self,
+        telemetry: &Telemetry,
+        record: &mut AuthorizationRecord,
+    ) -> Result<(), ProxyError> {
         for filter in &self.chain.filters {
             let NetworkFilter::Rbac(config) = filter else {
                 continue;
@@ -140,10 +145,9 @@ impl Downstream {
                 token: None,
             };
             let (verdict, shadow) = rbac::evaluate(config, &request);
-            if let Some(shadow) = shadow {
-                let policy = shadow.policy.map_or("none", |policy| policy);
-                tracing::debug!(is_allowed = shadow.is_allowed, policy, "shadow verdict");
-            }
+            let series = telemetry.rbac.of_connections(config);
+            series.tell(config, verdict, shadow);
+            record.note(config, verdict, shadow);
             if !verdict.is_allowed {
                 let policy = verdict.policy.cloned();
                 return Err(ErrorKind::RbacDenied { policy }.into());
@@ -174,7 +178,8 @@ pub(crate) async fn serve(
     let chain = downstream.chain.clone();
     match &chain.terminal {
         Terminal::Http(hcm) => {
-            if let Err(error) = downstream.authorise() {
+            let mut record = AuthorizationRecord::default();
+            if let Err(error) = downstream.authorise(&worker.shared.telemetry, &mut record) {
                 tracing::debug!(peer = %downstream.arrival.peer, details = error.details(), "refused a connection");
                 transport.socket().reset_on_close();
                 return;

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use meltemi_proxy_core::error::{ErrorKind, ProxyError, ResetReason};
 use meltemi_proxy_core::flags::ResponseFlags;
+use meltemi_proxy_core::record::AuthorizationRecord;
 use meltemi_proxy_core::runtime::{NetworkFilter, TcpProxy};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
@@ -36,6 +37,7 @@ pub(crate) struct Session {
     pub(crate) attempts: u32,
     pub(crate) flags: ResponseFlags,
     pub(crate) details: String,
+    pub(crate) authorization: AuthorizationRecord,
     pub(crate) transport_failure: Option<Arc<str>>,
     pub(crate) copied: Copied,
     /// Its series has it.
@@ -74,11 +76,16 @@ pub(crate) async fn serve(
         attempts: 0,
         flags: ResponseFlags::NONE,
         details: String::new(),
+        authorization: AuthorizationRecord::default(),
         transport_failure: None,
         copied: Copied::default(),
         is_counted: false,
     };
-    if let Err(error) = session.downstream.authorise() {
+    let telemetry = &worker.shared.telemetry;
+    let verdict = session
+        .downstream
+        .authorise(telemetry, &mut session.authorization);
+    if let Err(error) = verdict {
         session.failed(&error);
         transport.socket().reset_on_close();
     } else {
