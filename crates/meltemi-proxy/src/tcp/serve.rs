@@ -203,16 +203,32 @@ async fn copy(
             .add(now.to_downstream - reported.to_downstream);
         *reported = now;
     };
+    let (downstream, shared) = (session.downstream.clone(), session.worker.shared.clone());
     let copying = copy_bidirectional(transport, &mut connected.transport, idle, report);
-    let (_, result) = match session.proxy.max_downstream_connection_duration {
-        None => copying.await,
-        Some(limit) => match tokio::time::timeout(limit, copying).await {
-            Ok(done) => done,
-            Err(_) => {
-                session.flags.insert(ResponseFlags::DURATION_TIMEOUT);
-                return;
-            }
-        },
+    let limit = session.proxy.max_downstream_connection_duration;
+    let copying = async {
+        match limit {
+            None => Some(copying.await),
+            Some(limit) => tokio::time::timeout(limit, copying).await.ok(),
+        }
+    };
+    let ended = tokio::select! {
+        biased;
+        ended = copying => Ok(ended),
+        denied = downstream.denied_later(&shared) => Err(denied),
+    };
+    let result = match ended {
+        Ok(Some((_, result))) => result,
+        Ok(None) => {
+            session.flags.insert(ResponseFlags::DURATION_TIMEOUT);
+            return;
+        }
+        Err(denied) => {
+            session.failed(&denied);
+            transport.socket().reset_on_close();
+            connected.transport.socket().reset_on_close();
+            return;
+        }
     };
     match result {
         Ok(()) => {}

@@ -140,6 +140,40 @@ async fn a_denied_connection_is_closed_and_counted() {
     }
 }
 
+/// A denial that arrives later ends open connections that it is for, and leaves alone those that it is not.
+#[tokio::test]
+async fn a_later_denial_ends_an_open_connection() {
+    let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let sidecar = Sidecar::start(&Authority::new(), "client");
+    let upstream = cluster("c", &[app.local_addr().unwrap()]);
+    sidecar.apply(type_url::CLUSTER, &[upstream]);
+    sidecar.apply(type_url::LISTENER, &[outbound_tcp("c")]);
+    let mut stream = TcpStream::connect(sidecar.address("outbound").await)
+        .await
+        .unwrap();
+    let (mut far, _) = app.accept().await.unwrap();
+    let guarded = |permission: Value| {
+        let mut listener = outbound_tcp("c");
+        let config = json!({"@type": type_url::NETWORK_RBAC, "statPrefix": "tcp.", "rules": deny(permission)});
+        let filters = listener["filterChains"][0]["filters"]
+            .as_array_mut()
+            .unwrap();
+        filters.insert(1, json!({"name": "rbac", "typedConfig": config}));
+        listener
+    };
+    sidecar.apply(
+        type_url::LISTENER,
+        &[guarded(json!({"destinationPort": 1}))],
+    );
+    stream.write_all(b"still here").await.unwrap();
+    let mut got = [0; 10];
+    far.read_exact(&mut got).await.unwrap();
+    assert_eq!(&got, b"still here");
+    sidecar.apply(type_url::LISTENER, &[guarded(json!({"any": true}))]);
+    assert!(stream.read_to_end(&mut Vec::new()).await.is_err());
+    assert!(far.read_to_end(&mut Vec::new()).await.is_err());
+}
+
 /// Routes speak of a filter by its name: what they say of one is nothing to another of its kind.
 #[tokio::test]
 async fn an_override_is_for_the_filter_of_its_name() {
