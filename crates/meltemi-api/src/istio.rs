@@ -1,6 +1,7 @@
 //! Istio's resources as types. A field that is absent is `None` or empty: defaults that depend on the mesh belong to
 //! who applies them.
 
+mod authorization_policy;
 mod common;
 mod destination_rule;
 mod gateway;
@@ -9,6 +10,10 @@ mod peer_authentication;
 mod service_entry;
 mod virtual_service;
 
+pub use authorization_policy::{
+    Attribute, AuthorizationAction, AuthorizationPolicy, AuthorizationProvider, AuthorizationRule,
+    Condition, Operation, PolicyTargetReference, RuleFrom, RuleTo, Source, ValuePattern,
+};
 pub(crate) use common::duration;
 pub use common::{Destination, LabelSelector, Percent, PortSelector, StringMatch};
 pub use destination_rule::{

@@ -65,6 +65,7 @@ pub struct Message {
 pub fn schema(kind: Kind) -> Option<Schema> {
     let mut schema = match kind {
         Kind::PeerAuthentication => of::<istio::PeerAuthentication>(),
+        Kind::AuthorizationPolicy => of::<istio::AuthorizationPolicy>(),
         Kind::DestinationRule => of::<istio::DestinationRule>(),
         Kind::VirtualService => of::<istio::VirtualService>(),
         Kind::Gateway => of::<istio::Gateway>(),

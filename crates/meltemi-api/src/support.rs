@@ -18,7 +18,6 @@ pub(crate) enum Unread {
 
 /// Kinds that are recognised only: group, kind, why.
 pub(crate) const UNREAD_KINDS: &[(&str, &str, Unread)] = &[
-    ("security.istio.io", "AuthorizationPolicy", Unread::Security),
     (
         "security.istio.io",
         "RequestAuthentication",
@@ -193,8 +192,6 @@ const MESH_CONFIG: &[&str] = &[
     "tcpKeepalive",
     "thriftConfig",
     "tlsDefaults",
-    // A proxy believes certificates of its own trust domain only, and has no way to be told of others.
-    "trustDomainAliases",
     "verifyCertificateAtClient",
 ];
 

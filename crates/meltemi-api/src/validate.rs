@@ -1,5 +1,6 @@
 //! What types cannot say: rules of one object, as Istio's and Kubernetes' own validation has them (IST0106).
 
+mod authorization_policy;
 mod destination_rule;
 pub mod format;
 mod gateway;
@@ -33,6 +34,9 @@ pub(crate) fn object(tree: &Node, resource: &Resource, report: &mut Report) {
     match resource {
         Resource::PeerAuthentication(policy) => {
             peer_authentication::check(policy, &spec, &mut check)
+        }
+        Resource::AuthorizationPolicy(policy) => {
+            authorization_policy::check(policy, &spec, &mut check);
         }
         Resource::DestinationRule(rule) => destination_rule::check(rule, &spec, &mut check),
         Resource::VirtualService(service) => virtual_service::check(service, &spec, &mut check),

@@ -101,7 +101,7 @@ fn of_mesh(answer: &Value, namespace: Option<&str>) -> Result<Vec<Diagnostic>, C
 }
 
 /// Manifests below a path, in the order of their names.
-fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), CliError> {
+pub(crate) fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), CliError> {
     let error = |source| CliError::Read {
         path: path.display().to_string(),
         source,
@@ -137,7 +137,7 @@ fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Cl
 
 /// The objects of the running mesh that files are judged with. Without a mesh files are judged alone, unless one was
 /// asked for.
-async fn running(
+pub(crate) async fn running(
     wanted: Option<bool>,
     access: &dyn Access,
     io: &mut Io<'_>,
@@ -198,7 +198,7 @@ fn diagnose(
     Ok(diagnostics)
 }
 
-fn changes(objects: Vec<Arc<Object>>) -> Vec<Change> {
+pub(crate) fn changes(objects: Vec<Arc<Object>>) -> Vec<Change> {
     objects.into_iter().map(Change::Upsert).collect()
 }
 

@@ -1,3 +1,4 @@
+mod authz;
 mod installing;
 
 use std::path::PathBuf;
@@ -7,6 +8,7 @@ use clap_complete::Shell;
 
 use crate::{CliError, Format, Io};
 
+pub use authz::*;
 pub use installing::*;
 
 /// What a user can ask of a mesh. Flatten it into a program's own subcommands.
@@ -32,6 +34,9 @@ Examples:
     /// Inspects authentication between workloads
     #[command(subcommand)]
     Authn(AuthnCommand),
+    /// Inspects who may call what
+    #[command(subcommand)]
+    Authz(AuthzCommand),
     /// Prints the versions of this program, the control plane and the proxies
     #[command(
         after_help = "Examples:\n  meltemi version\n  meltemi version --remote=false --short\n  meltemi version -o json"

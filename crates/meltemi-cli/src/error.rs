@@ -7,6 +7,8 @@ pub mod exit {
     /// What the user gave cannot be read or names nothing.
     pub const DATA: u8 = 65;
     pub const UNREACHABLE: u8 = 69;
+    /// `authz can`: the call is denied.
+    pub const DENIED: u8 = 77;
     /// `analyze` found issues at or above the threshold.
     pub const ISSUES_FOUND: u8 = 79;
 }
@@ -23,6 +25,9 @@ pub enum CliError {
     /// The other side answered, but not with what was asked for.
     #[error("{message}")]
     Answer { message: String },
+    /// What was asked about is not allowed.
+    #[error("denied")]
+    Denied,
     #[error("{0}")]
     IssuesFound(String),
     #[error("reading {path}: {source}")]
@@ -60,6 +65,7 @@ impl CliError {
             Self::Usage { .. } => exit::USAGE,
             Self::Data { .. } | Self::Read { .. } => exit::DATA,
             Self::Unreachable { .. } => exit::UNREACHABLE,
+            Self::Denied => exit::DENIED,
             Self::IssuesFound(_) => exit::ISSUES_FOUND,
             Self::Answer { .. } | Self::Write(_) => exit::FAILURE,
         }

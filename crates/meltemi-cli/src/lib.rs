@@ -1,5 +1,5 @@
-//! The commands that users of a mesh type, as a library: `proxy-status`, `proxy-config`, `authn tls-check`, `version`,
-//! `kube-inject`, `analyze`, `install`, `upgrade`, `uninstall`, `tag`, `check`, `manifest`, `completion`, each spelled and printed as istioctl does.
+//! The commands that users of a mesh type, as a library: `proxy-status`, `proxy-config`, `authn tls-check`, `authz`,
+//! `version`, `kube-inject`, `analyze`, `install`, `upgrade`, `uninstall`, `tag`, `check`, `manifest`, `completion`, each spelled and printed as istioctl does.
 //!
 //! ```text
 //! Command (clap) --run--> Access (pods, their admin ports, the control plane) -> JSON -> what it means -> table | json | yaml
@@ -9,6 +9,7 @@
 
 mod access;
 mod analyze;
+mod authz;
 mod check;
 mod command;
 mod control_plane;
@@ -35,8 +36,8 @@ mod tests;
 
 pub use access::{Access, AccessError, Answer, ClusterObjects, Method, Pod, Response};
 pub use command::{
-    AuthnCommand, CheckArgs, Command, ExperimentalCommand, LogArgs, ManifestCommand, PodArgs,
-    ProxyConfigCommand, TagCommand, TlsCheckArgs,
+    AuthnCommand, AuthzCommand, CanArgs, CheckArgs, Command, ExperimentalCommand, LogArgs,
+    ManifestCommand, PodArgs, ProxyConfigCommand, TagCommand, TlsCheckArgs,
 };
 pub use error::{CliError, exit};
 pub use io::Io;
@@ -50,6 +51,9 @@ pub async fn run(command: Command, access: &dyn Access, io: &mut Io<'_>) -> u8 {
         Command::ProxyStatus(args) => proxy_status::run(&args, access, io).await,
         Command::ProxyConfig(command) => proxy_config::run(command, access, io).await,
         Command::Authn(AuthnCommand::TlsCheck(args)) => tls_check::run(&args, access, io).await,
+        Command::Authz(command) | Command::Experimental(ExperimentalCommand::Authz(command)) => {
+            authz::run(&command, access, io).await
+        }
         Command::Version(args) => version::run(&args, access, io).await,
         Command::KubeInject(args) => kube_inject::run(&args, access, io).await,
         Command::Analyze(args) => analyze::run(&args, access, io).await,
@@ -71,6 +75,8 @@ pub async fn run(command: Command, access: &dyn Access, io: &mut Io<'_>) -> u8 {
     };
     match done {
         Ok(()) => 0,
+        // The answer says it.
+        Err(error @ CliError::Denied) => error.exit_status(),
         // Whoever read the output has had enough of it, as `head` has.
         Err(CliError::Write(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => 0,
         Err(error) => {

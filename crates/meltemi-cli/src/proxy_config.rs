@@ -104,7 +104,11 @@ fn show(
     }
 }
 
-async fn load(args: &PodArgs, access: &dyn Access, io: &mut Io<'_>) -> Result<Dump, CliError> {
+pub(crate) async fn load(
+    args: &PodArgs,
+    access: &dyn Access,
+    io: &mut Io<'_>,
+) -> Result<Dump, CliError> {
     let json = fetch(args, "/config_dump?include_eds", access, io).await?;
     Dump::new(json)
 }

@@ -2,7 +2,8 @@
 //!
 //! | code | what |
 //! |---|---|
-//! | IST0101 | a referenced host, host and subset, gateway, selector or Secret does not exist |
+//! | IST0101 | a referenced host, host and subset, gateway, selector, namespace or Secret does not exist |
+//! | IST0127 | a policy's selector selects no workloads |
 //! | IST0132 | no server of a gateway has the host of a VirtualService that is bound to it |
 //! | IST0145 | an older Gateway has the port or the server name of a Gateway's server |
 //! | IST0161 | a Secret that a Gateway names lacks a certificate |
@@ -18,7 +19,10 @@
 //! | MEL0205 | the externalName of a Service is no service |
 //! | MEL0206 | a destination's port is none of its service's |
 //! | MEL0207 | a DestinationRule's TLS mode is refused by the workloads that it is for |
+//! | MEL0208 | an AuthorizationPolicy asks who calls where callers may have no identity |
+//! | MEL0209 | an AuthorizationPolicy asks for tokens that nobody verifies |
 
+mod authorization;
 mod gateways;
 mod mutual_tls;
 mod selection;
@@ -51,6 +55,9 @@ pub fn analyze(mesh: &Mesh) -> Vec<Diagnostic> {
                 external_name(&snapshot, object, service, &mut found);
             }
             Resource::ServiceEntry(_) => shadowed_entry(&snapshot, object, &mut found),
+            Resource::AuthorizationPolicy(_) => {
+                authorization::policy(mesh, &snapshot, &pods, object, &mut found);
+            }
             Resource::Gateway(_) => gateways::gateway(mesh, &pods, object, &mut found),
             _ => {}
         }

@@ -34,6 +34,8 @@ pub enum Part {
     PeerAuthentication(String),
     /// PeerAuthentications of a namespace with a selector.
     WorkloadPeerAuthentication(String),
+    /// AuthorizationPolicies of a namespace.
+    AuthorizationPolicy(String),
     /// The workload at an address, and the services it stands behind.
     Workload(IpAddr),
 }

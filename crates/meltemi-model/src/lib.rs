@@ -8,6 +8,7 @@
 
 mod analysis;
 mod authentication;
+mod authorization_policy;
 
 mod change;
 mod credential;
@@ -25,6 +26,7 @@ mod workload;
 
 pub use analysis::analyze;
 pub use authentication::{AuthenticationRow, EndpointAuthentication, authentication_rows};
+pub use authorization_policy::MeshAuthorizationPolicy;
 
 pub use change::{ChangeSet, Part};
 pub use credential::{AUTHORITY_SUFFIX, Credential, KeyPair};

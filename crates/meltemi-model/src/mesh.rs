@@ -68,6 +68,7 @@ struct Dirty {
     endpoints: BTreeSet<Hostname>,
     destination_rules: BTreeSet<String>,
     peer_authentications: BTreeSet<String>,
+    authorization_policies: BTreeSet<String>,
     virtual_services: bool,
     gateways: bool,
     /// Secrets, by namespace and name.
@@ -190,6 +191,9 @@ impl Mesh {
             Kind::PeerAuthentication => {
                 dirty.peer_authentications.insert(key.namespace.clone());
             }
+            Kind::AuthorizationPolicy => {
+                dirty.authorization_policies.insert(key.namespace.clone());
+            }
             // Slices mark their service's endpoints when they are linked; the rest is not the model's.
             _ => {}
         }
@@ -237,6 +241,7 @@ impl Mesh {
         self.refresh_gateways(&mut dirty);
         self.refresh_credentials(&mut dirty);
         self.refresh_peer_authentications(&mut dirty);
+        self.refresh_authorization_policies(&mut dirty);
         dirty.changes
     }
 }

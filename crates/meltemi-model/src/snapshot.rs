@@ -5,13 +5,14 @@ use std::sync::Arc;
 use meltemi_api::istio::MeshConfig;
 use meltemi_core::{Hostname, Labels, TrustDomain};
 
+use crate::authorization_policy::AuthorizationPolicies;
 use crate::credential::Credentials;
 use crate::destination_rule::DestinationRules;
 use crate::peer_authentication::PeerAuthentications;
 use crate::virtual_service::VirtualServices;
 use crate::{
-    Credential, HostRule, MeshGateway, MeshVirtualService, ServerTls, Service, ServiceEndpoints,
-    Workload, WorkloadTls,
+    Credential, HostRule, MeshAuthorizationPolicy, MeshGateway, MeshVirtualService, ServerTls,
+    Service, ServiceEndpoints, Workload, WorkloadTls,
 };
 
 /// The mesh at one moment. Immutable; snapshots share what did not change between them.
@@ -33,6 +34,7 @@ pub struct MeshSnapshot {
     pub(crate) gateways: Arc<Vec<Arc<MeshGateway>>>,
     pub(crate) credentials: Arc<Credentials>,
     pub(crate) peer_authentications: Arc<PeerAuthentications>,
+    pub(crate) authorization_policies: Arc<AuthorizationPolicies>,
 }
 
 impl MeshSnapshot {
@@ -205,6 +207,24 @@ impl MeshSnapshot {
     pub fn namespace_tls(&self, namespace: &str) -> ServerTls {
         self.peer_authentications
             .of_namespace(namespace, &self.config.root_namespace)
+    }
+
+    /// The AuthorizationPolicies that a workload obeys, the root namespace's first, by name:
+    /// `Part::AuthorizationPolicy` of the namespace and of the root namespace.
+    pub fn authorization_policies<'a>(
+        &'a self,
+        namespace: &'a str,
+        labels: &'a Labels,
+    ) -> impl Iterator<Item = &'a Arc<MeshAuthorizationPolicy>> {
+        let root = &self.config.root_namespace;
+        self.authorization_policies
+            .of_workload(namespace, labels, root)
+    }
+
+    /// Whether it depends on a workload's labels which ones it obeys. The same parts.
+    pub fn has_authorization_by_labels(&self, namespace: &str) -> bool {
+        let root = &self.config.root_namespace;
+        self.authorization_policies.are_by_labels(namespace, root)
     }
 
     /// As [`Self::namespace_tls`], and `Part::WorkloadPeerAuthentication` of the namespace.

@@ -8,7 +8,8 @@ use http::HeaderMap;
 
 use crate::error::ProxyError;
 use crate::flags::ResponseFlags;
-use crate::runtime::{Cluster, Endpoint, Route, TrafficDirection};
+use crate::rbac::Verdict;
+use crate::runtime::{Cluster, Endpoint, RbacAction, RbacFilter, Route, TrafficDirection};
 
 /// What one downstream connection is, shared by its requests.
 #[derive(Debug, Clone)]
@@ -78,6 +79,85 @@ pub struct UpstreamRecord {
     pub attempts: u32,
 }
 
+/// What the RBAC filters said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AuthorizationRecord {
+    /// Of the last filter with rules that are enforced.
+    enforced: Option<Judged>,
+    /// By the prefix of their statistics.
+    dry_runs: Vec<(Arc<str>, Judged)>,
+    /// Whether a rule that only tells (Istio's AUDIT) matched.
+    is_audited: Option<bool>,
+}
+
+/// A verdict, and the policy that matched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Judged {
+    is_allowed: bool,
+    policy: Option<Arc<str>>,
+}
+
+impl From<Verdict<'_>> for Judged {
+    fn from(verdict: Verdict<'_>) -> Self {
+        Self {
+            is_allowed: verdict.is_allowed,
+            policy: verdict.policy.cloned(),
+        }
+    }
+}
+
+impl Judged {
+    /// By the end of a key of Envoy's metadata.
+    fn value(&self, key: &str) -> Option<&str> {
+        match key {
+            "engine_result" if self.is_allowed => Some("allowed"),
+            "engine_result" => Some("denied"),
+            "effective_policy_id" => self.policy.as_deref(),
+            _ => None,
+        }
+    }
+}
+
+impl AuthorizationRecord {
+    pub fn note(
+        &mut self,
+        filter: &RbacFilter,
+        enforced: Verdict<'_>,
+        shadow: Option<Verdict<'_>>,
+    ) {
+        match filter.rules.as_ref().map(|rules| rules.action) {
+            Some(RbacAction::Log) => {
+                let is_audited = self.is_audited.unwrap_or_default() || enforced.policy.is_some();
+                self.is_audited = Some(is_audited);
+            }
+            Some(_) => self.enforced = Some(enforced.into()),
+            None => {}
+        }
+        if let Some(shadow) = shadow {
+            let prefix = filter.shadow_prefix.clone();
+            self.dry_runs.push((prefix, shadow.into()));
+        }
+    }
+
+    /// What Envoy's filter leaves in its dynamic metadata under a key (Envoy docs, "Role Based Access Control, Dynamic
+    /// Metadata").
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        if let Some(rest) = key.strip_prefix("enforced_") {
+            return self.enforced.as_ref()?.value(rest);
+        }
+        let mut dry_runs = self.dry_runs.iter();
+        dry_runs.find_map(|(prefix, judged)| {
+            let rest = key.strip_prefix(&**prefix)?.strip_prefix("shadow_")?;
+            judged.value(rest)
+        })
+    }
+
+    /// `access_log_hint` of `envoy.common`.
+    pub fn audit_hint(&self) -> Option<bool> {
+        self.is_audited
+    }
+}
+
 /// One request, or one TCP connection (then without the HTTP parts).
 #[derive(Debug, Clone)]
 pub struct RequestRecord {
@@ -111,9 +191,7 @@ pub struct RequestRecord {
     pub connection_termination_details: Option<Arc<str>>,
     /// The failure that ended it, if one did.
     pub error: Option<ProxyError>,
-    /// The RBAC policy that decided, and the one that would have in shadow.
-    pub policy: Option<Arc<str>>,
-    pub shadow_policy: Option<Arc<str>>,
+    pub authorization: AuthorizationRecord,
     pub bytes_received: u64,
     pub bytes_sent: u64,
     /// gRPC messages.
@@ -153,8 +231,7 @@ impl RequestRecord {
             details: None,
             connection_termination_details: None,
             error: None,
-            policy: None,
-            shadow_policy: None,
+            authorization: AuthorizationRecord::default(),
             bytes_received: 0,
             bytes_sent: 0,
             request_messages: 0,

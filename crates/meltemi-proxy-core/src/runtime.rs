@@ -48,7 +48,10 @@ pub use matcher::{
     Fraction, HeaderMatch, HeaderMatcher, HeaderSource, QueryMatch, QueryMatcher, RegexRewrite,
     StringMatcher, StringPattern,
 };
-pub use rbac::{RbacAction, RbacFilter, RbacPermission, RbacPolicy, RbacPrincipal, RbacRules};
+pub use rbac::{
+    ClaimMatcher, RbacAction, RbacFilter, RbacPermission, RbacPolicy, RbacPrincipal, RbacRules,
+    ValueMatcher,
+};
 pub use route::{
     ClusterTarget, DirectResponse, ForwardAction, HashPolicy, HashSource, HeaderAppend,
     HeaderMutation, HeaderMutations, HeaderTemplate, HostRewrite, MirrorPolicy, PathMatch,

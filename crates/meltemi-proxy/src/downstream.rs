@@ -8,10 +8,11 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use meltemi_pki::HandshakeInfo;
 use meltemi_proxy_core::error::{ErrorKind, ProxyError};
+use meltemi_proxy_core::filter_chain::{ConnectionFacts, match_filter_chain};
 use meltemi_proxy_core::rbac;
-use meltemi_proxy_core::record::{ConnectionRecord, TlsRecord};
+use meltemi_proxy_core::record::{AuthorizationRecord, ConnectionRecord, TlsRecord};
 use meltemi_proxy_core::runtime::{
-    DownstreamTls, FilterChain, Listener, NetworkFilter, Terminal, TrafficDirection,
+    DownstreamTls, FilterChain, Listener, NetworkFilter, RbacFilter, Terminal, TrafficDirection,
 };
 use meltemi_proxy_core::xfcc::{self, PeerCertificate};
 use tokio_rustls::TlsAcceptor;
@@ -19,6 +20,8 @@ use tokio_rustls::TlsAcceptor;
 use crate::drain::{ConnectionGuard, Phase};
 use crate::io::{ReadAhead, Replay, Socket, Transport};
 use crate::listener::inspect::Spoken;
+use crate::listener::{names, transport};
+use crate::telemetry::Telemetry;
 use crate::worker::{Shared, Worker};
 
 /// Bound of a TLS handshake when the chain sets none.
@@ -95,6 +98,13 @@ fn connection_record(
     }
 }
 
+fn rbac_filters(chain: &FilterChain) -> impl Iterator<Item = &Arc<RbacFilter>> {
+    chain.filters.iter().filter_map(|filter| match filter {
+        NetworkFilter::Rbac(config) => Some(config),
+        _ => None,
+    })
+}
+
 impl Downstream {
     /// The verified peer, as `spiffe://...`.
     pub(crate) fn principal(&self) -> Option<&str> {
@@ -125,30 +135,74 @@ impl Downstream {
     }
 
     /// Asks the RBAC filters of the chain, which stand before HTTP as before TCP.
-    pub(crate) fn authorise(&self) -> Result<(), ProxyError> {
-        for filter in &self.chain.filters {
-            let NetworkFilter::Rbac(config) = filter else {
-                continue;
-            };
-            let request = rbac::RbacRequest {
-                head: None,
-                destination: self.arrival.destination,
-                direct_remote: self.arrival.peer.ip(),
-                remote: self.arrival.peer.ip(),
-                requested_server_name: self.arrival.server_name.as_deref(),
-                peer_uri_san: self.principal(),
-            };
+    pub(crate) fn authorise(
+        &self,
+        telemetry: &Telemetry,
+        record: &mut AuthorizationRecord,
+    ) -> Result<(), ProxyError> {
+        let request = self.rbac_request();
+        for config in rbac_filters(&self.chain) {
             let (verdict, shadow) = rbac::evaluate(config, &request);
-            if let Some(shadow) = shadow {
-                let policy = shadow.policy.map_or("none", |policy| policy);
-                tracing::debug!(is_allowed = shadow.is_allowed, policy, "shadow verdict");
-            }
+            let series = telemetry.rbac.of_connections(config);
+            series.tell(config, verdict, shadow);
+            record.note(config, verdict, shadow);
             if !verdict.is_allowed {
                 let policy = verdict.policy.cloned();
                 return Err(ErrorKind::RbacDenied { policy }.into());
             }
         }
         Ok(())
+    }
+
+    fn rbac_request(&self) -> rbac::RbacRequest<'_> {
+        rbac::RbacRequest {
+            head: None,
+            destination: self.arrival.destination,
+            direct_remote: self.arrival.peer.ip(),
+            remote: self.arrival.peer.ip(),
+            requested_server_name: self.arrival.server_name.as_deref(),
+            peer_uri_san: self.principal(),
+            token: None,
+        }
+    }
+
+    /// Returns when policies that came later deny the open connection: a new one like it would be closed. What replaces its
+    /// chain otherwise leaves it alone.
+    pub(crate) async fn denied_later(&self, shared: &Shared) -> ProxyError {
+        let mut config = shared.store.watch();
+        loop {
+            config.mark_unchanged();
+            let in_force = shared
+                .store
+                .is_in_force(&self.listener.name, self.chain_fingerprint);
+            if !in_force && let Some(policy) = self.denial_now(shared) {
+                return ErrorKind::RbacDenied { policy }.into();
+            }
+            if config.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// The denial, by the policy that matched, of the chain that a connection like this one would get now.
+    fn denial_now(&self, shared: &Shared) -> Option<Option<Arc<str>>> {
+        let listeners = shared.store.listeners.load();
+        let mut listeners = listeners.iter();
+        let listener = listeners.find(|listener| listener.name == self.listener.name)?;
+        let (server_name, protocols) = names(&self.arrival.spoken);
+        let facts = ConnectionFacts {
+            destination: self.arrival.destination,
+            source: self.arrival.peer,
+            direct_source: self.arrival.peer.ip(),
+            server_name,
+            transport: transport(&self.arrival.spoken),
+            application_protocols: &protocols,
+        };
+        let chain = match_filter_chain(listener, &facts)?;
+        let request = self.rbac_request();
+        let verdicts = rbac_filters(chain).map(|config| rbac::evaluate(config, &request).0);
+        let mut denials = verdicts.filter(|verdict| !verdict.is_allowed);
+        denials.next().map(|denial| denial.policy.cloned())
     }
 
     pub(crate) fn is_inbound(&self) -> bool {
@@ -173,7 +227,8 @@ pub(crate) async fn serve(
     let chain = downstream.chain.clone();
     match &chain.terminal {
         Terminal::Http(hcm) => {
-            if let Err(error) = downstream.authorise() {
+            let mut record = AuthorizationRecord::default();
+            if let Err(error) = downstream.authorise(&worker.shared.telemetry, &mut record) {
                 tracing::debug!(peer = %downstream.arrival.peer, details = error.details(), "refused a connection");
                 transport.socket().reset_on_close();
                 return;

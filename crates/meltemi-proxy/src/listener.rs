@@ -5,4 +5,4 @@ pub(crate) mod inspect;
 pub(crate) mod sniff;
 pub(crate) mod socket;
 
-pub(crate) use accept::{Accepted, accept_loop, serve};
+pub(crate) use accept::{Accepted, accept_loop, names, serve, transport};

@@ -3,6 +3,7 @@
 pub(crate) mod access_log;
 pub(crate) mod labels;
 pub(crate) mod peer;
+pub(crate) mod rbac;
 pub(crate) mod series;
 pub(crate) mod tls;
 
@@ -23,6 +24,7 @@ pub(crate) struct Telemetry {
     pub(crate) own: peer::Own,
     pub(crate) http: Family<HttpSeries>,
     pub(crate) tcp: Family<TcpSeries>,
+    pub(crate) rbac: rbac::RbacFamily,
     pub(crate) hosts: Hosts,
     pub(crate) counters: Counters,
     pub(crate) tls: Arc<tls::Evidence>,
@@ -75,6 +77,7 @@ impl Telemetry {
             own,
             http: Family::default(),
             tcp: Family::default(),
+            rbac: rbac::RbacFamily::default(),
             hosts: Hosts::default(),
             counters: Counters::default(),
             tls: Arc::default(),
@@ -97,6 +100,7 @@ impl Telemetry {
     pub(crate) fn encode(&self, out: &mut String) {
         self.http.encode(out);
         self.tcp.encode(out);
+        self.rbac.encode(out);
         for (name, counter) in self.counters.all() {
             put(out, name, "counter", "", counter.get());
         }

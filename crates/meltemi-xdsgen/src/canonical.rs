@@ -58,6 +58,9 @@ const CONNECTION_MANAGER: Shape = Shape::Message(&[
     (5, Shape::Message(&[(4, Shape::Any)])),
     (13, ACCESS_LOG),
 ]);
+/// `config.rbac.v3.RBAC`: its policies by name.
+const RBAC_RULES: Shape = Shape::Message(&[(2, Shape::Map(&LEAF))]);
+const RBAC: Shape = Shape::Message(&[(1, RBAC_RULES), (2, RBAC_RULES)]);
 const TCP_PROXY: Shape = Shape::Message(&[(5, ACCESS_LOG)]);
 const FILE_ACCESS_LOG: Shape = Shape::Message(&[(5, Shape::Message(&[(2, STRUCT)]))]);
 const TYPED_STRUCT: Shape = Shape::Message(&[(2, STRUCT)]);
@@ -78,6 +81,8 @@ fn shape_of(type_url: &str) -> Shape {
             CONNECTION_MANAGER
         }
         "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy" => TCP_PROXY,
+        "envoy.extensions.filters.http.rbac.v3.RBAC"
+        | "envoy.extensions.filters.network.rbac.v3.RBAC" => RBAC,
         "envoy.extensions.access_loggers.file.v3.FileAccessLog" => FILE_ACCESS_LOG,
         "xds.type.v3.TypedStruct" | "udpa.type.v1.TypedStruct" => TYPED_STRUCT,
         _ => Shape::Leaf,

@@ -23,6 +23,7 @@ use meltemi_proto::peer_metadata::config::{
 };
 use meltemi_proto::{any::pack, metadata_exchange, peer_metadata, stats, type_url};
 
+use crate::authorization::Authorization;
 use crate::inputs::Inputs;
 use crate::{Flavour, access_log, wire};
 
@@ -54,8 +55,8 @@ impl Side {
 /// What the inbound listener and gateways call itself in the `server` header.
 const SERVER_NAME: &str = "istio-envoy";
 
-/// Peer metadata, ALPN, gRPC statistics, fault, CORS, telemetry, router; a stock Envoy has only those it ships.
-fn http_filters(inputs: &Inputs<'_>, side: Side) -> Vec<HttpFilter> {
+/// Peer metadata, ALPN, authorization, gRPC statistics, fault, CORS, telemetry, router; a stock Envoy has only those it ships.
+fn http_filters(inputs: &Inputs<'_>, side: Side, guard: &Authorization) -> Vec<HttpFilter> {
     let direction = side.direction();
     let ours = inputs.flavour() == Flavour::Meltemi;
     let mut filters = Vec::new();
@@ -71,6 +72,8 @@ fn http_filters(inputs: &Inputs<'_>, side: Side) -> Vec<HttpFilter> {
             ));
         }
     }
+    filters.extend(guard.custom.iter().cloned());
+    filters.extend(guard.http.iter().cloned());
     filters.push(http_filter(
         "envoy.filters.http.grpc_stats",
         wire::any(&grpc_stats()),
@@ -93,7 +96,7 @@ fn http_filters(inputs: &Inputs<'_>, side: Side) -> Vec<HttpFilter> {
     filters
 }
 
-fn http_filter(name: &str, config: Any) -> HttpFilter {
+pub(crate) fn http_filter(name: &str, config: Any) -> HttpFilter {
     HttpFilter {
         name: name.to_owned(),
         config_type: Some(http_filter::ConfigType::TypedConfig(config)),
@@ -177,7 +180,7 @@ fn alpn_overrides() -> meltemi_proto::alpn::FilterConfig {
     }
 }
 
-fn network_filter(name: &str, config: Any) -> Filter {
+pub(crate) fn network_filter(name: &str, config: Any) -> Filter {
     Filter {
         name: name.to_owned(),
         config_type: Some(filter::ConfigType::TypedConfig(config)),
@@ -188,10 +191,12 @@ fn network_filter(name: &str, config: Any) -> Filter {
 pub(crate) fn http_chain(
     inputs: &Inputs<'_>,
     direction: Direction,
+    guard: &Authorization,
     stat_prefix: &str,
     routes: http_connection_manager::RouteSpecifier,
 ) -> Vec<Filter> {
-    let hcm = connection_manager(inputs, Side::of(direction), stat_prefix, routes);
+    let side = Side::of(direction);
+    let hcm = connection_manager(inputs, side, guard, stat_prefix, routes);
     // A connection that agreed on istio-peer-exchange carries a preamble before the first request.
     let exchange = (direction == Direction::Inbound).then(|| tcp_metadata(inputs));
     exchange.into_iter().flatten().chain([hcm]).collect()
@@ -200,12 +205,14 @@ pub(crate) fn http_chain(
 /// The filters of a gateway's chain that routes requests.
 pub(crate) fn gateway_chain(
     inputs: &Inputs<'_>,
+    guard: &Authorization,
     stat_prefix: &str,
     routes: http_connection_manager::RouteSpecifier,
 ) -> Vec<Filter> {
     vec![connection_manager(
         inputs,
         Side::Gateway,
+        guard,
         stat_prefix,
         routes,
     )]
@@ -214,6 +221,7 @@ pub(crate) fn gateway_chain(
 fn connection_manager(
     inputs: &Inputs<'_>,
     side: Side,
+    guard: &Authorization,
     stat_prefix: &str,
     routes: http_connection_manager::RouteSpecifier,
 ) -> Filter {
@@ -226,7 +234,7 @@ fn connection_manager(
     };
     let manager = HttpConnectionManager {
         stat_prefix: stat_prefix.to_owned(),
-        http_filters: http_filters(inputs, side),
+        http_filters: http_filters(inputs, side, guard),
         route_specifier: Some(routes),
         server_name: server_name.to_owned(),
         forward_client_cert_details: client_certificate.into(),
@@ -339,6 +347,7 @@ impl TcpPolicy {
 pub(crate) fn tcp_chain(
     inputs: &Inputs<'_>,
     direction: Direction,
+    guard: &Authorization,
     stat_prefix: &str,
     target: tcp_proxy::ClusterSpecifier,
 ) -> Vec<Filter> {
@@ -347,6 +356,7 @@ pub(crate) fn tcp_chain(
     if direction == Direction::Inbound {
         filters.extend(tcp_metadata(inputs));
     }
+    filters.extend(guard.network.iter().cloned());
     if inputs.flavour() == Flavour::Meltemi {
         filters.push(network_filter(
             "istio.stats",

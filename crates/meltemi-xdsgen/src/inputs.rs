@@ -6,8 +6,8 @@ use std::sync::Arc;
 use meltemi_api::istio::MeshConfig;
 use meltemi_core::{Hostname, Labels};
 use meltemi_model::{
-    Credential, ExportTo, HostRule, MeshGateway, MeshSnapshot, MeshVirtualService, Part, ServerTls,
-    Service, ServiceEndpoints, Workload, WorkloadTls,
+    Credential, ExportTo, HostRule, MeshAuthorizationPolicy, MeshGateway, MeshSnapshot,
+    MeshVirtualService, Part, ServerTls, Service, ServiceEndpoints, Workload, WorkloadTls,
 };
 
 use crate::origin::Origin;
@@ -297,6 +297,26 @@ impl<'a> Inputs<'a> {
         tls
     }
 
+    /// The AuthorizationPolicies that the proxy's workload obeys.
+    pub(crate) fn authorization_policies(&self) -> Vec<&'a Arc<MeshAuthorizationPolicy>> {
+        let namespace = self.namespace();
+        self.note(Part::AuthorizationPolicy(namespace.to_owned()));
+        let root = &self.config().root_namespace;
+        self.note(Part::AuthorizationPolicy(root.clone()));
+        let labels = match self.mesh.has_authorization_by_labels(namespace) {
+            true => self.known_labels(),
+            false => &self.view.labels,
+        };
+        let policies: Vec<_> = self
+            .mesh
+            .authorization_policies(namespace, labels)
+            .collect();
+        for policy in &policies {
+            self.note_origin(Origin::Policy(Arc::new(policy.origin.clone())));
+        }
+        policies
+    }
+
     /// The proxy's workload as the objects know it, if they confirm who it has proven to be.
     pub(crate) fn own_workload(&self) -> Option<&'a Arc<Workload>> {
         let mut own = self.addresses().iter().filter_map(|address| {
@@ -309,14 +329,18 @@ impl<'a> Inputs<'a> {
         })
     }
 
-    /// The Gateways that select the proxy, the oldest first. The labels that count are the objects', and the proxy's own word
-    /// only until they know it.
-    pub(crate) fn gateways(&self) -> Vec<&'a MeshGateway> {
-        self.note(Part::Gateways);
-        let labels = match self.own_workload() {
+    /// The labels of the workload: the objects' word counts, and the proxy's own only until they know it.
+    fn known_labels(&self) -> &'a Labels {
+        match self.own_workload() {
             Some(own) => &own.labels,
             None => self.labels(),
-        };
+        }
+    }
+
+    /// The Gateways that select the proxy, the oldest first.
+    pub(crate) fn gateways(&self) -> Vec<&'a MeshGateway> {
+        self.note(Part::Gateways);
+        let labels = self.known_labels();
         let all = self.mesh.gateways();
         let selecting: Vec<_> = all.filter(|gateway| gateway.selects(labels)).collect();
         for gateway in &selecting {

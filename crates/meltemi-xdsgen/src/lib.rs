@@ -10,6 +10,7 @@
 //! subscriptions or acknowledgements, and does not see user objects except through the model.
 
 mod access_log;
+mod authorization;
 mod canonical;
 mod clusters;
 mod endpoints;

@@ -21,12 +21,8 @@ use lab::Lab;
 /// lab that runs, the cluster of `~/.kube/config`; a lab where there is none of them. To install means a cluster always.
 pub(crate) async fn of_command_line(matches: &ArgMatches) -> Box<dyn Access> {
     let cluster = meltemi_cli::cluster_flags(matches);
-    let is_asked = cluster.kubeconfig.is_some()
-        || cluster.context.is_some()
-        || matches!(
-            matches.subcommand_name(),
-            Some("install" | "upgrade" | "uninstall" | "tag" | "check" | "experimental")
-        );
+    let is_asked =
+        cluster.kubeconfig.is_some() || cluster.context.is_some() || is_of_clusters(matches);
     let kubernetes = |flags: meltemi_cli::ClusterFlags| {
         let options = ClusterOptions {
             kubeconfig: flags.kubeconfig,
@@ -49,6 +45,15 @@ pub(crate) async fn of_command_line(matches: &ArgMatches) -> Box<dyn Access> {
         return kubernetes(cluster);
     }
     Box::new(lab)
+}
+
+/// Whether only a cluster can be meant.
+fn is_of_clusters(matches: &ArgMatches) -> bool {
+    match matches.subcommand() {
+        Some(("install" | "upgrade" | "uninstall" | "tag" | "check", _)) => true,
+        Some(("experimental", inner)) => inner.subcommand_name() == Some("precheck"),
+        _ => false,
+    }
 }
 
 fn is_set(variable: &str) -> bool {

@@ -16,6 +16,8 @@ pub struct MeshConfig {
     pub access_log_encoding: AccessLogEncoding,
     pub enable_auto_mtls: bool,
     pub trust_domain: String,
+    /// Other names of it, as policies write them.
+    pub trust_domain_aliases: Vec<String>,
     pub outbound_traffic_policy: OutboundTrafficPolicy,
     pub inbound_traffic_policy: InboundTrafficPolicy,
     pub root_namespace: String,
@@ -41,6 +43,7 @@ impl Default for MeshConfig {
             access_log_encoding: AccessLogEncoding::Text,
             enable_auto_mtls: true,
             trust_domain: meltemi_core::names::CLUSTER_DOMAIN.to_owned(),
+            trust_domain_aliases: Vec::new(),
             outbound_traffic_policy: OutboundTrafficPolicy::default(),
             inbound_traffic_policy: InboundTrafficPolicy::default(),
             root_namespace: meltemi_core::names::ISTIO_SYSTEM.to_owned(),

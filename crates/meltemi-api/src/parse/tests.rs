@@ -132,9 +132,9 @@ fn wrong_kinds_and_groups_name_the_remedy() {
     check("v1", "Deployment", "MEL0003", "write apiVersion: apps/v1");
     check(
         "security.istio.io/v1",
-        "AuthorizationPolicy",
+        "RequestAuthentication",
         "MEL0004",
-        "do not rely on it; PeerAuthentication is enforced",
+        "do not rely on it; PeerAuthentication and AuthorizationPolicy are enforced",
     );
     check("cert-manager.io/v1", "Certificate", "MEL0009", "");
 }
@@ -146,7 +146,7 @@ fn an_unenforced_security_policy_is_an_error_and_other_unread_kinds_are_not() {
         parse_text(&text).diagnostics[0].severity
     };
     assert_eq!(
-        severity("security.istio.io", "AuthorizationPolicy"),
+        severity("security.istio.io", "RequestAuthentication"),
         Severity::Error
     );
     assert_eq!(

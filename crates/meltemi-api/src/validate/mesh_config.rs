@@ -1,4 +1,4 @@
-use meltemi_core::{Diagnostic, FieldPath};
+use meltemi_core::{Diagnostic, FieldPath, TrustDomain};
 
 use super::{format, retry};
 use crate::istio::{AccessLogEncoding, MeshConfig};
@@ -11,6 +11,7 @@ impl MeshConfig {
     pub fn problems(&self) -> Vec<Diagnostic> {
         let mut all = access_log_problems(self);
         all.extend(retry_problems(self));
+        all.extend(alias_problems(self));
         all
     }
 
@@ -26,6 +27,30 @@ impl MeshConfig {
             self.default_http_retry_policy.clone_from(policy);
         }
     }
+}
+
+/// Policies take an alias for the mesh's own name. A certificate of that name is another matter: no proxy is told of the
+/// authorities of others.
+fn alias_problems(config: &MeshConfig) -> Vec<Diagnostic> {
+    let field = FieldPath::new("trustDomainAliases");
+    let mut found = Vec::new();
+    for (index, alias) in config.trust_domain_aliases.iter().enumerate() {
+        if TrustDomain::new(alias).is_err() {
+            let message = format!("\"{alias}\" is no trust domain");
+            let hint = "write lower-case letters, digits, dots and dashes";
+            found.push(problem(&field.index(index), message, hint));
+        }
+    }
+    if !config.trust_domain_aliases.is_empty() {
+        let message = "policies heed the aliases, but proxies still refuse certificates of another trust domain";
+        let hint = "use them while policies name an older trust domain of this mesh";
+        found.push(
+            Diagnostic::warning("MEL0012", message)
+                .field(field)
+                .hint(hint),
+        );
+    }
+    found
 }
 
 fn problem(field: &FieldPath, message: impl Into<String>, hint: impl Into<String>) -> Diagnostic {

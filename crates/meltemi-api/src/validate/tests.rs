@@ -3,7 +3,7 @@ use crate::parse;
 /// The fields and messages of a spec's errors and warnings.
 fn problems(kind: &str, spec: &str) -> Vec<String> {
     let group = match kind {
-        "PeerAuthentication" => "security.istio.io/v1",
+        "PeerAuthentication" | "AuthorizationPolicy" => "security.istio.io/v1",
         "Deployment" | "StatefulSet" => "apps/v1",
         "Service" => "v1",
         _ => "networking.istio.io/v1",
@@ -50,6 +50,274 @@ fn peer_authentication() {
         "{selector: {matchLabels: {app: 'a*'}}}",
         &["selector.matchLabels[\"app\"]: a selector compares for equality, it has no wildcards"],
     );
+}
+
+/// What is said of one rule of an ALLOW policy.
+fn check_rule(rule: &str, expected: &[&str]) {
+    let expected: Vec<String> = expected
+        .iter()
+        .map(|text| format!("rules[0]{text}"))
+        .collect();
+    let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+    let spec = format!("{{rules: [{rule}]}}");
+    check("AuthorizationPolicy", &spec, &expected);
+}
+
+#[test]
+fn authorization_policy() {
+    let kind = "AuthorizationPolicy";
+    check(kind, "{}", &[]);
+    check(kind, "{rules: [{}]}", &[]);
+    check(kind, "{action: AUDIT, rules: [{}]}", &[]);
+    for action in ["DENY", "CUSTOM"] {
+        let expected =
+            format!("rules: {action} without rules matches nothing, so that it does nothing");
+        check(kind, &format!("{{action: {action}}}"), &[&expected]);
+    }
+    check(
+        kind,
+        "{action: CUSTOM, rules: [{}]}",
+        &[
+            "provider.name: CUSTOM needs the name of a provider",
+            "action: external authorizers are not supported yet: whatever the rules match is denied",
+        ],
+    );
+    check(
+        kind,
+        "{action: DENY, provider: {name: x}, rules: [{}]}",
+        &["provider: DENY asks no provider"],
+    );
+    check(kind, "{action: ALOW}", &["action: unknown value \"ALOW\""]);
+    check(
+        kind,
+        "{selector: {matchLabels: {app: 'a*'}}}",
+        &["selector.matchLabels[\"app\"]: a selector compares for equality, it has no wildcards"],
+    );
+    let gateway = "{group: gateway.networking.k8s.io, kind: Gateway, name: edge}";
+    check(kind, &format!("{{targetRefs: [{gateway}]}}"), &[]);
+    check(
+        kind,
+        &format!("{{selector: {{}}, targetRef: {gateway}}}"),
+        &["spec: only one of selector, targetRef and targetRefs can be set"],
+    );
+    check(
+        kind,
+        "{targetRefs: [{kind: Service, name: web}, {kind: Gateway, name: a, namespace: b}]}",
+        &[
+            "targetRefs[0].kind: no proxy enforces a policy for a Service: waypoints are not supported yet",
+            "targetRefs[1].kind: no proxy enforces a policy for a Gateway: waypoints are not supported yet",
+            "targetRefs[1].namespace: a policy is for objects of its own namespace",
+        ],
+    );
+    check(
+        kind,
+        "{targetRefs: [{}]}",
+        &[
+            "targetRefs[0].kind: a reference needs a kind",
+            "targetRefs[0].name: a reference needs a name",
+        ],
+    );
+    check(
+        kind,
+        "{action: CUSTOM, provider: {name: x}, rules: [{from: [{source: {namespaces: [a]}}, {source: {ipBlocks: [10.0.0.1]}}], when: [{key: source.principal, values: [a]}]}]}",
+        &[
+            "action: external authorizers are not supported yet: whatever the rules match is denied",
+            "rules[0].from[0].source: CUSTOM knows callers by their address only",
+            "rules[0].when[0].key: CUSTOM knows callers by their address only",
+        ],
+    );
+}
+
+#[test]
+fn authorization_policy_sources() {
+    let all = "{principals: [a/ns/b/sa/c, '*'], requestPrincipals: ['*'], namespaces: [a, 'a*', '*-b', '*'], trustDomains: ['*.x'], ipBlocks: [10.0.0.1, 10.0.0.0/8, '::1/64'], remoteIpBlocks: ['::1']}";
+    check_rule(&format!("{{from: [{{source: {all}}}]}}"), &[]);
+    check_rule("{from: [{source: {serviceAccounts: [a, b/c.d]}}]}", &[]);
+    check_rule(
+        "{from: []}",
+        &[".from: a list that is written is not empty: from would match everything"],
+    );
+    check_rule("{from: [{}]}", &[".from[0].source: a source is required"]);
+    check_rule(
+        "{from: [{source: {}}]}",
+        &[".from[0].source: a source says something of the caller"],
+    );
+    check_rule(
+        "{from: [{source: {serviceAccounts: ['a*', b/c/d, ''], namespaces: [a]}}]}",
+        &[
+            ".from[0].source: serviceAccounts stand without namespaces and principals",
+            ".from[0].source.serviceAccounts[0]: \"a*\" is no service account",
+            ".from[0].source.serviceAccounts[1]: \"b/c/d\" is no service account",
+            ".from[0].source.serviceAccounts[2]: a value must not be empty",
+        ],
+    );
+    check_rule(
+        "{from: [{source: {principals: ['spiffe://a/ns/b/sa/c', 'a*c'], notNamespaces: [A, a*c, '']}}]}",
+        &[
+            ".from[0].source.principals[0]: a principal is written without spiffe://",
+            ".from[0].source.principals[1]: a * inside of \"a*c\" is compared as it stands",
+            ".from[0].source.notNamespaces[0]: \"A\" can be no namespace",
+            ".from[0].source.notNamespaces[1]: \"a*c\" can be no namespace",
+            ".from[0].source.notNamespaces[2]: a value must not be empty",
+        ],
+    );
+    check_rule(
+        "{from: [{source: {ipBlocks: [10.0.0.0/33, a, 10.0.0.1/, '::/129'], notRemoteIpBlocks: [10.0.0.256]}}]}",
+        &[
+            ".from[0].source.ipBlocks[0]: \"10.0.0.0/33\" is no address and no range of addresses",
+            ".from[0].source.ipBlocks[1]: \"a\" is no address and no range of addresses",
+            ".from[0].source.ipBlocks[2]: \"10.0.0.1/\" is no address and no range of addresses",
+            ".from[0].source.ipBlocks[3]: \"::/129\" is no address and no range of addresses",
+            ".from[0].source.notRemoteIpBlocks[0]: \"10.0.0.256\" is no address and no range of addresses",
+        ],
+    );
+    check_rule(
+        "{from: [{source: {principal: [a]}}]}",
+        &[
+            ".from[0].source: a source says something of the caller",
+            ".from[0].source.principal: unknown field \"principal\"",
+        ],
+    );
+}
+
+#[test]
+fn authorization_policy_operations() {
+    check_rule(
+        "{to: [{operation: {hosts: [a], methods: [GET, '*'], paths: [/a, '*', '/{*}/b/{**}'], ports: ['80']}}]}",
+        &[],
+    );
+    check_rule(
+        "{to: [{}]}",
+        &[".to[0].operation: an operation is required"],
+    );
+    check_rule(
+        "{to: [{operation: {}}]}",
+        &[".to[0].operation: an operation says something of the request"],
+    );
+    check_rule(
+        "{to: []}",
+        &[".to: a list that is written is not empty: to would match everything"],
+    );
+    check_rule(
+        "{to: [{operation: {ports: ['70000', http, '-1', ''], methods: [get, 'G*T'], paths: ['/a?b', a, '/a*b', '/{x}/{*}'], notHosts: ['']}}]}",
+        &[
+            ".to[0].operation.ports[0]: \"70000\" is no port",
+            ".to[0].operation.ports[1]: \"http\" is no port",
+            ".to[0].operation.ports[2]: \"-1\" is no port",
+            ".to[0].operation.ports[3]: a value must not be empty",
+            ".to[0].operation.methods[0]: \"get\" matches no usual request: methods are upper-case",
+            ".to[0].operation.methods[1]: a * inside of \"G*T\" is compared as it stands",
+            ".to[0].operation.paths[0]: \"/a?b\" matches no usual request: a path is compared without its query",
+            ".to[0].operation.paths[1]: \"a\" matches no usual request: a path begins with a slash",
+            ".to[0].operation.paths[2]: \"/a*b\" matches no usual request: a * inside of a path is compared as it stands",
+            ".to[0].operation.paths[3]: a template has no other braces, no * of its own, no query and no spaces",
+            ".to[0].operation.notHosts[0]: a value must not be empty",
+        ],
+    );
+}
+
+#[test]
+fn authorization_policy_conditions() {
+    let of = |condition: &str, expected: &[&str]| {
+        let expected: Vec<String> = expected
+            .iter()
+            .map(|text| format!(".when[0]{text}"))
+            .collect();
+        let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+        check_rule(&format!("{{when: [{{{condition}}}]}}"), &expected);
+    };
+    for good in [
+        "key: 'request.headers[x-a]', values: ['*']",
+        "key: 'request.auth.claims[a][b]', notValues: [x]",
+        "key: source.ip, values: [10.0.0.0/8]",
+        "key: destination.port, values: ['80']",
+    ] {
+        of(good, &[]);
+    }
+    of("values: [a]", &[".key: a condition needs a key"]);
+    of(
+        "key: source.ip",
+        &[": a condition needs values or notValues"],
+    );
+    of(
+        "key: source.ip, values: [a], notValues: ['']",
+        &[
+            ".values[0]: \"a\" is no address and no range of addresses",
+            ".notValues[0]: a value must not be empty",
+        ],
+    );
+    of(
+        "key: destination.port, values: [http]",
+        &[".values[0]: \"http\" is no port"],
+    );
+    of(
+        "key: 'request.headers[a b]', values: [x]",
+        &[".key: \"a b\" is not the name of a header"],
+    );
+    for unknown in [
+        "source.namespaces",
+        "request.headers",
+        "request.headers[]",
+        "request.auth.claims[a",
+        "destination.labels[app]",
+        "request.experimental.inline.headers[a]",
+    ] {
+        let expected = format!(".key: unknown attribute \"{unknown}\"");
+        of(&format!("key: '{unknown}', values: [x]"), &[&expected]);
+    }
+    of(
+        "key: 'experimental.envoy.filters.network.mysql_proxy[db]', values: [x]",
+        &[".key: no filter of ours leaves metadata that a policy could look at"],
+    );
+}
+
+/// Istio's warning.
+#[test]
+fn a_denial_by_requests_alone_is_one_of_all_connections() {
+    let warning =
+        "rules[0]: on TCP ports the rule denies every connection: it looks at requests only";
+    for (rule, warns) in [
+        ("{to: [{operation: {methods: [GET]}}]}", true),
+        ("{from: [{source: {requestPrincipals: ['*']}}]}", true),
+        ("{when: [{key: 'request.headers[a]', values: [b]}]}", true),
+        ("{}", false),
+        (
+            "{to: [{operation: {methods: [GET], ports: ['80']}}]}",
+            false,
+        ),
+        ("{from: [{source: {namespaces: [a]}}]}", false),
+        (
+            "{to: [{operation: {methods: [GET]}}], when: [{key: source.ip, values: [10.0.0.1]}]}",
+            false,
+        ),
+    ] {
+        let spec = format!("{{action: DENY, rules: [{rule}]}}");
+        let expected: &[&str] = if warns { &[warning] } else { &[] };
+        check("AuthorizationPolicy", &spec, expected);
+        check_rule(rule, &[]);
+    }
+}
+
+#[test]
+fn a_dry_run_is_true_or_false() {
+    let told = |value: &str, spec: &str| {
+        let text = format!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+             metadata: {{name: x, annotations: {{istio.io/dry-run: '{value}'}}}}\nspec: {spec}\n"
+        );
+        let told = parse("t", &text, "default").diagnostics;
+        let told = told.iter().map(|d| format!("{} {}", d.code, d.message));
+        told.collect::<Vec<_>>()
+    };
+    let none: [String; 0] = [];
+    assert_eq!(told("true", "{}"), none);
+    assert_eq!(told("F", "{action: AUDIT}"), none);
+    assert_eq!(
+        told("yes", "{}"),
+        ["IST0125 \"yes\" is neither true nor false: the policy is enforced"]
+    );
+    let custom = told("true", "{action: CUSTOM, provider: {name: a}, rules: [{}]}");
+    assert!(custom.contains(&"MEL0012 CUSTOM has no dry run: the policy is enforced".to_owned()));
 }
 
 #[test]

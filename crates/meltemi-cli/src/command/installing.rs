@@ -144,6 +144,9 @@ pub enum ExperimentalCommand {
         after_help = "Examples:\n  meltemi x precheck\n  meltemi x precheck --revision canary"
     )]
     Precheck(PrecheckArgs),
+    /// Inspects who may call what
+    #[command(subcommand)]
+    Authz(super::AuthzCommand),
 }
 
 #[derive(Clone, Debug, Args)]

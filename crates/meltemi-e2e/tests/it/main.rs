@@ -6,6 +6,7 @@
     reason = "what a failing test prints is its report"
 )]
 
+mod authorization;
 mod churn;
 mod commands;
 mod demo;

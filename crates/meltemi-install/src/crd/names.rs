@@ -19,6 +19,11 @@ const AGE: (&str, &str, &str) = (
 /// The names and columns of Istio's own definitions; `None` for kinds that are not Istio's.
 pub(super) fn names(kind: Kind) -> Option<Names> {
     Some(match kind {
+        Kind::AuthorizationPolicy => Names {
+            plural: "authorizationpolicies",
+            short: &["ap"],
+            columns: &[("Action", ".spec.action", "what a match leads to"), AGE],
+        },
         Kind::DestinationRule => Names {
             plural: "destinationrules",
             short: &["dr"],

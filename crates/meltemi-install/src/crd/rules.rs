@@ -11,8 +11,11 @@ use meltemi_api::Kind;
 #[cfg(test)]
 pub(super) const TYPES: &[&str] = &[
     "AbortFields",
+    "AuthorizationPolicy",
+    "AuthorizationRule",
     "BackendUtilization",
     "ClientTlsSettings",
+    "Condition",
     "ConsistentHashFields",
     "CookieAttribute",
     "CorsPolicy",
@@ -30,6 +33,7 @@ pub(super) const TYPES: &[&str] = &[
     "Mirror",
     "OutlierDetection",
     "PeerAuthentication",
+    "PolicyTargetReference",
     "PortTrafficPolicy",
     "Redirect",
     "Retries",
@@ -39,6 +43,7 @@ pub(super) const TYPES: &[&str] = &[
     "ServerTlsSettings",
     "ServiceEntry",
     "ServicePort",
+    "Source",
     "StringMatchFields",
     "Subset",
     "TcpRoute",
@@ -61,6 +66,8 @@ pub(super) fn requires_spec(kind: Kind) -> bool {
 pub(super) fn apply(type_name: &str, object: &mut JSONSchemaProps) {
     match type_name {
         "AbortFields" => at_most_one(object, &["httpStatus", "grpcStatus", "http2Error"]),
+        "AuthorizationPolicy" => authorization_policy(object),
+        "AuthorizationRule" => at(object, "from", |sources| sources.max_items = Some(512)),
         "BackendUtilization" => {
             for field in [
                 "weightExpirationPeriod",
@@ -71,6 +78,7 @@ pub(super) fn apply(type_name: &str, object: &mut JSONSchemaProps) {
             }
         }
         "ClientTlsSettings" => nullable(object, &["insecureSkipVerify"]),
+        "Condition" => require(object, &["key"]),
         "ConsistentHashFields" => {
             let keys = [
                 "httpHeaderName",
@@ -111,6 +119,7 @@ pub(super) fn apply(type_name: &str, object: &mut JSONSchemaProps) {
             });
         }
         "PeerAuthentication" => peer_authentication(object),
+        "PolicyTargetReference" => target_reference(object),
         "PortTrafficPolicy" => {
             remove(object, "proxyProtocol");
             remove(object, "tunnel");
@@ -136,6 +145,7 @@ pub(super) fn apply(type_name: &str, object: &mut JSONSchemaProps) {
             longest(object, "name", 256);
             longest(object, "protocol", 256);
         }
+        "Source" => source(object),
         "StringMatchFields" => at_most_one(object, &["exact", "prefix", "regex"]),
         "Subset" => require(object, &["name"]),
         "TcpSettings" => any_duration(object, "idleTimeout"),
@@ -215,6 +225,64 @@ fn server_tls(object: &mut JSONSchemaProps) {
             list.max_items = Some(2);
         });
     }
+}
+
+fn authorization_policy(object: &mut JSONSchemaProps) {
+    at_most_one(object, &["provider"]);
+    demand(
+        object,
+        "(has(self.selector) ? 1 : 0) + (has(self.targetRef) ? 1 : 0) + (has(self.targetRefs) ? 1 : 0) <= 1",
+        "set only one of selector, targetRef and targetRefs",
+    );
+    at(object, "rules", |rules| rules.max_items = Some(512));
+    at(object, "targetRefs", |targets| targets.max_items = Some(16));
+}
+
+fn source(object: &mut JSONSchemaProps) {
+    demand(
+        object,
+        "!(has(self.serviceAccounts) || has(self.notServiceAccounts)) || (!has(self.principals) && \
+         !has(self.notPrincipals) && !has(self.namespaces) && !has(self.notNamespaces))",
+        "serviceAccounts stand without namespaces and principals",
+    );
+    for field in ["serviceAccounts", "notServiceAccounts"] {
+        at(object, field, |accounts| {
+            accounts.max_items = Some(16);
+            item(accounts, |account| account.max_length = Some(320));
+        });
+    }
+}
+
+fn target_reference(object: &mut JSONSchemaProps) {
+    require(object, &["kind", "name"]);
+    for (field, longest, least, pattern) in [
+        (
+            "group",
+            253,
+            None,
+            Some("^$|^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"),
+        ),
+        (
+            "kind",
+            63,
+            Some(1),
+            Some("^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$"),
+        ),
+        ("name", 253, Some(1), None),
+    ] {
+        at(object, field, |field| {
+            field.max_length = Some(longest);
+            field.min_length = least;
+            field.pattern = pattern.map(str::to_owned);
+        });
+    }
+    at(object, "namespace", |namespace| {
+        demand(
+            namespace,
+            "self.size() == 0",
+            "a policy is for objects of its own namespace",
+        );
+    });
 }
 
 fn peer_authentication(object: &mut JSONSchemaProps) {

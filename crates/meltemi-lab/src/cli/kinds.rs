@@ -114,6 +114,13 @@ pub(super) const KINDS: &[Kind] = &[
         true,
     ),
     kind(
+        "AuthorizationPolicy",
+        "authorizationpolicy.security.istio.io",
+        "authorizationpolicies",
+        &["ap"],
+        true,
+    ),
+    kind(
         "PeerAuthentication",
         "peerauthentication.security.istio.io",
         "peerauthentications",

@@ -18,6 +18,13 @@ impl Pods {
         Self(mesh.objects().filter_map(labelled).collect())
     }
 
+    /// All, each with its namespace.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Labels)> {
+        self.0
+            .iter()
+            .map(|(namespace, labels)| (namespace.as_str(), labels))
+    }
+
     /// Whether one of a namespace has the labels of every selector.
     pub(super) fn has(&self, namespace: &str, selectors: &[&Labels]) -> bool {
         self.selected(namespace, selectors).next().is_some()

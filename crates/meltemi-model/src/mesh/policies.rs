@@ -1,4 +1,4 @@
-//! DestinationRules, VirtualServices, Gateways and PeerAuthentications: their order, and the services they reach.
+//! DestinationRules, VirtualServices, Gateways and policies: their order, and the services they reach.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use meltemi_core::Hostname;
 
 use super::{Dirty, Mesh};
 use crate::destination_rule::consolidate;
-use crate::{Credential, MeshGateway, MeshVirtualService, Part};
+use crate::{Credential, MeshAuthorizationPolicy, MeshGateway, MeshVirtualService, Part};
 
 impl Mesh {
     fn oldest_first(&self, kind: Kind, namespace: Option<&str>) -> Vec<Arc<Object>> {
@@ -118,6 +118,30 @@ impl Mesh {
                 None => all.remove(&id),
             };
             dirty.changes.insert(Part::Credential(id.0, id.1));
+        }
+    }
+
+    pub(super) fn refresh_authorization_policies(&mut self, dirty: &mut Dirty) {
+        for namespace in std::mem::take(&mut dirty.authorization_policies) {
+            let of_namespace = |object: &&Arc<Object>| object.meta.namespace == namespace;
+            // By name, which is the order of the objects.
+            let after: Vec<_> = self
+                .objects_of(Kind::AuthorizationPolicy)
+                .filter(of_namespace)
+                .filter_map(MeshAuthorizationPolicy::new)
+                .map(Arc::new)
+                .collect();
+            let policies = Arc::make_mut(&mut self.snapshot.authorization_policies);
+            let before = match after.is_empty() {
+                true => policies.by_namespace.remove(&namespace),
+                false => policies
+                    .by_namespace
+                    .insert(namespace.clone(), after.clone()),
+            };
+            if before.unwrap_or_default() != after {
+                let part = Part::AuthorizationPolicy(namespace);
+                dirty.changes.insert(part);
+            }
         }
     }
 

@@ -318,3 +318,87 @@ fn gateways_that_are_not_served_as_written_are_told() {
     mesh.set_secrets_of(SecretsOf::Unseen);
     assert!(codes(&mesh).is_empty());
 }
+
+#[test]
+fn authorization_policies_that_reach_nobody_or_ask_in_vain() {
+    let policy = |spec: &str| {
+        format!(
+            "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: p, namespace: default}}\nspec: {spec}\n"
+        )
+    };
+    let strict = "---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: a, namespace: default}\nspec: {mtls: {mode: STRICT}}\n";
+    let off = strict.replace("STRICT", "DISABLE");
+    let of = |policies: &[&str]| findings(&policies.concat());
+    let check = |spec: &str, more: &str, expected: &[&str]| {
+        let found = of(&[&policy(spec), more]);
+        assert_eq!(found.len(), expected.len(), "{spec}: {found:#?}");
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(found.starts_with(expected), "{found}");
+        }
+    };
+    check("{rules: [{}]}", "", &[]);
+    check("{selector: {matchLabels: {app: reviews}}}", "", &[]);
+    check(
+        "{selector: {matchLabels: {app: review}}}",
+        "",
+        &[
+            "IST0127 AuthorizationPolicy default/p: spec.selector.matchLabels: no matching workloads for this resource with the following labels: app=review",
+        ],
+    );
+    let by_namespace = |action: &str, namespace: &str| {
+        format!("{{{action}rules: [{{from: [{{source: {{namespaces: [{namespace}]}}}}]}}]}}")
+    };
+    check(&by_namespace("", "default, 'def*', '*'"), "", &[]);
+    check(
+        &by_namespace("", "defalt"),
+        "",
+        &[
+            "IST0101 AuthorizationPolicy default/p: spec.rules[0].from[0].source.namespaces[0]: referenced namespace not found: \"defalt\" (did you mean \"default\"?)",
+        ],
+    );
+    check(
+        &by_namespace("", "default"),
+        &off,
+        &[
+            "MEL0208 AuthorizationPolicy default/p: spec.rules[0].from[0].source.namespaces: the workloads accept no mutual TLS",
+        ],
+    );
+    check(
+        &by_namespace("action: DENY, ", "default"),
+        "",
+        &[
+            "MEL0208 AuthorizationPolicy default/p: spec.rules[0].from[0].source.namespaces: the workloads accept plain text too",
+        ],
+    );
+    check(&by_namespace("action: DENY, ", "default"), strict, &[]);
+    check(
+        "{rules: [{when: [{key: source.principal, values: [a]}]}]}",
+        &off,
+        &["MEL0208 AuthorizationPolicy default/p: spec.rules[0].when[0].key:"],
+    );
+    // Whoever is unknown is none of those that are named.
+    check(
+        "{rules: [{from: [{source: {notNamespaces: [a]}}]}]}",
+        &off,
+        &[],
+    );
+    for (rule, field) in [
+        (
+            "from: [{source: {requestPrincipals: ['*']}}]",
+            "from[0].source.requestPrincipals",
+        ),
+        (
+            "from: [{source: {notRequestPrincipals: ['*']}}]",
+            "from[0].source.notRequestPrincipals",
+        ),
+        (
+            "when: [{key: 'request.auth.claims[a]', values: [b]}]",
+            "when[0].key",
+        ),
+    ] {
+        let expected = format!(
+            "MEL0209 AuthorizationPolicy default/p: spec.rules[0].{field}: no RequestAuthentication"
+        );
+        check(&format!("{{rules: [{{{rule}}}]}}"), "", &[&expected]);
+    }
+}

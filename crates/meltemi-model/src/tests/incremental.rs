@@ -175,3 +175,24 @@ fn pods_that_no_slice_names_any_more_are_forgotten() {
     assert!(!mesh.pod_users.values().any(of_reviews));
     assert!(!mesh.pods_used.contains_key(&host("reviews")));
 }
+
+#[test]
+fn an_authorization_policy_touches_its_namespace() {
+    let mut mesh = mesh(&shop());
+    let policy = |namespace: &str, spec: &str| {
+        format!(
+            "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: p, namespace: {namespace}}}\nspec: {spec}\n"
+        )
+    };
+    let part = |namespace: &str| Part::AuthorizationPolicy(namespace.to_owned());
+    let seen = apply(&mut mesh, &policy("default", "{}"));
+    assert_eq!(parts(&seen), [part("default")]);
+    assert!(apply(&mut mesh, &policy("default", "{}")).is_empty());
+    let seen = apply(&mut mesh, &policy("default", "{rules: [{}]}"));
+    assert_eq!(parts(&seen), [part("default")]);
+    let seen = apply(&mut mesh, &policy("other", "{}"));
+    assert_eq!(parts(&seen), [part("other")]);
+    let seen = delete(&mut mesh, Kind::AuthorizationPolicy, "p");
+    assert_eq!(parts(&seen), [part("default")]);
+    assert!(delete(&mut mesh, Kind::AuthorizationPolicy, "p").is_empty());
+}

@@ -119,6 +119,13 @@ fn named(name: &str, argument: Option<&str>) -> Option<Operator> {
             }
             "START_TIME" => return None,
             "GRPC_STATUS" if argument == "NUMBER" => O::GrpcStatusNumber,
+            "DYNAMIC_METADATA" => match argument.split_once(':') {
+                Some((namespace, key)) => O::DynamicMetadata {
+                    namespace: namespace.into(),
+                    key: key.into(),
+                },
+                None => O::Absent,
+            },
             _ if ABSENT_WITH_ARGUMENT.contains(&name) => O::Absent,
             _ if OPTIONAL_ARGUMENT.contains(&name) => return named(name, None),
             _ => return None,
@@ -208,7 +215,6 @@ const ABSENT_WITH_ARGUMENT: &[&str] = &[
     "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT",
     "DOWNSTREAM_PEER_CERT_V_END",
     "DOWNSTREAM_PEER_CERT_V_START",
-    "DYNAMIC_METADATA",
     "EMIT_TIME",
     "EMIT_TIME_LOCAL",
     "FILTER_STATE",

@@ -235,7 +235,24 @@ fn value<'r>(operator: &Operator, record: &'r RequestRecord) -> Option<Value<'r>
         O::ConnectionId => Some(Value::Number(connection.id)),
         O::GrpcStatus => record.grpc_status.map(|code| Value::Text(grpc_name(code))),
         O::GrpcStatusNumber => record.grpc_status.map(|code| Value::Number(code.into())),
+        O::DynamicMetadata { namespace, key } => borrowed(metadata(record, namespace, key)),
         O::Absent => None,
+    }
+}
+
+/// What the filters of a request, or of a connection, leave; of other filters there is nothing.
+fn metadata<'r>(record: &'r RequestRecord, namespace: &str, key: &str) -> Option<&'r str> {
+    let own = match record.protocol {
+        Protocol::Tcp => "envoy.filters.network.rbac",
+        _ => "envoy.filters.http.rbac",
+    };
+    match (namespace, key) {
+        ("envoy.common", "access_log_hint") => {
+            let hint = record.authorization.audit_hint()?;
+            Some(if hint { "true" } else { "false" })
+        }
+        (namespace, key) if namespace == own => record.authorization.metadata(key),
+        _ => None,
     }
 }
 

@@ -184,3 +184,74 @@ fn filters() {
         0
     ));
 }
+
+/// Envoy, "Role Based Access Control (RBAC) Filter, Dynamic Metadata".
+#[test]
+fn verdicts_stand_in_dynamic_metadata() {
+    use crate::rbac::Verdict;
+    use crate::runtime::{RbacAction, RbacFilter, RbacRules};
+    let rules = |action| RbacRules {
+        action,
+        policies: Vec::new(),
+    };
+    let mut record = record();
+    let policy: Arc<str> = "ns[a]-policy[b]-rule[0]".into();
+    let verdict = |is_allowed, policy| Verdict { is_allowed, policy };
+    let deny = RbacFilter {
+        rules: Some(rules(RbacAction::Deny)),
+        shadow_rules: Some(rules(RbacAction::Deny)),
+        shadow_prefix: "istio_dry_run_deny_".into(),
+        ..RbacFilter::default()
+    };
+    let matched = verdict(false, Some(&policy));
+    record
+        .authorization
+        .note(&deny, verdict(true, None), Some(matched));
+    let audit = RbacFilter {
+        rules: Some(rules(RbacAction::Log)),
+        ..RbacFilter::default()
+    };
+    check(
+        "%DYNAMIC_METADATA(envoy.common:access_log_hint)%",
+        &record,
+        "-",
+    );
+    record
+        .authorization
+        .note(&audit, verdict(true, Some(&policy)), None);
+    for (namespace, key, expected) in [
+        (
+            "envoy.filters.http.rbac",
+            "istio_dry_run_deny_shadow_engine_result",
+            "denied",
+        ),
+        (
+            "envoy.filters.http.rbac",
+            "istio_dry_run_deny_shadow_effective_policy_id",
+            &*policy,
+        ),
+        (
+            "envoy.filters.http.rbac",
+            "istio_dry_run_allow_shadow_engine_result",
+            "-",
+        ),
+        (
+            "envoy.filters.http.rbac",
+            "enforced_engine_result",
+            "allowed",
+        ),
+        (
+            "envoy.filters.http.rbac",
+            "enforced_effective_policy_id",
+            "-",
+        ),
+        ("envoy.filters.network.rbac", "enforced_engine_result", "-"),
+        ("envoy.common", "access_log_hint", "true"),
+    ] {
+        check(
+            &format!("%DYNAMIC_METADATA({namespace}:{key})%"),
+            &record,
+            expected,
+        );
+    }
+}

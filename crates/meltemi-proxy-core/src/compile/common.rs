@@ -192,6 +192,33 @@ fn build(text: &str) -> Result<Regex, regex::Error> {
     builder(false).or_else(|_| builder(true))
 }
 
+/// A path template as Envoy's `UriTemplateMatchConfig` has it: `*` is one segment or its part, `**` the rest.
+///
+/// Differs from Envoy: a `*` of the request itself is as any other character of it.
+pub(super) fn path_template(scope: &Scope<'_>, template: &str) -> Option<Regex> {
+    let is_literal = |c: char| c.is_ascii_alphanumeric() || "-._~%!$&'()+,;:@=/*".contains(c);
+    if !template.starts_with('/') || !template.chars().all(is_literal) {
+        return scope.refuse(format!("\"{template}\" is no path template"));
+    }
+    if template.chars().count() > REGEX_LIMIT_CHARS {
+        return scope.refuse(format!("is longer than {REGEX_LIMIT_CHARS} characters"));
+    }
+    if template
+        .split_once("**")
+        .is_some_and(|(_, rest)| rest.contains('*'))
+    {
+        return scope.refuse("** is the last operator");
+    }
+    // A literal holds no star, so that all of them are operators.
+    let rest = "\u{1}";
+    let text = regex::escape(&template.replace("**", rest));
+    let text = text.replace("\\*", "[^/]+").replace(rest, ".*");
+    match build(&format!(r"(?s)\A{text}\z")) {
+        Ok(regex) => Some(regex),
+        Err(error) => scope.refuse(error.to_string()),
+    }
+}
+
 pub(super) fn regex_rewrite(
     scope: &Scope<'_>,
     value: matcher::RegexMatchAndSubstitute,

@@ -525,3 +525,72 @@ fn operators_without_a_value_are_taken() {
         assert!(crate::access_log::parse(format).is_ok(), "{format}");
     }
 }
+
+/// A test that never matches would open what it is the negation of, or close what it allows: it is refused by its name.
+#[test]
+fn rules_that_cannot_be_judged_are_refused() {
+    let with = |permission: Value, principal: Value| {
+        let mut listener = virtual_inbound();
+        let filters = &mut listener["filterChains"][1]["filters"][0]["typedConfig"]["httpFilters"];
+        filters[1]["typedConfig"]["rules"]["policies"] =
+            json!({"p": {"permissions": [permission], "principals": [principal]}});
+        compile_listener(&listener)
+    };
+    let any = || json!({"any": true});
+    let template = |template: &str| {
+        json!({"uriTemplate": {"name": "x", "typedConfig": {
+            "@type": "type.googleapis.com/envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig",
+            "pathTemplate": template}}})
+    };
+    let claim = |more: Value| {
+        let mut matcher = json!({"filter": "envoy.filters.http.jwt_authn",
+            "path": [{"key": "payload"}, {"key": "iss"}], "value": {"stringMatch": {"exact": "a"}}});
+        let fields = matcher.as_object_mut().unwrap();
+        fields.extend(more.as_object().unwrap().clone());
+        matcher
+    };
+    let sourced = |more| json!({"sourcedMetadata": {"metadataMatcher": claim(more)}});
+    for good in [
+        with(any(), sourced(json!({}))),
+        with(any(), json!({"metadata": claim(json!({}))})),
+        with(template("/a/*/b/**"), any()),
+        with(template("/a/**.png"), any()),
+    ] {
+        good.unwrap();
+    }
+    let at = "p";
+    for (result, expected) in [
+        (with(template("a/*"), any()), "\"a/*\" is no path template"),
+        (
+            with(template("/a/{x}"), any()),
+            "\"/a/{x}\" is no path template",
+        ),
+        (with(template("/**/*"), any()), "** is the last operator"),
+        (
+            with(
+                any(),
+                sourced(json!({"filter": "envoy.filters.http.other"})),
+            ),
+            "\"envoy.filters.http.other\" is not supported",
+        ),
+        (
+            with(any(), sourced(json!({"path": [{"key": "issuer"}]}))),
+            "\"issuer\" is not supported",
+        ),
+        (
+            with(any(), sourced(json!({"invert": true}))),
+            "is not supported",
+        ),
+        (with(any(), sourced(json!({"value": {}}))), "has no test"),
+        (
+            with(
+                any(),
+                json!({"sourcedMetadata": {"metadataSource": "ROUTE", "metadataMatcher": claim(json!({}))}}),
+            ),
+            "only DYNAMIC is supported",
+        ),
+    ] {
+        let text = result.unwrap_err().to_string();
+        assert!(text.contains(expected) && text.contains(at), "{text}");
+    }
+}

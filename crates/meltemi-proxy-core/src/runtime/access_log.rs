@@ -124,6 +124,11 @@ pub enum Operator {
     ConnectionId,
     GrpcStatus,
     GrpcStatusNumber,
+    /// `%DYNAMIC_METADATA(namespace:key)%` of what authorization left.
+    DynamicMetadata {
+        namespace: Arc<str>,
+        key: Arc<str>,
+    },
     /// An operator of Envoy's of which we never have a value, such as `%FILTER_STATE(...)%` or `%TRACE_ID%`: always `-`.
     Absent,
 }

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use regex::bytes::Regex;
 
 use super::{HeaderMatcher, StringMatcher};
 
@@ -49,6 +50,8 @@ pub enum RbacPermission {
     Header(HeaderMatcher),
     /// The path without query and fragment.
     UrlPath(StringMatcher),
+    /// The same by a template, as an expression for the whole path.
+    UrlTemplate(Regex),
     DestinationIp(IpNet),
     DestinationPort(u16),
     /// `[start, end)`.
@@ -74,6 +77,35 @@ pub enum RbacPrincipal {
     RemoteIp(IpNet),
     Header(HeaderMatcher),
     UrlPath(StringMatcher),
+    /// What the verified token says.
+    Claim(ClaimMatcher),
     /// Istio's `io.istio.peer_principal` filter state: the peer's SPIFFE ID, as `spiffe://...`.
     PeerPrincipal(StringMatcher),
+}
+
+/// Envoy `type.matcher.v3.MetadataMatcher` on the payload that the JWT filter leaves.
+#[derive(Debug, Clone)]
+pub struct ClaimMatcher {
+    /// From the payload to the value.
+    pub path: Vec<Arc<str>>,
+    pub value: ValueMatcher,
+}
+
+/// Envoy `type.matcher.v3.ValueMatcher`.
+#[derive(Debug, Clone)]
+pub enum ValueMatcher {
+    Null,
+    Bool(bool),
+    Number(f64),
+    /// `[start, end)`.
+    NumberRange {
+        start: f64,
+        end: f64,
+    },
+    Text(StringMatcher),
+    /// `true`: it is there; `false` matches nothing.
+    Present(bool),
+    /// A list with such an element.
+    ListWith(Box<Self>),
+    AnyOf(Vec<Self>),
 }

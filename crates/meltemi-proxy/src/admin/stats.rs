@@ -183,15 +183,20 @@ fn clusters(admin: &Admin, out: &mut String) {
     }
 }
 
-/// Envoy's `name: value` lines: the same samples, with labels after the name.
+/// Envoy's `name: value` lines: the same samples, with labels after the name, and what users look for by Envoy's own name.
 pub(super) fn plain(admin: &Admin, filter: Option<&str>) -> String {
-    prometheus(admin)
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .filter(|line| filter.is_none_or(|filter| line.contains(filter)))
-        .filter_map(|line| line.rsplit_once(' '))
+    let samples = prometheus(admin);
+    let samples = samples.lines().filter(|line| !line.starts_with('#'));
+    let samples = samples.filter_map(|line| line.rsplit_once(' '));
+    let mut lines: String = samples
         .map(|(name, value)| format!("{name}: {value}\n"))
-        .collect()
+        .collect();
+    admin.shared.telemetry.rbac.plain(&mut lines);
+    let Some(filter) = filter else {
+        return lines;
+    };
+    let chosen = lines.split_inclusive('\n');
+    chosen.filter(|line| line.contains(filter)).collect()
 }
 
 /// The resident set of this process.

@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use meltemi_proxy_core::error::{ErrorKind, ProxyError, ResetReason};
 use meltemi_proxy_core::flags::ResponseFlags;
 use meltemi_proxy_core::quick::QuickMap;
+use meltemi_proxy_core::record::AuthorizationRecord;
 use meltemi_proxy_core::retry::grpc_status;
 use meltemi_proxy_core::runtime::Route;
 use meltemi_proxy_core::strict::Malformed;
@@ -147,6 +148,7 @@ pub(crate) struct State {
     pub(crate) details: Cow<'static, str>,
     pub(crate) transport_failure: Option<Arc<str>>,
     pub(crate) error: Option<ProxyError>,
+    pub(crate) authorization: AuthorizationRecord,
     /// Kept for the access log only.
     pub(crate) response_headers: Option<HeaderMap>,
     pub(crate) response_trailers: Option<HeaderMap>,
@@ -217,6 +219,7 @@ impl Exchange {
             details: Cow::Borrowed("via_upstream"),
             transport_failure: None,
             error: None,
+            authorization: AuthorizationRecord::default(),
             response_headers: None,
             response_trailers: None,
             first_byte: None,

@@ -15,6 +15,8 @@ use super::body::ResponseBody;
 use super::exchange::Exchange;
 use super::forward::Matched;
 use super::{record, respond};
+use crate::telemetry::Telemetry;
+use crate::telemetry::rbac::RbacSeries;
 
 /// The filters of a listener, by what they do.
 #[derive(Debug, Default)]
@@ -38,12 +40,12 @@ struct Named {
 #[derive(Debug)]
 enum Gate {
     Cors,
-    Rbac(Arc<RbacFilter>),
+    Rbac(Arc<RbacFilter>, Arc<RbacSeries>),
     RateLimit(Arc<LocalRateLimit>),
 }
 
 impl FilterPlan {
-    pub(crate) fn new(manager: &HttpConnectionManager) -> Self {
+    pub(crate) fn new(manager: &HttpConnectionManager, telemetry: &Telemetry) -> Self {
         let mut plan = Self::default();
         for filter in &manager.http_filters {
             let named = Named {
@@ -54,7 +56,9 @@ impl FilterPlan {
                 HttpFilterKind::Fault(config) => plan.fault = Some((named, config.clone())),
                 HttpFilterKind::Cors => plan.gates.push((named, Gate::Cors)),
                 HttpFilterKind::Rbac(config) => {
-                    plan.gates.push((named, Gate::Rbac(config.clone())))
+                    let family = &telemetry.rbac;
+                    let series = family.of_requests(&manager.stat_prefix, config);
+                    plan.gates.push((named, Gate::Rbac(config.clone(), series)))
                 }
                 HttpFilterKind::LocalRateLimit(config) => {
                     plan.gates.push((named, Gate::RateLimit(config.clone())))
@@ -124,10 +128,10 @@ pub(crate) async fn before_routing(exchange: &mut Exchange, matched: &Matched) -
             (Gate::Cors, Some(OverrideConfig::Cors(cors))) => preflight(exchange, cors),
             // Only routes carry policies.
             (Gate::Cors, _) => None,
-            (Gate::Rbac(_), Some(OverrideConfig::Rbac(over))) => {
-                over.as_ref().and_then(|config| authorise(exchange, config))
-            }
-            (Gate::Rbac(config), _) => authorise(exchange, config),
+            (Gate::Rbac(_, series), Some(OverrideConfig::Rbac(over))) => over
+                .as_ref()
+                .and_then(|config| authorise(exchange, config, series)),
+            (Gate::Rbac(config, series), _) => authorise(exchange, config, series),
             (Gate::RateLimit(_), Some(OverrideConfig::LocalRateLimit(config)))
             | (Gate::RateLimit(config), _) => limit(exchange, config),
         };
@@ -172,8 +176,9 @@ pub(crate) fn fault(exchange: &Exchange, matched: &Matched) -> Option<Arc<FaultI
     })
 }
 
-fn authorise(exchange: &Exchange, config: &RbacFilter) -> Option<Answer> {
-    let downstream = &exchange.connection.downstream;
+fn authorise(exchange: &mut Exchange, config: &RbacFilter, series: &RbacSeries) -> Option<Answer> {
+    let connection = exchange.connection.clone();
+    let downstream = &connection.downstream;
     let view = exchange.head.view();
     let request = rbac::RbacRequest {
         head: Some(&view),
@@ -182,12 +187,11 @@ fn authorise(exchange: &Exchange, config: &RbacFilter) -> Option<Answer> {
         remote: exchange.client(),
         requested_server_name: downstream.arrival.server_name.as_deref(),
         peer_uri_san: downstream.principal(),
+        token: None,
     };
     let (verdict, shadow) = rbac::evaluate(config, &request);
-    if let Some(shadow) = shadow {
-        let policy = shadow.policy.map_or("none", |policy| policy);
-        tracing::debug!(is_allowed = shadow.is_allowed, policy, "shadow verdict");
-    }
+    series.tell(config, verdict, shadow);
+    exchange.authorization.note(config, verdict, shadow);
     if verdict.is_allowed {
         return None;
     }

@@ -179,6 +179,7 @@ pub(crate) fn record(exchange: &State) -> RequestRecord {
     record.flags = exchange.flags;
     record.details = Some(Arc::from(&*exchange.details));
     record.error = exchange.error.clone();
+    record.authorization = exchange.authorization.clone();
     record.bytes_received = received_bytes(exchange);
     record.bytes_sent = exchange.sent_bytes;
     record.request_messages = exchange

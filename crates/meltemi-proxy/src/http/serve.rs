@@ -125,7 +125,7 @@ pub(crate) async fn serve(
     let Some((is_http2, transport)) = choose_codec(&downstream, &manager, transport).await else {
         return;
     };
-    let plan = FilterPlan::new(&manager);
+    let plan = FilterPlan::new(&manager, &worker.shared.telemetry);
     let connection = Arc::new(HttpConnection {
         worker: worker.clone(),
         downstream,

@@ -189,7 +189,7 @@ fn inspection(listener: &Listener, port: u16) -> Inspection {
     }
 }
 
-fn transport(spoken: &Spoken) -> TransportProtocol {
+pub(crate) fn transport(spoken: &Spoken) -> TransportProtocol {
     match spoken {
         Spoken::Tls(_) => TransportProtocol::Tls,
         _ => TransportProtocol::RawBuffer,
@@ -197,7 +197,7 @@ fn transport(spoken: &Spoken) -> TransportProtocol {
 }
 
 /// SNI and protocols as filter chains match them: ALPN, or what the HTTP inspector calls the versions.
-fn names(spoken: &Spoken) -> (Option<&str>, Vec<&str>) {
+pub(crate) fn names(spoken: &Spoken) -> (Option<&str>, Vec<&str>) {
     match spoken {
         Spoken::Tls(hello) => (
             hello.server_name.as_deref(),

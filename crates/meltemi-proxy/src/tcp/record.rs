@@ -86,6 +86,7 @@ fn record(session: &Session) -> RequestRecord {
         attempts: session.attempts,
     };
     record.flags = session.flags;
+    record.authorization = session.authorization.clone();
     record.details = (!session.details.is_empty()).then(|| Arc::from(session.details.as_str()));
     record.bytes_received = session.copied.to_upstream;
     record.bytes_sent = session.copied.to_downstream;

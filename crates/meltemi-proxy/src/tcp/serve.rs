@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use meltemi_proxy_core::error::{ErrorKind, ProxyError, ResetReason};
 use meltemi_proxy_core::flags::ResponseFlags;
+use meltemi_proxy_core::record::AuthorizationRecord;
 use meltemi_proxy_core::runtime::{NetworkFilter, TcpProxy};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
@@ -36,6 +37,7 @@ pub(crate) struct Session {
     pub(crate) attempts: u32,
     pub(crate) flags: ResponseFlags,
     pub(crate) details: String,
+    pub(crate) authorization: AuthorizationRecord,
     pub(crate) transport_failure: Option<Arc<str>>,
     pub(crate) copied: Copied,
     /// Its series has it.
@@ -74,11 +76,16 @@ pub(crate) async fn serve(
         attempts: 0,
         flags: ResponseFlags::NONE,
         details: String::new(),
+        authorization: AuthorizationRecord::default(),
         transport_failure: None,
         copied: Copied::default(),
         is_counted: false,
     };
-    if let Err(error) = session.downstream.authorise() {
+    let telemetry = &worker.shared.telemetry;
+    let verdict = session
+        .downstream
+        .authorise(telemetry, &mut session.authorization);
+    if let Err(error) = verdict {
         session.failed(&error);
         transport.socket().reset_on_close();
     } else {
@@ -196,16 +203,32 @@ async fn copy(
             .add(now.to_downstream - reported.to_downstream);
         *reported = now;
     };
+    let (downstream, shared) = (session.downstream.clone(), session.worker.shared.clone());
     let copying = copy_bidirectional(transport, &mut connected.transport, idle, report);
-    let (_, result) = match session.proxy.max_downstream_connection_duration {
-        None => copying.await,
-        Some(limit) => match tokio::time::timeout(limit, copying).await {
-            Ok(done) => done,
-            Err(_) => {
-                session.flags.insert(ResponseFlags::DURATION_TIMEOUT);
-                return;
-            }
-        },
+    let limit = session.proxy.max_downstream_connection_duration;
+    let copying = async {
+        match limit {
+            None => Some(copying.await),
+            Some(limit) => tokio::time::timeout(limit, copying).await.ok(),
+        }
+    };
+    let ended = tokio::select! {
+        biased;
+        ended = copying => Ok(ended),
+        denied = downstream.denied_later(&shared) => Err(denied),
+    };
+    let result = match ended {
+        Ok(Some((_, result))) => result,
+        Ok(None) => {
+            session.flags.insert(ResponseFlags::DURATION_TIMEOUT);
+            return;
+        }
+        Err(denied) => {
+            session.failed(&denied);
+            transport.socket().reset_on_close();
+            connected.transport.socket().reset_on_close();
+            return;
+        }
     };
     match result {
         Ok(()) => {}

@@ -11,20 +11,24 @@ use meltemi_proto::envoy::extensions::filters::network::http_connection_manager:
 };
 
 use super::tcp;
+use crate::authorization::Authorization;
 use crate::inputs::Inputs;
 use crate::listeners::tls_inspector;
 use crate::{access_log, clusters, filters, tls, wire};
 
 /// One listener for each port; none for a port without routes for its connections.
 pub(crate) fn listeners(inputs: &Inputs<'_>, merged: &Merged<'_>) -> Vec<Listener> {
+    let guard = Authorization::of(inputs);
     let ports = merged.ports.iter();
-    ports.filter_map(|port| listener(inputs, port)).collect()
+    ports
+        .filter_map(|port| listener(inputs, &guard, port))
+        .collect()
 }
 
-fn listener(inputs: &Inputs<'_>, port: &MergedPort<'_>) -> Option<Listener> {
+fn listener(inputs: &Inputs<'_>, guard: &Authorization, port: &MergedPort<'_>) -> Option<Listener> {
     let (first, others) = addresses(inputs, port.bind);
     let name = format!("{first}_{}", port.port);
-    let chains = chains(inputs, port, &format!("outbound_{name};"));
+    let chains = chains(inputs, guard, port, &format!("outbound_{name};"));
     if chains.is_empty() {
         return None;
     }
@@ -63,24 +67,29 @@ fn addresses<'a>(inputs: &Inputs<'_>, bind: &'a str) -> (&'a str, Option<&'stati
     }
 }
 
-fn chains(inputs: &Inputs<'_>, port: &MergedPort<'_>, stat_prefix: &str) -> Vec<FilterChain> {
+fn chains(
+    inputs: &Inputs<'_>,
+    guard: &Authorization,
+    port: &MergedPort<'_>,
+    stat_prefix: &str,
+) -> Vec<FilterChain> {
     match port.kind {
         PortKind::Http => {
             let first = port.servers.first();
             let routes = first.and_then(BoundServer::route_name);
-            let chain = |routes: String| http_chain(inputs, stat_prefix, &routes);
+            let chain = |routes: String| http_chain(inputs, guard, stat_prefix, &routes);
             routes.map(chain).into_iter().collect()
         }
         PortKind::Tcp => {
             let first = port.servers.first();
-            let chains = first.map(|server| tcp::chains(inputs, server, None, None));
+            let chains = first.map(|server| tcp::chains(inputs, guard, server, None, None));
             chains.unwrap_or_default()
         }
         PortKind::Tls => {
             let mut taken = tcp::TakenNames::default();
             let servers = port.servers.iter();
             servers
-                .flat_map(|server| tls_chains(inputs, server, stat_prefix, &mut taken))
+                .flat_map(|server| tls_chains(inputs, guard, server, stat_prefix, &mut taken))
                 .collect()
         }
     }
@@ -88,6 +97,7 @@ fn chains(inputs: &Inputs<'_>, port: &MergedPort<'_>, stat_prefix: &str) -> Vec<
 
 fn tls_chains(
     inputs: &Inputs<'_>,
+    guard: &Authorization,
     server: &BoundServer<'_>,
     stat_prefix: &str,
     taken: &mut tcp::TakenNames,
@@ -96,7 +106,7 @@ fn tls_chains(
         return Vec::new();
     };
     if !settings.mode.terminates() {
-        return tcp::by_server_name(inputs, server, taken);
+        return tcp::by_server_name(inputs, guard, server, taken);
     }
     let socket = tls::gateway(settings, server.protocol() == Protocol::Https);
     let names: Vec<String> = server
@@ -110,19 +120,24 @@ fn tls_chains(
         Some(routes) => vec![FilterChain {
             filter_chain_match: Some(matches),
             transport_socket: Some(socket),
-            ..http_chain(inputs, stat_prefix, &routes)
+            ..http_chain(inputs, guard, stat_prefix, &routes)
         }],
-        None => tcp::chains(inputs, server, Some(&matches), Some(&socket)),
+        None => tcp::chains(inputs, guard, server, Some(&matches), Some(&socket)),
     }
 }
 
-fn http_chain(inputs: &Inputs<'_>, stat_prefix: &str, routes: &str) -> FilterChain {
+fn http_chain(
+    inputs: &Inputs<'_>,
+    guard: &Authorization,
+    stat_prefix: &str,
+    routes: &str,
+) -> FilterChain {
     let specifier = RouteSpecifier::Rds(Rds {
         config_source: Some(clusters::ads()),
         route_config_name: routes.to_owned(),
     });
     FilterChain {
-        filters: filters::gateway_chain(inputs, stat_prefix, specifier),
+        filters: filters::gateway_chain(inputs, guard, stat_prefix, specifier),
         ..FilterChain::default()
     }
 }
@@ -130,13 +145,14 @@ fn http_chain(inputs: &Inputs<'_>, stat_prefix: &str, routes: &str) -> FilterCha
 /// The filters of a chain that relays bytes to where a route says.
 pub(super) fn relay(
     inputs: &Inputs<'_>,
+    guard: &Authorization,
     matches: Option<FilterChainMatch>,
     stat_prefix: &str,
     target: meltemi_proto::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::ClusterSpecifier,
 ) -> FilterChain {
     FilterChain {
         filter_chain_match: matches.filter(|matches| *matches != FilterChainMatch::default()),
-        filters: filters::tcp_chain(inputs, Direction::Outbound, stat_prefix, target),
+        filters: filters::tcp_chain(inputs, Direction::Outbound, guard, stat_prefix, target),
         ..FilterChain::default()
     }
 }

@@ -9,6 +9,7 @@ use meltemi_proto::envoy::config::core::v3::TransportSocket;
 use meltemi_proto::envoy::config::listener::v3::{FilterChain, FilterChainMatch};
 
 use super::{At, bound, listeners::relay};
+use crate::authorization::Authorization;
 use crate::inputs::Inputs;
 use crate::listeners::tcp_route::{self, Client, sni_match, subnets};
 
@@ -36,6 +37,7 @@ fn stat_prefix(server: &BoundServer<'_>) -> String {
 /// the server's connections do, and are decrypted if TLS ends here.
 pub(super) fn chains(
     inputs: &Inputs<'_>,
+    guard: &Authorization,
     server: &BoundServer<'_>,
     matches: Option<&FilterChainMatch>,
     socket: Option<&TransportSocket>,
@@ -55,7 +57,13 @@ pub(super) fn chains(
             };
             FilterChain {
                 transport_socket: socket.cloned(),
-                ..relay(inputs, Some(matches), &stat_prefix(server), route.target)
+                ..relay(
+                    inputs,
+                    guard,
+                    Some(matches),
+                    &stat_prefix(server),
+                    route.target,
+                )
             }
         })
         .collect()
@@ -64,6 +72,7 @@ pub(super) fn chains(
 /// The chains of a server that lets TLS through: one for each `tls` match for its hosts.
 pub(super) fn by_server_name(
     inputs: &Inputs<'_>,
+    guard: &Authorization,
     server: &BoundServer<'_>,
     taken: &mut TakenNames,
 ) -> Vec<FilterChain> {
@@ -90,6 +99,7 @@ pub(super) fn by_server_name(
                 };
                 chains.push(relay(
                     inputs,
+                    guard,
                     Some(chain_match),
                     &stat_prefix(server),
                     target,

@@ -16,6 +16,7 @@ use super::{
     RAW, TLS, chain_match, cleartext_http, detection_timeout, http_inspector, on_ports,
     original_dst, tls_inspector,
 };
+use crate::authorization::Authorization;
 use crate::inputs::Inputs;
 use crate::{access_log, filters, routes, tls, wire};
 
@@ -162,7 +163,7 @@ impl<'a> Place<'a> {
         }
     }
 
-    fn chain(&self, inputs: &Inputs<'_>, shape: &Shape) -> FilterChain {
+    fn chain(&self, inputs: &Inputs<'_>, guard: &Authorization, shape: &Shape) -> FilterChain {
         let matches = FilterChainMatch {
             destination_port: self.port.and_then(|port| wire::u32_value(port.into())),
             ..chain_match(shape.transport, &shape.application)
@@ -175,7 +176,7 @@ impl<'a> Place<'a> {
                 self.tcp_name.clone()
             },
             filter_chain_match: (matches != FilterChainMatch::default()).then_some(matches),
-            filters: self.filters(inputs, shape.http),
+            filters: self.filters(inputs, guard, shape.http),
             transport_socket: shape.mutual.then(|| tls::downstream_mutual(offer)),
             ..FilterChain::default()
         }
@@ -184,25 +185,32 @@ impl<'a> Place<'a> {
     fn filters(
         &self,
         inputs: &Inputs<'_>,
+        guard: &Authorization,
         http: bool,
     ) -> Vec<meltemi_proto::envoy::config::listener::v3::Filter> {
         if http {
             let config = routes::inbound(&self.cluster, self.served);
             let specifier = RouteSpecifier::RouteConfig(config);
-            filters::http_chain(inputs, Direction::Inbound, &self.stat_prefix, specifier)
+            let direction = Direction::Inbound;
+            filters::http_chain(inputs, direction, guard, &self.stat_prefix, specifier)
         } else {
             let target = filters::to_cluster(&self.cluster);
-            filters::tcp_chain(inputs, Direction::Inbound, &self.cluster, target)
+            filters::tcp_chain(inputs, Direction::Inbound, guard, &self.cluster, target)
         }
     }
 }
 
 pub(crate) fn virtual_inbound(inputs: &Inputs<'_>, served: &[InboundPort<'_>]) -> Listener {
     let modes = inputs.workload_tls(inputs.namespace(), inputs.labels());
+    let guard = Authorization::of(inputs);
     let mut chains = vec![blackhole(inputs)];
     let mut add = |place: &Place<'_>, mode, protocol| {
         let shapes = shapes(inputs, mode, protocol);
-        chains.extend(shapes.iter().map(|shape| place.chain(inputs, shape)));
+        chains.extend(
+            shapes
+                .iter()
+                .map(|shape| place.chain(inputs, &guard, shape)),
+        );
     };
     add(&Place::unlisted(None), modes.default.mode, Protocol::Auto);
     for port in served {
@@ -259,6 +267,7 @@ fn blackhole(inputs: &Inputs<'_>) -> FilterChain {
         filters: filters::tcp_chain(
             inputs,
             Direction::Inbound,
+            Authorization::NONE,
             BLACKHOLE_CLUSTER,
             filters::to_cluster(BLACKHOLE_CLUSTER),
         ),

@@ -14,6 +14,7 @@ use super::{
     RAW, chain_match, cleartext_http, detection_timeout, http_inspector, tcp_route, tls_inspector,
     unbound,
 };
+use crate::authorization::Authorization;
 use crate::inputs::Inputs;
 use crate::{access_log, clusters, filters, routes, wire};
 
@@ -28,6 +29,7 @@ pub(crate) fn virtual_outbound(inputs: &Inputs<'_>) -> Listener {
         filters: filters::tcp_chain(
             inputs,
             Direction::Outbound,
+            Authorization::NONE,
             cluster,
             filters::to_cluster(cluster),
         ),
@@ -196,7 +198,13 @@ fn http_chain(inputs: &Inputs<'_>, stat_prefix: &str, route_config_name: &str) -
     });
     FilterChain {
         filter_chain_match: Some(chain_match(RAW, &cleartext_http(inputs))),
-        filters: filters::http_chain(inputs, Direction::Outbound, stat_prefix, routes),
+        filters: filters::http_chain(
+            inputs,
+            Direction::Outbound,
+            Authorization::NONE,
+            stat_prefix,
+            routes,
+        ),
         ..FilterChain::default()
     }
 }
@@ -279,6 +287,7 @@ fn passthrough(inputs: &Inputs<'_>) -> FilterChain {
         filters: filters::tcp_chain(
             inputs,
             Direction::Outbound,
+            Authorization::NONE,
             cluster,
             filters::to_cluster(cluster),
         ),

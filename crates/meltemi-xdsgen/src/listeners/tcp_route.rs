@@ -10,6 +10,7 @@ use meltemi_proto::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy
 };
 
 use super::TLS;
+use crate::authorization::Authorization;
 use crate::gateways::At;
 use crate::inputs::Inputs;
 use crate::{filters, routes, wire};
@@ -80,7 +81,13 @@ fn chain(
     };
     FilterChain {
         filter_chain_match,
-        filters: filters::tcp_chain(inputs, Direction::Outbound, &stat_prefix, target),
+        filters: filters::tcp_chain(
+            inputs,
+            Direction::Outbound,
+            Authorization::NONE,
+            &stat_prefix,
+            target,
+        ),
         ..FilterChain::default()
     }
 }

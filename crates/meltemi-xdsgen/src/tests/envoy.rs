@@ -8,7 +8,12 @@ use serde_json::{Value, json};
 use super::support::{World, to_json};
 use crate::{Flavour, Generated, Kind, ProxyView, Role, generate};
 
-const CASES: [(&str, &str, &str); 5] = [
+const CASES: [(&str, &str, &str); 6] = [
+    (
+        "authorization",
+        "web",
+        include_str!("../../testdata/authorization/in.yaml"),
+    ),
     (
         "gateway",
         "ingress",

@@ -23,6 +23,7 @@ use crate::{Flavour, Generated};
 const CANARY: &str = include_str!("../../testdata/canary-strict/in.yaml");
 const PROTOCOLS: &str = include_str!("../../testdata/protocols/in.yaml");
 const ROUTES: &str = include_str!("../../testdata/routes/in.yaml");
+const AUTHORIZATION: &str = include_str!("../../testdata/authorization/in.yaml");
 const BOOKINFO: &str = include_str!("../../testdata/bookinfo/in.yaml");
 
 /// One proxy's compiled configuration.
@@ -234,6 +235,7 @@ impl Proxy {
 #[test]
 fn our_proxy_accepts_everything() {
     for (input, pod) in [
+        (AUTHORIZATION, "web"),
         (BOOKINFO, "reviews-v1"),
         (CANARY, "client-v1"),
         (PROTOCOLS, "server"),
@@ -544,6 +546,7 @@ fn virtual_services_route() {
     );
 }
 
+mod authorization;
 mod gateways;
 mod on_demand;
 mod policies;

@@ -233,6 +233,9 @@ pub(super) fn columns(kind: &str) -> &'static [Column] {
         "WorkloadEntry" => {
             const { &[AGE, column("ADDRESS", |entry| text(entry, "/spec/address"))] }
         }
+        "AuthorizationPolicy" => {
+            const { &[column("ACTION", |policy| text(policy, "/spec/action")), AGE] }
+        }
         "PeerAuthentication" => {
             const {
                 &[

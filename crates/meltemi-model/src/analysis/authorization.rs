@@ -1,0 +1,248 @@
+//! AuthorizationPolicies that reach nobody, or ask for what no caller there can have.
+
+use std::collections::BTreeSet;
+
+use meltemi_api::istio::{
+    Attribute, AuthorizationAction, AuthorizationPolicy, AuthorizationRule, Source, TlsMode,
+    ValuePattern,
+};
+use meltemi_api::{Object, Resource, did_you_mean};
+use meltemi_core::{Diagnostic, FieldPath, Labels, Severity};
+
+use super::selection::Pods;
+use super::{pairs, report};
+use crate::{Mesh, MeshSnapshot};
+
+pub(super) fn policy(
+    mesh: &Mesh,
+    snapshot: &MeshSnapshot,
+    pods: &Pods,
+    object: &Object,
+    found: &mut Vec<Diagnostic>,
+) {
+    let Resource::AuthorizationPolicy(policy) = &object.resource else {
+        return;
+    };
+    let reached = reached(snapshot, pods, object, policy);
+    nobody(object, policy, &reached, found);
+    let rules = FieldPath::new("spec").field("rules");
+    for (index, rule) in policy.rules.iter().enumerate() {
+        let path = rules.index(index);
+        unknown_namespaces(mesh, object, rule, &path, found);
+        identities(snapshot, object, policy, rule, &path, &reached, found);
+        tokens(object, rule, &path, found);
+    }
+}
+
+/// The workloads that a policy is for, by namespace and labels.
+fn reached<'a>(
+    snapshot: &'a MeshSnapshot,
+    pods: &'a Pods,
+    object: &'a Object,
+    policy: &AuthorizationPolicy,
+) -> Vec<(&'a str, &'a Labels)> {
+    let own = object.meta.namespace.as_str();
+    let is_root = own == snapshot.config.root_namespace;
+    let selector = policy.selector.clone().unwrap_or_default().match_labels;
+    pods.iter()
+        .filter(|(namespace, _)| is_root || *namespace == own)
+        .filter(|(_, labels)| selector.selects(labels))
+        .collect()
+}
+
+/// Istio's IST0127.
+fn nobody(
+    object: &Object,
+    policy: &AuthorizationPolicy,
+    reached: &[(&str, &Labels)],
+    found: &mut Vec<Diagnostic>,
+) {
+    let selector = policy.selector.clone().unwrap_or_default().match_labels;
+    if selector.is_empty() || !reached.is_empty() {
+        return;
+    }
+    found.push(report(
+        object,
+        Severity::Warning,
+        "IST0127",
+        FieldPath::new("spec")
+            .field("selector")
+            .field("matchLabels"),
+        format!(
+            "no matching workloads for this resource with the following labels: {}",
+            pairs(&selector)
+        ),
+        "give the pods these labels, or change the selector: until then the policy does nothing"
+            .to_owned(),
+    ));
+}
+
+/// Namespaces that nothing is in.
+fn unknown_namespaces(
+    mesh: &Mesh,
+    object: &Object,
+    rule: &AuthorizationRule,
+    path: &FieldPath,
+    found: &mut Vec<Diagnostic>,
+) {
+    let known: BTreeSet<&str> = mesh
+        .objects()
+        .map(|other| match &other.resource {
+            Resource::Namespace(_) => other.meta.name.as_str(),
+            // What only names a namespace does not make one.
+            Resource::AuthorizationPolicy(_) => "",
+            _ => other.meta.namespace.as_str(),
+        })
+        .collect();
+    let exists = |value: &str| match ValuePattern::parse(value) {
+        ValuePattern::Present => true,
+        ValuePattern::Exact(name) => known.contains(name),
+        ValuePattern::Prefix(start) => known.iter().any(|name| name.starts_with(start)),
+        ValuePattern::Suffix(end) => known.iter().any(|name| name.ends_with(end)),
+    };
+    for (index, from) in rule.from.iter().enumerate() {
+        let Some(source) = &from.source else { continue };
+        let field = path.field("from").index(index).field("source");
+        for (position, value) in source.namespaces.iter().enumerate() {
+            if exists(value) {
+                continue;
+            }
+            let near = did_you_mean(value, known.iter().copied());
+            let hint = near.map_or_else(
+                || "create the namespace, or name the one that callers are in".to_owned(),
+                |near| format!("did you mean \"{near}\"?"),
+            );
+            found.push(report(
+                object,
+                Severity::Error,
+                "IST0101",
+                field.field("namespaces").index(position),
+                format!("referenced namespace not found: \"{value}\""),
+                hint,
+            ));
+        }
+    }
+}
+
+/// Who calls is known of mutual TLS only.
+fn identities(
+    snapshot: &MeshSnapshot,
+    object: &Object,
+    policy: &AuthorizationPolicy,
+    rule: &AuthorizationRule,
+    path: &FieldPath,
+    reached: &[(&str, &Labels)],
+    found: &mut Vec<Diagnostic>,
+) {
+    let Some(field) = identity_field(rule, path) else {
+        return;
+    };
+    let mut modes = reached.iter().map(|(namespace, labels)| {
+        let modes = snapshot.workload_tls(namespace, labels);
+        modes.default.mode
+    });
+    let Some(first) = modes.next() else { return };
+    let is_off = first == TlsMode::Disable && modes.all(|mode| mode == TlsMode::Disable);
+    if is_off {
+        found.push(report(
+            object,
+            Severity::Warning,
+            "MEL0208",
+            field,
+            "the workloads accept no mutual TLS, so that no caller has an identity: this matches nobody".to_owned(),
+            "set the mode of their PeerAuthentication to STRICT or PERMISSIVE".to_owned(),
+        ));
+        return;
+    }
+    let takes_plain_text = reached.iter().any(|(namespace, labels)| {
+        let modes = snapshot.workload_tls(namespace, labels);
+        modes.default.mode != TlsMode::Strict
+    });
+    if policy.action == AuthorizationAction::Deny && takes_plain_text {
+        found.push(report(
+            object,
+            Severity::Info,
+            "MEL0208",
+            field,
+            "the workloads accept plain text too, and whoever calls so has no identity that could be denied".to_owned(),
+            "make their PeerAuthentication STRICT".to_owned(),
+        ));
+    }
+}
+
+/// The first field that needs the caller's identity, without those that only exclude.
+fn identity_field(rule: &AuthorizationRule, path: &FieldPath) -> Option<FieldPath> {
+    let of_source = |source: &Source| {
+        let lists = [
+            ("principals", &source.principals),
+            ("namespaces", &source.namespaces),
+            ("serviceAccounts", &source.service_accounts),
+            ("trustDomains", &source.trust_domains),
+        ];
+        let mut lists = lists.into_iter();
+        lists.find_map(|(name, values)| (!values.is_empty()).then_some(name))
+    };
+    let mut sources = rule.from.iter().enumerate();
+    let by_source = sources.find_map(|(index, from)| {
+        let name = of_source(from.source.as_ref()?)?;
+        let field = path.field("from").index(index).field("source");
+        Some(field.field(name))
+    });
+    let mut conditions = rule.when.iter().enumerate();
+    by_source.or_else(|| {
+        conditions.find_map(|(index, condition)| {
+            let is_identity = matches!(
+                Attribute::parse(&condition.key)?,
+                Attribute::SourcePrincipal
+                    | Attribute::SourceNamespace
+                    | Attribute::SourceServiceAccount
+                    | Attribute::SourceTrustDomain
+            );
+            let is_asked = is_identity && !condition.values.is_empty();
+            is_asked.then(|| path.field("when").index(index).field("key"))
+        })
+    })
+}
+
+/// Nothing that users can write makes a proxy verify tokens yet, so that no request has a user.
+fn tokens(
+    object: &Object,
+    rule: &AuthorizationRule,
+    path: &FieldPath,
+    found: &mut Vec<Diagnostic>,
+) {
+    let mut sources = rule.from.iter().enumerate();
+    let by_source = sources.find_map(|(index, from)| {
+        let source = from.source.as_ref()?;
+        let field = path.field("from").index(index).field("source");
+        let lists = [
+            ("requestPrincipals", &source.request_principals),
+            ("notRequestPrincipals", &source.not_request_principals),
+        ];
+        let mut lists = lists.into_iter();
+        lists.find_map(|(name, values)| (!values.is_empty()).then(|| field.field(name)))
+    });
+    let mut conditions = rule.when.iter().enumerate();
+    let field = by_source.or_else(|| {
+        conditions.find_map(|(index, condition)| {
+            let is_of_token = matches!(
+                Attribute::parse(&condition.key)?,
+                Attribute::RequestPrincipal
+                    | Attribute::RequestAudiences
+                    | Attribute::RequestPresenter
+                    | Attribute::RequestClaim(_)
+            );
+            is_of_token.then(|| path.field("when").index(index).field("key"))
+        })
+    });
+    if let Some(field) = field {
+        found.push(report(
+            object,
+            Severity::Warning,
+            "MEL0209",
+            field,
+            "no RequestAuthentication verifies tokens for these workloads: every request counts as one without a token".to_owned(),
+            "do not rely on users of requests yet; callers are known by their certificate".to_owned(),
+        ));
+    }
+}
