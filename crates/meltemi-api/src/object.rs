@@ -196,6 +196,7 @@ kinds! {
     ReplicaSet(k8s::ReplicaSet) "apps" ["v1"] Namespaced;
     Job(k8s::Job) "batch" ["v1"] Namespaced;
     PeerAuthentication(istio::PeerAuthentication) "security.istio.io" ["v1", "v1beta1"] Namespaced;
+    RequestAuthentication(istio::RequestAuthentication) "security.istio.io" ["v1", "v1beta1"] Namespaced;
     DestinationRule(istio::DestinationRule) "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] Namespaced;
     VirtualService(istio::VirtualService) "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] Namespaced;
     Gateway(istio::Gateway) "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] Namespaced;

@@ -19,11 +19,6 @@ pub(crate) enum Unread {
 /// Kinds that are recognised only: group, kind, why.
 pub(crate) const UNREAD_KINDS: &[(&str, &str, Unread)] = &[
     ("security.istio.io", "AuthorizationPolicy", Unread::Security),
-    (
-        "security.istio.io",
-        "RequestAuthentication",
-        Unread::Security,
-    ),
     ("networking.istio.io", "Sidecar", Unread::Mesh),
     ("networking.istio.io", "EnvoyFilter", Unread::Mesh),
     ("networking.istio.io", "WorkloadGroup", Unread::Mesh),

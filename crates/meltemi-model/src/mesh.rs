@@ -13,7 +13,9 @@ use meltemi_api::{Change, Kind, Object, ObjectKey};
 use meltemi_core::Hostname;
 use meltemi_core::names::{CLUSTER_DOMAIN, label};
 
-use crate::{ChangeSet, MeshSnapshot, Part, Service, ServiceAlias, Workload};
+use crate::{
+    ChangeSet, JwksSource, KeyFetching, MeshSnapshot, Part, Service, ServiceAlias, Workload,
+};
 
 /// Istio's name for the one cluster of a mesh.
 const CLUSTER_ID: &str = "Kubernetes";
@@ -58,6 +60,7 @@ struct Dirty {
     endpoints: BTreeSet<Hostname>,
     destination_rules: BTreeSet<String>,
     peer_authentications: BTreeSet<String>,
+    request_authentications: BTreeSet<String>,
     virtual_services: bool,
     gateways: bool,
     /// Secrets, by namespace and name.
@@ -90,6 +93,13 @@ impl Mesh {
     #[must_use]
     pub fn in_cluster(mut self, id: &str) -> Self {
         self.snapshot.cluster_id = Arc::from(id);
+        self
+    }
+
+    /// Who fetches the keys of tokens; the control plane unless told.
+    #[must_use]
+    pub fn with_key_fetching(mut self, by: KeyFetching) -> Self {
+        self.snapshot.key_fetching = by;
         self
     }
 
@@ -137,6 +147,19 @@ impl Mesh {
         self.refresh(dirty)
     }
 
+    /// Takes the key set that is published there; `None` forgets it.
+    pub fn set_keys(&mut self, source: &JwksSource, keys: Option<Arc<str>>) -> ChangeSet {
+        if self.snapshot.keys.get(source) == keys.as_ref() {
+            return ChangeSet::default();
+        }
+        let all = Arc::make_mut(&mut self.snapshot.keys);
+        match keys {
+            Some(keys) => all.insert(source.clone(), keys),
+            None => all.remove(source),
+        };
+        ChangeSet::from_iter([Part::Keys(source.clone())])
+    }
+
     /// Applies changes that belong together and answers which parts differ from before.
     pub fn apply(&mut self, changes: &[Change]) -> ChangeSet {
         let mut dirty = Dirty::default();
@@ -181,6 +204,9 @@ impl Mesh {
             }
             Kind::PeerAuthentication => {
                 dirty.peer_authentications.insert(key.namespace.clone());
+            }
+            Kind::RequestAuthentication => {
+                dirty.request_authentications.insert(key.namespace.clone());
             }
             // Slices mark their service's endpoints when they are linked; the rest is not the model's.
             _ => {}
@@ -229,6 +255,7 @@ impl Mesh {
         self.refresh_gateways(&mut dirty);
         self.refresh_credentials(&mut dirty);
         self.refresh_peer_authentications(&mut dirty);
+        self.refresh_request_authentications(&mut dirty);
         dirty.changes
     }
 }

@@ -24,7 +24,7 @@ use meltemi_proto::peer_metadata::config::{
 use meltemi_proto::{any::pack, metadata_exchange, peer_metadata, stats, type_url};
 
 use crate::inputs::Inputs;
-use crate::{Flavour, access_log, wire};
+use crate::{Flavour, access_log, jwt, wire};
 
 /// On which side of the mesh requests are looked into.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl Side {
 /// What the inbound listener and gateways call itself in the `server` header.
 const SERVER_NAME: &str = "istio-envoy";
 
-/// Peer metadata, ALPN, gRPC statistics, fault, CORS, telemetry, router; a stock Envoy has only those it ships.
+/// Peer metadata, ALPN, tokens, gRPC statistics, fault, CORS, telemetry, router; a stock Envoy has only those it ships.
 fn http_filters(inputs: &Inputs<'_>, side: Side) -> Vec<HttpFilter> {
     let direction = side.direction();
     let ours = inputs.flavour() == Flavour::Meltemi;
@@ -70,6 +70,11 @@ fn http_filters(inputs: &Inputs<'_>, side: Side) -> Vec<HttpFilter> {
                 pack(type_url::ISTIO_ALPN, &alpn_overrides()),
             ));
         }
+    }
+    if side != Side::Outbound
+        && let Some(config) = jwt::filter(inputs, side == Side::Gateway)
+    {
+        filters.push(http_filter(jwt::FILTER, config));
     }
     filters.push(http_filter(
         "envoy.filters.http.grpc_stats",

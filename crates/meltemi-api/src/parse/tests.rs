@@ -134,7 +134,7 @@ fn wrong_kinds_and_groups_name_the_remedy() {
         "security.istio.io/v1",
         "AuthorizationPolicy",
         "MEL0004",
-        "do not rely on it; PeerAuthentication is enforced",
+        "do not rely on it; PeerAuthentication and RequestAuthentication are enforced",
     );
     check("cert-manager.io/v1", "Certificate", "MEL0009", "");
 }

@@ -120,6 +120,13 @@ pub(super) const KINDS: &[Kind] = &[
         &["pa"],
         true,
     ),
+    kind(
+        "RequestAuthentication",
+        "requestauthentication.security.istio.io",
+        "requestauthentications",
+        &["ra"],
+        true,
+    ),
 ];
 
 /// What `get all` shows.

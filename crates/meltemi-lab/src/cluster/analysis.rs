@@ -9,7 +9,7 @@ use meltemi_model::{Mesh, analyze};
 use crate::store::Store;
 
 /// The kinds that rules between objects speak of.
-const KINDS: [Kind; 15] = [
+const KINDS: [Kind; 16] = [
     Kind::Namespace,
     Kind::Service,
     Kind::Pod,
@@ -25,6 +25,7 @@ const KINDS: [Kind; 15] = [
     Kind::Secret,
     Kind::DestinationRule,
     Kind::PeerAuthentication,
+    Kind::RequestAuthentication,
 ];
 
 /// Judges the applied objects among all others. Only rules of Istio's kinds and selectors of Services can be wrong, so

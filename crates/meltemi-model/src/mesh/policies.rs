@@ -1,4 +1,4 @@
-//! DestinationRules, VirtualServices, Gateways and PeerAuthentications: their order, and the services they reach.
+//! DestinationRules, VirtualServices, Gateways, Peer- and RequestAuthentications: their order, and the services they reach.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -118,6 +118,23 @@ impl Mesh {
                 None => all.remove(&id),
             };
             dirty.changes.insert(Part::Credential(id.0, id.1));
+        }
+    }
+
+    pub(super) fn refresh_request_authentications(&mut self, dirty: &mut Dirty) {
+        for namespace in std::mem::take(&mut dirty.request_authentications) {
+            let after = self.oldest_first(Kind::RequestAuthentication, Some(&namespace));
+            let policies = Arc::make_mut(&mut self.snapshot.request_authentications);
+            let before = match after.is_empty() {
+                true => policies.by_namespace.remove(&namespace),
+                false => policies
+                    .by_namespace
+                    .insert(namespace.clone(), after.clone()),
+            };
+            if before.unwrap_or_default() != after {
+                let part = Part::RequestAuthentication(namespace);
+                dirty.changes.insert(part);
+            }
         }
     }
 

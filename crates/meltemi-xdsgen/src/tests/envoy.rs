@@ -8,11 +8,16 @@ use serde_json::{Value, json};
 use super::support::{World, to_json};
 use crate::{Flavour, Generated, Kind, ProxyView, Role, generate};
 
-const CASES: [(&str, &str, &str); 5] = [
+const CASES: [(&str, &str, &str); 6] = [
     (
         "gateway",
         "ingress",
         include_str!("../../testdata/gateway-envoy/in.yaml"),
+    ),
+    (
+        "request-authentication",
+        "httpbin",
+        include_str!("../../testdata/request-authentication/in.yaml"),
     ),
     (
         "bookinfo",

@@ -547,3 +547,4 @@ fn virtual_services_route() {
 mod gateways;
 mod on_demand;
 mod policies;
+mod tokens;
