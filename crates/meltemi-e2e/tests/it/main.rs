@@ -20,3 +20,4 @@ mod kubelet;
 mod mtls;
 mod routing;
 mod sidecar;
+mod tokens;
