@@ -6,10 +6,12 @@ use tokio::net::TcpListener;
 
 use super::*;
 
-const KEYS: &str = r#"{"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}"#;
+pub(crate) const KEYS: &str = r#"{"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}"#;
 
 /// Serves whole answers by path, as often as asked.
-async fn server(answers: impl Fn(SocketAddr) -> HashMap<&'static str, String>) -> SocketAddr {
+pub(crate) async fn server(
+    answers: impl Fn(SocketAddr) -> HashMap<&'static str, String>,
+) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let answers = answers(address);
@@ -35,7 +37,7 @@ async fn server(answers: impl Fn(SocketAddr) -> HashMap<&'static str, String>) -
     address
 }
 
-fn ok(body: &str) -> String {
+pub(crate) fn ok(body: &str) -> String {
     format!(
         "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
