@@ -72,6 +72,22 @@ impl FilterPlan {
         }
         plan
     }
+
+    /// A path as logs may show it: without the tokens that it brings; `None` as it is.
+    ///
+    /// Differs from Envoy, which logs them where the upstream gets them, or where they were refused.
+    pub(crate) fn without_tokens(&self, path: &str) -> Option<Box<str>> {
+        if !path.contains('?') {
+            return None;
+        }
+        let mut told = path.to_owned();
+        for (_, gate) in &self.gates {
+            if let Gate::Jwt(config) = gate {
+                config.redact(&mut told);
+            }
+        }
+        (told != path).then(|| told.into())
+    }
 }
 
 /// An answer that a filter gives instead of the route.

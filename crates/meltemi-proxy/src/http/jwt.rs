@@ -64,8 +64,6 @@ pub(crate) async fn judge(
             let is_told = !config.strip_failure_response;
             let asked = asked.as_deref().unwrap_or(&exchange.head.path);
             let refusal = refusal(exchange, status, is_told, asked);
-            // Who reads the access log must not find tokens in it.
-            config.redact(&mut exchange.head.path);
             Err(refusal)
         }
     }

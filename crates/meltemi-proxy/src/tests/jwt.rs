@@ -161,6 +161,18 @@ async fn a_refusal_says_why_to_client_and_operator() {
     assert!(!lines.concat().contains(&old), "{lines:?}");
 }
 
+/// The application gets the token, those who read logs do not.
+#[tokio::test]
+async fn a_token_that_goes_on_is_not_logged() {
+    let filter = authentication(json!({"forward": true}));
+    let mut setup = Setup::new(&filter, &[forward("c")]).await;
+    let path = format!("/a?b=c&access_token={}", good());
+    assert_eq!(setup.send(&path, &[]).await.status(), StatusCode::OK);
+    assert_eq!(setup.app.seen.lock()[0].0, path);
+    let line = setup.sidecar.lines(1).await.remove(0);
+    assert!(line.starts_with("GET /a?b=c 200 "), "{line}");
+}
+
 #[tokio::test]
 async fn a_grpc_client_gets_a_grpc_answer() {
     let mut filter = authentication(json!({}));
