@@ -25,7 +25,7 @@ const REDIRECT_LIMIT: usize = 3;
 /// The head of an answer.
 const HEAD_LIMIT_BYTES: usize = 64 * 1024;
 /// Where systems keep the roots of the web's certificates.
-const SYSTEM_ROOTS: [&str; 4] = [
+pub(super) const SYSTEM_ROOTS: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/ca-bundle.pem",
@@ -69,24 +69,33 @@ pub(crate) enum FetchError {
 #[derive(Clone)]
 pub(crate) struct Client {
     tls: Option<TlsConnector>,
-    policy: AddressPolicy,
+    pub(super) policy: AddressPolicy,
 }
 
 impl Client {
     /// Trusts the roots in the file, or else the system's.
     pub(crate) fn new(roots: Option<&Path>, policy: AddressPolicy) -> Self {
         let read = |path: &Path| std::fs::read(path).ok();
-        let pem = match roots {
-            Some(path) => read(path),
-            None => SYSTEM_ROOTS.iter().find_map(|path| read(Path::new(path))),
+        let tls = match roots {
+            Some(path) => read(path).map(|pem| DnsClientTls::new(&pem)),
+            None => {
+                let mut system = SYSTEM_ROOTS.iter();
+                let pem = system.find_map(|path| read(Path::new(path)));
+                pem.map(|pem| DnsClientTls::with_system_roots(&pem))
+            }
         };
-        let tls = pem.and_then(|pem| {
-            let config = DnsClientTls::new(&pem)
+        let tls = tls.and_then(|tls| {
+            let config = tls
                 .and_then(|tls| tls.alpn(["http/1.1"]).build())
                 .inspect_err(|error| tracing::error!(%error, "root certificates of key sets"));
             config.ok().map(TlsConnector::from)
         });
         Self { tls, policy }
+    }
+
+    #[cfg(test)]
+    pub(super) fn has_roots(&self) -> bool {
+        self.tls.is_some()
     }
 
     /// The text of the key set, which a proxy can use.

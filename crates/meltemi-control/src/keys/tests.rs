@@ -1,6 +1,8 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
+use meltemi_pki::{EdgeTls, PrivateKey, ServingCertificate};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyUsagePurpose};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -173,6 +175,83 @@ async fn this_machine_is_not_asked() {
     assert!(
         found.ends_with("is not an http:// or https:// URL"),
         "{found}"
+    );
+}
+
+/// A server of keys with a certificate for `name`; its port, and its authority in PEM.
+async fn https(name: &str) -> (u16, String) {
+    let key = PrivateKey::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let root = params.self_signed(&key).unwrap().pem();
+    let own = PrivateKey::generate().unwrap();
+    let leaf = CertificateParams::new([name.to_owned()]).unwrap();
+    let leaf = leaf
+        .signed_by(&own, &Issuer::from_params(&params, &key))
+        .unwrap();
+    let pem = own.to_pem().unwrap();
+    let now = std::time::SystemTime::now();
+    let certificate = ServingCertificate::from_pem(leaf.pem().as_bytes(), pem.as_bytes(), now);
+    let tls = EdgeTls::new(&certificate.unwrap()).build().unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(tls);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let Ok(mut stream) = acceptor.accept(stream).await else {
+                continue;
+            };
+            drop(stream.read_u8().await);
+            drop(stream.write_all(ok(KEYS).as_bytes()).await);
+            drop(stream.shutdown().await);
+        }
+    });
+    (port, root)
+}
+
+/// Who serves keys proves the name in the URL, to the roots that are configured.
+#[tokio::test]
+async fn servers_of_keys_prove_their_name() {
+    let (port, root) = https("localhost").await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("root.pem");
+    std::fs::write(&path, root).unwrap();
+    let policy = client().policy;
+    let trusting = Client::new(Some(&path), policy.clone());
+    let of = |host: &str| JwksSource::Url(format!("https://{host}:{port}/keys"));
+    assert_eq!(said(&trusting, of("localhost")).await, KEYS);
+    let found = said(&trusting, of("127.0.0.1")).await;
+    assert!(
+        found.starts_with("no TLS with https://127.0.0.1:"),
+        "{found}"
+    );
+    let (_, other) = https("localhost").await;
+    std::fs::write(&path, other).unwrap();
+    let stranger = Client::new(Some(&path), policy.clone());
+    let found = said(&stranger, of("localhost")).await;
+    assert!(
+        found.starts_with("no TLS with https://localhost:"),
+        "{found}"
+    );
+    let without = Client::new(Some(&folder.path().join("absent")), policy);
+    let found = said(&without, of("localhost")).await;
+    assert!(
+        found.starts_with("no root certificates are known"),
+        "{found}"
+    );
+}
+
+/// What systems keep is taken whole.
+#[test]
+fn roots_of_the_system_are_understood() {
+    let has_some = fetch::SYSTEM_ROOTS
+        .iter()
+        .any(|path| std::path::Path::new(path).exists());
+    assert_eq!(
+        Client::new(None, AddressPolicy::default()).has_roots(),
+        has_some
     );
 }
 
