@@ -16,7 +16,7 @@ const INSTRUMENTATION: &str = "-Cpasses=sancov-module \
 const TRIPLE: &str = "aarch64-unknown-linux-gnu";
 #[cfg(not(target_arch = "aarch64"))]
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
-const TARGETS: [&str; 7] = [
+const TARGETS: [&str; 8] = [
     "request_head",
     "path",
     "xds",
@@ -24,6 +24,7 @@ const TARGETS: [&str; 7] = [
     "sniff",
     "chunked_body",
     "wire_head",
+    "jwt",
 ];
 const INPUT_LIMIT_SECONDS: u32 = 10;
 const MEMORY_LIMIT_MIB: u32 = 2048;

@@ -7,6 +7,7 @@ mod destination_rule;
 mod gateway;
 mod mesh_config;
 mod peer_authentication;
+mod request_authentication;
 mod service_entry;
 mod virtual_service;
 
@@ -29,6 +30,9 @@ pub use mesh_config::{
     PathNormalization, PathNormalizationType, ProxyConfig, ProxyImage, ProxyStatsMatcher, Tracing,
 };
 pub use peer_authentication::{MutualTls, PeerAuthentication, TlsMode};
+pub use request_authentication::{
+    ClaimToHeader, JwtHeader, JwtRule, Presence, RequestAuthentication, TargetRef, claim_path,
+};
 pub use service_entry::{
     Location, Resolution, ServiceEntry, ServicePort, WorkloadEntry, WorkloadSelector,
 };

@@ -28,4 +28,4 @@ pub use object::{Change, Kind, Meta, Object, ObjectKey, Resource, Scope};
 pub use parse::{Message, Parsed, parse, parse_json, parse_message};
 pub use source::Source;
 pub use suggest::did_you_mean;
-pub use validate::{format, labels};
+pub use validate::{format, jwks, labels};

@@ -197,6 +197,7 @@ kinds! {
     Job(k8s::Job) "batch" ["v1"] Namespaced;
     PeerAuthentication(istio::PeerAuthentication) "security.istio.io" ["v1", "v1beta1"] Namespaced;
     AuthorizationPolicy(istio::AuthorizationPolicy) "security.istio.io" ["v1", "v1beta1"] Namespaced;
+    RequestAuthentication(istio::RequestAuthentication) "security.istio.io" ["v1", "v1beta1"] Namespaced;
     DestinationRule(istio::DestinationRule) "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] Namespaced;
     VirtualService(istio::VirtualService) "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] Namespaced;
     Gateway(istio::Gateway) "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] Namespaced;

@@ -22,7 +22,10 @@ pub const SCALAR: &str = "meltemi.io/scalar";
 const DEPTH_LIMIT: usize = 32;
 
 /// Fields that Istio's own schema has under a second name.
-const SECOND_NAMES: &[(Kind, &str)] = &[(Kind::VirtualService, "http[].mirror_percent")];
+const SECOND_NAMES: &[(Kind, &str)] = &[
+    (Kind::VirtualService, "http[].mirror_percent"),
+    (Kind::RequestAuthentication, "jwtRules[].jwks_uri"),
+];
 
 /// What may stand at one place of an object.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,6 +69,7 @@ pub fn schema(kind: Kind) -> Option<Schema> {
     let mut schema = match kind {
         Kind::PeerAuthentication => of::<istio::PeerAuthentication>(),
         Kind::AuthorizationPolicy => of::<istio::AuthorizationPolicy>(),
+        Kind::RequestAuthentication => of::<istio::RequestAuthentication>(),
         Kind::DestinationRule => of::<istio::DestinationRule>(),
         Kind::VirtualService => of::<istio::VirtualService>(),
         Kind::Gateway => of::<istio::Gateway>(),

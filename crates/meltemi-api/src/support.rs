@@ -18,11 +18,6 @@ pub(crate) enum Unread {
 
 /// Kinds that are recognised only: group, kind, why.
 pub(crate) const UNREAD_KINDS: &[(&str, &str, Unread)] = &[
-    (
-        "security.istio.io",
-        "RequestAuthentication",
-        Unread::Security,
-    ),
     ("networking.istio.io", "Sidecar", Unread::Mesh),
     ("networking.istio.io", "EnvoyFilter", Unread::Mesh),
     ("networking.istio.io", "WorkloadGroup", Unread::Mesh),

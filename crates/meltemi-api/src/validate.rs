@@ -4,11 +4,13 @@ mod authorization_policy;
 mod destination_rule;
 pub mod format;
 mod gateway;
+pub mod jwks;
 mod kubernetes;
 pub mod labels;
 mod mesh_config;
 mod peer_authentication;
 mod pod;
+mod request_authentication;
 mod retry;
 mod service_entry;
 mod virtual_service;
@@ -37,6 +39,9 @@ pub(crate) fn object(tree: &Node, resource: &Resource, report: &mut Report) {
         }
         Resource::AuthorizationPolicy(policy) => {
             authorization_policy::check(policy, &spec, &mut check);
+        }
+        Resource::RequestAuthentication(policy) => {
+            request_authentication::check(policy, &spec, &mut check);
         }
         Resource::DestinationRule(rule) => destination_rule::check(rule, &spec, &mut check),
         Resource::VirtualService(service) => virtual_service::check(service, &spec, &mut check),
@@ -197,7 +202,8 @@ impl Check<'_> {
         }
         let message = format!("\"{name}\" is not the name of a header");
         if name.starts_with('@') {
-            let hint = "claims of a request's token cannot be matched: match a header";
+            let hint =
+                "claims of a token are @request.auth.claims.name, where requests are matched";
             self.error_hint(field, message, hint);
         } else if name.starts_with(':') {
             let hint = format!("the pseudo-headers are {}", PSEUDO_HEADERS.join(", "));

@@ -78,6 +78,7 @@ fn app() -> Router {
         .route("/redirect/{count}", get(redirect))
         .route("/response-headers", get(response_headers))
         .route("/basic-auth/{user}/{password}", get(basic_auth))
+        .route("/base64/{value}", get(base64_decoded))
 }
 
 async fn anything(
@@ -194,6 +195,15 @@ async fn response_headers(Query(wanted): Query<BTreeMap<String, String>>) -> Res
         response.headers_mut().insert(name, value);
     }
     response
+}
+
+/// The bytes that a base64url text stands for.
+async fn base64_decoded(Path(value): Path<String>) -> Response {
+    let text = value.trim_end_matches('=');
+    match base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text) {
+        Ok(bytes) => bytes.into_response(),
+        Err(error) => (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+    }
 }
 
 async fn basic_auth(

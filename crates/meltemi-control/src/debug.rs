@@ -21,6 +21,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::hub::{Command, ProxyDetail, ProxyReport};
+use crate::keys::Board;
 use crate::status::TypeStatus;
 
 #[derive(Clone, Debug)]
@@ -32,6 +33,7 @@ pub(crate) struct Debug {
     pub(crate) authenticators: Arc<OnceLock<Authenticators>>,
     /// The control plane's own: who is in it sees everything.
     pub(crate) namespace: Arc<str>,
+    pub(crate) keys: Board,
 }
 
 pub(crate) fn router(debug: Debug) -> Router {
@@ -41,6 +43,7 @@ pub(crate) fn router(debug: Debug) -> Router {
         .route("/debug/config_dump", get(config_dump))
         .route("/debug/authenticationz", get(authenticationz))
         .route("/debug/diagnostics", get(diagnostics))
+        .route("/debug/jwksz", get(jwksz))
         .route_layer(guarded)
         .route("/ready", get(ready))
         .route("/version", get(version))
@@ -141,6 +144,23 @@ async fn diagnostics(State(debug): State<Debug>, Extension(viewer): Extension<Vi
         Ok(diagnostics) => Json(diagnostics).into_response(),
         Err(unavailable) => unavailable,
     }
+}
+
+/// The key sets that tokens are checked with: where from, since when, and what is wrong.
+async fn jwksz(State(debug): State<Debug>, Extension(viewer): Extension<Viewer>) -> Response {
+    if viewer != Viewer::Everything {
+        return forbidden("the list of key sets");
+    }
+    let states = debug.keys.states();
+    let rows = states.iter().map(|(source, state)| {
+        let age = state.fetched.map(|at| at.elapsed().as_secs());
+        json!({
+            "source": source.to_string(),
+            "ageSeconds": age,
+            "failure": state.failure.as_deref(),
+        })
+    });
+    Json(rows.collect::<Value>()).into_response()
 }
 
 #[derive(Debug, Deserialize)]
@@ -292,6 +312,7 @@ mod tests {
             metrics: Metrics::new(),
             readiness: Readiness::new(),
             authenticators,
+            keys: Board::default(),
             namespace: ISTIO_SYSTEM.into(),
         });
         let ask = async |from: &str, token: Option<&str>, path: &str| {

@@ -10,12 +10,13 @@ use meltemi_api::istio::MeshConfig;
 use meltemi_api::{Change, Kind, Object, ObjectKey, Resource};
 use meltemi_core::names::{ISTIOD, label};
 use meltemi_core::{Diagnostic, FieldPath, Severity, TrustDomain};
-use meltemi_model::{ChangeSet, Mesh, MeshSnapshot};
+use meltemi_model::{ChangeSet, KeyFetching, Mesh, MeshSnapshot, Part};
 use meltemi_xds::{Connection, Snapshot};
 use meltemi_xdsgen::{Kind as ResourceKind, ProxyState, Shelf};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use crate::keys::{Board, Fetched, News, Wanted};
 use crate::memory::{Memory, TELLING};
 use crate::metrics::PushMetrics;
 use crate::node::ProxyNode;
@@ -36,6 +37,8 @@ pub(crate) enum Command {
     /// The proxy named `pod.namespace`, and the mesh it was generated from.
     Proxy(String, oneshot::Sender<Option<ProxyDetail>>),
     Diagnostics(oneshot::Sender<Vec<Diagnostic>>),
+    /// What came of fetching keys.
+    Keys(Vec<Fetched>),
     Standings {
         /// Count the proxies of every object.
         all: bool,
@@ -81,6 +84,9 @@ pub(crate) struct Hub {
     /// Told when the standing of an object may have changed.
     standing: Arc<Notify>,
     source_diagnostics: Arc<Vec<Diagnostic>>,
+    /// Where keys are to be fetched from.
+    wanted_keys: watch::Sender<Wanted>,
+    keys: Board,
     /// What is wrong between the objects, until one changes.
     analysed: Option<Vec<Diagnostic>>,
     config: ConfigSource,
@@ -121,6 +127,8 @@ impl Hub {
             pushed: Pushed::default(),
             standing: Arc::default(),
             source_diagnostics: Arc::default(),
+            wanted_keys: watch::Sender::default(),
+            keys: Board::default(),
             analysed: None,
             config: ConfigSource {
                 map: mesh_map,
@@ -132,6 +140,32 @@ impl Hub {
         hub.set_config(MeshConfig::default());
         hub.apply(vec![first]);
         hub
+    }
+
+    /// Follows where keys are to be fetched from; `keys` says what came of it.
+    pub(crate) fn follow_keys(&mut self, keys: Board) -> watch::Receiver<Wanted> {
+        self.keys = keys;
+        self.wanted_keys.subscribe()
+    }
+
+    /// Takes keys, and what else is known of them.
+    pub(crate) fn take_keys(&mut self, all: Vec<Fetched>) {
+        let started = Instant::now();
+        let mut changes = ChangeSet::default();
+        for Fetched { source, news } in all {
+            changes.merge(&match news {
+                News::Keys(keys) => self.mesh.set_keys(&source, Some(keys)),
+                News::Gone => self.mesh.set_keys(&source, None),
+                News::Failed => ChangeSet::default(),
+            });
+        }
+        self.standing.notify_one();
+        if changes.is_empty() {
+            return;
+        }
+        self.current = self.mesh.snapshot();
+        self.push(&changes, started);
+        self.metrics.pushed("keys", started.elapsed());
     }
 
     /// Is told when the standing of an object may have changed.
@@ -189,12 +223,30 @@ impl Hub {
             self.memory.note();
         }
         self.current = self.mesh.snapshot();
+        self.want_keys(&changes);
         self.push(&changes, noticed_at.unwrap_or(started));
         self.metrics.pushed("config", started.elapsed());
         self.metrics.set_services(
             self.current.services().count(),
             self.mesh.objects_of(Kind::VirtualService).count(),
         );
+    }
+
+    fn want_keys(&self, changes: &ChangeSet) {
+        // A new service may be where proxies fetch keys themselves.
+        let is_about_tokens = |part: &Part| {
+            matches!(part, Part::RequestAuthentication(_))
+                || self.current.key_fetching() == KeyFetching::Hybrid
+                    && matches!(part, Part::Service(_))
+        };
+        if changes.iter().any(is_about_tokens) {
+            let wanted = self.current.key_sources();
+            self.wanted_keys.send_if_modified(|known| {
+                let is_new = *known != wanted;
+                *known = wanted;
+                is_new
+            });
+        }
     }
 
     /// Remembers which push brings the objects of users that differ from before.
@@ -271,6 +323,7 @@ impl Hub {
             }
             Command::Proxies(reply) => drop(reply.send(self.reports())),
             Command::Proxy(name, reply) => drop(reply.send(self.detail(&name))),
+            Command::Keys(all) => self.take_keys(all),
             Command::Diagnostics(reply) => drop(reply.send(self.diagnostics())),
             Command::Standings { all, reply } => drop(reply.send(self.standings(all))),
         }
@@ -394,6 +447,7 @@ impl Hub {
         let mut all = self.source_diagnostics.as_ref().clone();
         all.extend(self.config.diagnostics.iter().cloned());
         all.extend(analysed.iter().cloned());
+        all.extend(self.keys.diagnostics(&self.mesh));
         all
     }
 }

@@ -14,6 +14,7 @@ mod connector;
 mod debug;
 mod environment;
 mod hub;
+mod keys;
 mod listener;
 mod memory;
 mod metrics;

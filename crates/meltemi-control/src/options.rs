@@ -2,11 +2,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use meltemi_api::{Kind, ObjectKey};
 use meltemi_core::TrustDomain;
 use meltemi_core::names::{
     DEFAULT_REVISION, ISTIO_SYSTEM, ISTIOD, MESH_CONFIG_MAP, of_revision, port,
 };
+use meltemi_model::KeyFetching;
 
 /// The settings of a control plane.
 #[derive(Clone, Debug, clap::Args)]
@@ -67,6 +69,27 @@ pub struct Options {
     /// Name of this cluster
     #[arg(long, value_name = "NAME", default_value = "Kubernetes")]
     pub cluster_id: String,
+    /// PEM file with the certificates that servers of token keys are verified with [default: the system's]
+    #[arg(long, value_name = "FILE")]
+    pub jwks_ca_file: Option<PathBuf>,
+    /// Who fetches keys of tokens that are published at a URL: istiod (or false), hybrid (or true: proxies, where the URL is of a
+    /// service of the mesh), envoy (always proxies)
+    #[arg(long, value_name = "WHO", env = "PILOT_JWT_ENABLE_REMOTE_JWKS", default_value = "istiod", value_parser = key_fetching)]
+    pub jwks_fetch: KeyFetching,
+    /// How often keys of tokens are fetched again
+    #[arg(long, value_name = "DURATION", env = "PILOT_JWT_PUB_KEY_REFRESH_INTERVAL", default_value = "20m", value_parser = duration)]
+    pub jwks_refresh: Duration,
+    /// Addresses that keys of tokens are not fetched from, besides loopback and link-local ones: 10.0.0.0/8,...
+    #[arg(
+        long,
+        value_name = "CIDRS",
+        env = "BLOCKED_CIDRS_IN_JWKS_URIS",
+        value_delimiter = ','
+    )]
+    pub jwks_blocked_cidrs: Vec<IpNet>,
+    /// Addresses that keys of tokens are fetched from all the same
+    #[arg(long, value_name = "CIDRS", value_delimiter = ',')]
+    pub jwks_allowed_cidrs: Vec<IpNet>,
     /// DNS names of the control plane's own certificate [default: those of its Services]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub dns_names: Vec<String>,
@@ -112,6 +135,15 @@ fn duration(text: &str) -> Result<Duration, String> {
     meltemi_core::duration::parse(text)
         .filter(|duration| !duration.is_zero())
         .ok_or_else(|| "write a duration such as 24h, 90m or 20s".to_owned())
+}
+
+fn key_fetching(text: &str) -> Result<KeyFetching, &'static str> {
+    match text.to_ascii_lowercase().as_str() {
+        "" | "istiod" | "false" => Ok(KeyFetching::ControlPlane),
+        "hybrid" | "true" => Ok(KeyFetching::Hybrid),
+        "envoy" => Ok(KeyFetching::Proxies),
+        _ => Err("write istiod, hybrid or envoy"),
+    }
 }
 
 fn trust_domain(text: &str) -> Result<TrustDomain, String> {

@@ -27,6 +27,7 @@ use crate::connector::Admission;
 use crate::debug::Debug;
 use crate::environment::{MakeAuthenticators, TakeStandings};
 use crate::hub::{self, Command, Hub};
+use crate::keys::Keeper;
 use crate::memory::{Memory, PATIENCE};
 use crate::metrics::PushMetrics;
 use crate::source::{SourceError, SourceOptions, SourceUpdate};
@@ -145,12 +146,14 @@ impl ControlPlane {
         let objects_gate = readiness.gate(OBJECTS_GATE);
         let authenticators = Arc::default();
         let (commands, command_queue) = mpsc::channel(hub::COMMAND_LIMIT);
+        let keeper = Keeper::new(&self.options, &metrics);
         let router = debug::router(Debug {
             hub: commands.clone(),
             metrics: metrics.clone(),
             readiness,
             authenticators: Arc::clone(&authenticators),
             namespace: self.options.namespace.as_str().into(),
+            keys: keeper.board(),
         });
         let monitoring = self.monitoring.serve(router, shutdown.clone());
         let control = Control {
@@ -161,6 +164,7 @@ impl ControlPlane {
             authenticators,
             commands,
             command_queue,
+            keeper,
             shutdown: shutdown.clone(),
         };
         let control = Box::pin(control.run(self.xds, self.environment));
@@ -181,6 +185,7 @@ struct Control {
     authenticators: Arc<OnceLock<Authenticators>>,
     commands: mpsc::Sender<Command>,
     command_queue: mpsc::Receiver<Command>,
+    keeper: Keeper,
     shutdown: CancellationToken,
 }
 
@@ -216,7 +221,7 @@ impl Control {
 
     /// `lost` says why there are no more updates.
     async fn run_from(
-        self,
+        mut self,
         listener: TcpListener,
         mut update_queue: mpsc::Receiver<SourceUpdate>,
         lost: impl Future<Output = ControlError>,
@@ -250,8 +255,10 @@ impl Control {
         let own = outside
             .replica
             .map(|name| ObjectKey::new(Kind::Pod, namespace, &name));
-        let mesh = Mesh::default().in_cluster(cluster_id);
-        let hub = Hub::new(
+        let mesh = Mesh::default()
+            .in_cluster(cluster_id)
+            .with_key_fetching(self.options.jwks_fetch);
+        let mut hub = Hub::new(
             mesh,
             own,
             trust_domain,
@@ -260,6 +267,9 @@ impl Control {
             metrics,
             remembering,
         );
+        let wanted = hub.follow_keys(self.keeper.board());
+        let first = wanted.borrow().clone();
+        hub.take_keys(self.keeper.first(&first).await);
         if let Some(take) = outside.standings {
             let options = &self.options;
             let asking = authority.asking(&options.namespace, options.xds_addr.port());
@@ -279,6 +289,7 @@ impl Control {
         tracing::info!("the configuration is read, serving");
         self.gate.open();
 
+        let keeping = self.keeper.run(wanted, self.commands.clone());
         let hub = async {
             tokio::select! {
                 biased;
@@ -294,6 +305,7 @@ impl Control {
         // that is ready and serves nobody is worse than one that starts again.
         tokio::select! {
             served = async { tokio::try_join!(serving, webhooks, hub) } => served.map(|_| ()),
+            () = keeping => Ok(()),
             () = authority.keep() => Ok(()),
             () = hold.end(&self.objects_gate) => Ok(()),
             () = deadline => Ok(()),
@@ -470,8 +482,10 @@ mod tests {
             Arguments::try_parse_from(["x", "--config-dir", &state, "--state-dir", &state]);
         let readiness = Readiness::new();
         let (commands, command_queue) = mpsc::channel(1);
+        let options = arguments.unwrap().options;
         let control = Control {
-            options: arguments.unwrap().options,
+            keeper: Keeper::new(&options, &Metrics::new()),
+            options,
             metrics: Metrics::new(),
             gate: readiness.gate("config"),
             objects_gate: readiness.gate(OBJECTS_GATE),

@@ -8,6 +8,7 @@ use meltemi_proto::envoy::config::cluster::v3::Cluster;
 use meltemi_proto::type_url::{CLUSTER, ENDPOINT, LISTENER};
 use tonic::Code;
 
+use crate::keys::tests::{KEYS, ok, server};
 use harness::{Harness, NODE};
 
 const SERVICE: &str = "\
@@ -295,5 +296,60 @@ async fn an_access_log_format_that_proxies_would_refuse_keeps_the_last() {
         .text("/debug/config_dump?proxyID=client-1.shop")
         .await;
     assert!(dump.contains("%PROTOCOL% good") && !dump.contains("PROTOCOLS"));
+    harness.stop().await;
+}
+
+fn tokens(url: &str) -> String {
+    format!(
+        "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {{name: tokens, namespace: shop}}\n\
+         spec: {{jwtRules: [{{issuer: i, jwksUri: '{url}'}}]}}\n"
+    )
+}
+
+/// The way of a key from its issuer to a proxy, and what is known where there is none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_of_token_issuers_reach_proxies_and_failures_reach_people() {
+    let issuer = server(|_| [("/keys", ok(KEYS))].into()).await;
+    let (good, bad) = (
+        format!("http://{issuer}/keys"),
+        format!("http://{issuer}/absent"),
+    );
+    let allowed = ["--jwks-allowed-cidrs", "127.0.0.1/32"];
+    let harness = Harness::start(&[("tokens.yaml", &tokens(&good))]).await;
+    // Unless it is told to, the control plane does not talk to its own machine.
+    let refused = harness.until_diagnostic("MEL0301").await;
+    assert_eq!(refused["field"], "spec.jwtRules[0].jwksUri");
+    let harness = harness.restart(&allowed).await;
+    harness.until_ready().await;
+    let token = harness.token("shop", "client");
+    let mut proxy = harness.proxy(NODE, Some(&token));
+    proxy.subscriptions.subscribe_all(LISTENER);
+    let has = |listener: &meltemi_xds::Resource, key: &str| {
+        let text = String::from_utf8_lossy(&listener.body.value);
+        text.contains(key)
+    };
+    let (ours, nobodys) = ("c2VjcmV0", "\"kid\":\"nobody\"");
+    // The first that a proxy gets has the keys: a control plane that starts takes none away.
+    let listener = proxy.until(LISTENER, "virtualInbound").await;
+    assert!(has(&listener, ours) && !has(&listener, nobodys));
+    let rows = harness.json("/debug/jwksz").await;
+    assert_eq!(
+        (&rows[0]["source"], &rows[0]["failure"]),
+        (&good.clone().into(), &serde_json::Value::Null)
+    );
+    let metrics = harness.text("/metrics").await;
+    assert!(
+        metrics.contains("pilot_jwks_resolver_network_fetch_success_total 1"),
+        "{metrics}"
+    );
+    harness.write("tokens.yaml", &tokens(&bad));
+    let listener = proxy.until(LISTENER, "virtualInbound").await;
+    assert!(has(&listener, nobodys) && !has(&listener, ours));
+    harness.until_diagnostic("MEL0301").await;
+    harness.write("tokens.yaml", &tokens(&good));
+    let mut listener = proxy.until(LISTENER, "virtualInbound").await;
+    while !has(&listener, ours) {
+        listener = proxy.until(LISTENER, "virtualInbound").await;
+    }
     harness.stop().await;
 }

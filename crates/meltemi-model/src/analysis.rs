@@ -6,6 +6,7 @@
 //! | IST0127 | a policy's selector selects no workloads |
 //! | IST0132 | no server of a gateway has the host of a VirtualService that is bound to it |
 //! | IST0145 | an older Gateway has the port or the server name of a Gateway's server |
+//! | IST0149 | a VirtualService routes by claims where no token is verified |
 //! | IST0161 | a Secret that a Gateway names lacks a certificate |
 //! | IST0162 | no port of a gateway's Service leads to a Gateway's server |
 //! | IST0109 | several VirtualServices route one host for the mesh |
@@ -26,6 +27,7 @@ mod authorization;
 mod gateways;
 mod mutual_tls;
 mod selection;
+mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -48,6 +50,7 @@ pub fn analyze(mesh: &Mesh) -> Vec<Diagnostic> {
             Resource::VirtualService(spec) => {
                 destinations(&snapshot, object, spec, &mut found);
                 gateways::references(&snapshot, object, spec, &mut found);
+                tokens::claims(&snapshot, &pods, object, spec, &mut found);
             }
             Resource::DestinationRule(_) => destination_rule(&snapshot, &pods, object, &mut found),
             Resource::Service(service) => {

@@ -3,6 +3,8 @@ use std::net::IpAddr;
 
 use meltemi_core::Hostname;
 
+use crate::JwksSource;
+
 /// A part of the snapshot that something generated from it may depend on.
 ///
 /// A generator declares those it read; a [`ChangeSet`] lists those that differ. What a generator reads but does not
@@ -36,6 +38,10 @@ pub enum Part {
     WorkloadPeerAuthentication(String),
     /// AuthorizationPolicies of a namespace.
     AuthorizationPolicy(String),
+    /// RequestAuthentications of a namespace.
+    RequestAuthentication(String),
+    /// The keys that are published there.
+    Keys(JwksSource),
     /// The workload at an address, and the services it stands behind.
     Workload(IpAddr),
 }

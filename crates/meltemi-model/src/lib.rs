@@ -18,6 +18,7 @@ mod kubernetes;
 mod mesh;
 mod peer_authentication;
 mod protocol;
+mod request_authentication;
 mod service;
 mod service_entry;
 mod snapshot;
@@ -38,6 +39,7 @@ pub use gateway::{
 pub use mesh::{Mesh, SecretsOf};
 pub use peer_authentication::{ServerTls, WorkloadTls};
 pub use protocol::Protocol;
+pub use request_authentication::{JwksSource, KeyFetching, KeyServer};
 pub use service::{
     ExportTo, Resolution, Service, ServiceAddress, ServiceAlias, ServicePort, TargetPort,
 };

@@ -13,7 +13,9 @@ use meltemi_api::{Change, Kind, Object, ObjectKey};
 use meltemi_core::Hostname;
 use meltemi_core::names::{CLUSTER_DOMAIN, label};
 
-use crate::{ChangeSet, MeshSnapshot, Part, Service, ServiceAlias, Workload};
+use crate::{
+    ChangeSet, JwksSource, KeyFetching, MeshSnapshot, Part, Service, ServiceAlias, Workload,
+};
 
 /// Istio's name for the one cluster of a mesh.
 const CLUSTER_ID: &str = "Kubernetes";
@@ -69,6 +71,7 @@ struct Dirty {
     destination_rules: BTreeSet<String>,
     peer_authentications: BTreeSet<String>,
     authorization_policies: BTreeSet<String>,
+    request_authentications: BTreeSet<String>,
     virtual_services: bool,
     gateways: bool,
     /// Secrets, by namespace and name.
@@ -109,6 +112,13 @@ impl Mesh {
         self.secrets_of = secrets_of;
     }
 
+    /// Who fetches the keys of tokens; the control plane unless told.
+    #[must_use]
+    pub fn with_key_fetching(mut self, by: KeyFetching) -> Self {
+        self.snapshot.key_fetching = by;
+        self
+    }
+
     /// The current state, shared.
     pub fn snapshot(&self) -> Arc<MeshSnapshot> {
         Arc::new(self.snapshot.clone())
@@ -144,6 +154,19 @@ impl Mesh {
             self.mark(key, &mut dirty);
         }
         self.refresh(dirty)
+    }
+
+    /// Takes the key set that is published there; `None` forgets it.
+    pub fn set_keys(&mut self, source: &JwksSource, keys: Option<Arc<str>>) -> ChangeSet {
+        if self.snapshot.keys.get(source) == keys.as_ref() {
+            return ChangeSet::default();
+        }
+        let all = Arc::make_mut(&mut self.snapshot.keys);
+        match keys {
+            Some(keys) => all.insert(source.clone(), keys),
+            None => all.remove(source),
+        };
+        ChangeSet::from_iter([Part::Keys(source.clone())])
     }
 
     /// Applies changes that belong together and answers which parts differ from before.
@@ -194,6 +217,9 @@ impl Mesh {
             Kind::AuthorizationPolicy => {
                 dirty.authorization_policies.insert(key.namespace.clone());
             }
+            Kind::RequestAuthentication => {
+                dirty.request_authentications.insert(key.namespace.clone());
+            }
             // Slices mark their service's endpoints when they are linked; the rest is not the model's.
             _ => {}
         }
@@ -242,6 +268,7 @@ impl Mesh {
         self.refresh_credentials(&mut dirty);
         self.refresh_peer_authentications(&mut dirty);
         self.refresh_authorization_policies(&mut dirty);
+        self.refresh_request_authentications(&mut dirty);
         dirty.changes
     }
 }

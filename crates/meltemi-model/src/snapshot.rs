@@ -1,18 +1,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use meltemi_api::istio::MeshConfig;
+use meltemi_api::Object;
+use meltemi_api::istio::{MeshConfig, RequestAuthentication};
 use meltemi_core::{Hostname, Labels, TrustDomain};
 
 use crate::authorization_policy::AuthorizationPolicies;
 use crate::credential::Credentials;
 use crate::destination_rule::DestinationRules;
 use crate::peer_authentication::PeerAuthentications;
+use crate::request_authentication::RequestAuthentications;
 use crate::virtual_service::VirtualServices;
 use crate::{
-    Credential, HostRule, MeshAuthorizationPolicy, MeshGateway, MeshVirtualService, ServerTls,
-    Service, ServiceEndpoints, Workload, WorkloadTls,
+    Credential, HostRule, JwksSource, KeyFetching, KeyServer, MeshAuthorizationPolicy, MeshGateway,
+    MeshVirtualService, ServerTls, Service, ServiceEndpoints, Workload, WorkloadTls,
 };
 
 /// The mesh at one moment. Immutable; snapshots share what did not change between them.
@@ -35,6 +38,10 @@ pub struct MeshSnapshot {
     pub(crate) credentials: Arc<Credentials>,
     pub(crate) peer_authentications: Arc<PeerAuthentications>,
     pub(crate) authorization_policies: Arc<AuthorizationPolicies>,
+    pub(crate) request_authentications: Arc<RequestAuthentications>,
+    /// Key sets that were fetched.
+    pub(crate) keys: Arc<BTreeMap<JwksSource, Arc<str>>>,
+    pub(crate) key_fetching: KeyFetching,
 }
 
 impl MeshSnapshot {
@@ -225,6 +232,55 @@ impl MeshSnapshot {
     pub fn has_authorization_by_labels(&self, namespace: &str) -> bool {
         let root = &self.config.root_namespace;
         self.authorization_policies.are_by_labels(namespace, root)
+    }
+
+    /// Those that are for a workload, which all count: `Part::RequestAuthentication` of the namespace and of the root
+    /// namespace.
+    pub fn request_authentications<'a>(
+        &'a self,
+        namespace: &'a str,
+        labels: &'a Labels,
+    ) -> impl Iterator<Item = (&'a Arc<Object>, &'a RequestAuthentication)> {
+        self.request_authentications
+            .of_workload(namespace, labels, &self.config.root_namespace)
+    }
+
+    /// Whether there is any that could be for a workload of the namespace: the same parts.
+    pub fn has_request_authentications(&self, namespace: &str) -> bool {
+        let all = &self.request_authentications.by_namespace;
+        let has = |namespace: &str| all.get(namespace).is_some_and(|list| !list.is_empty());
+        has(namespace) || has(&self.config.root_namespace)
+    }
+
+    /// The key set that is published there, if it could be fetched: `Part::Keys`.
+    pub fn keys(&self, source: &JwksSource) -> Option<&Arc<str>> {
+        self.keys.get(source)
+    }
+
+    /// Of no part: it never changes.
+    pub fn key_fetching(&self) -> KeyFetching {
+        self.key_fetching
+    }
+
+    /// Where a proxy fetches the keys that are published there; `None`: it is given them. `Part::Service` of the URL's host.
+    pub fn key_server(&self, source: &JwksSource) -> Option<KeyServer> {
+        let server = match self.key_fetching {
+            KeyFetching::ControlPlane => return None,
+            KeyFetching::Hybrid | KeyFetching::Proxies => KeyServer::of(source)?,
+        };
+        let has_port = |service: &Arc<Service>| {
+            let mut ports = service.ports.iter();
+            ports.any(|port| port.number == server.port)
+        };
+        let is_known = self.services.get(&server.host).is_some_and(has_port);
+        (is_known || self.key_fetching == KeyFetching::Proxies).then_some(server)
+    }
+
+    /// Where the control plane has to fetch keys from, and how long each may take.
+    pub fn key_sources(&self) -> BTreeMap<JwksSource, Duration> {
+        let mut sources = self.request_authentications.sources();
+        sources.retain(|source, _| self.key_server(source).is_none());
+        sources
     }
 
     /// As [`Self::namespace_tls`], and `Part::WorkloadPeerAuthentication` of the namespace.

@@ -9,6 +9,7 @@ use webpki::anchor_from_trusted_cert;
 
 pub(crate) use verified::Verified;
 
+use crate::pem::readable_certificates;
 use crate::{PemError, Validity, certificates_from_pem, certificates_to_pem, leaf};
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -80,6 +81,17 @@ pub(crate) struct Roots {
 impl Roots {
     pub(crate) fn from_pem(pem: &[u8]) -> Result<Self, BundleError> {
         Self::from_der(certificates_from_pem(pem)?)
+    }
+
+    /// Those of a PEM text's certificates that can be roots.
+    pub(crate) fn usable_from_pem(pem: &[u8]) -> Result<Self, BundleError> {
+        let is_usable = |der: &CertificateDer<'static>| Self::from_der(vec![der.clone()]).is_ok();
+        let all = readable_certificates(pem).into_iter();
+        let usable: Vec<_> = all.filter(is_usable).collect();
+        if usable.is_empty() {
+            return Err(PemError::Empty.into());
+        }
+        Self::from_der(usable)
     }
 
     pub(crate) fn from_der(

@@ -114,6 +114,17 @@ impl DnsClientTls {
         })
     }
 
+    /// The same with the roots that a system keeps: those among many that can be roots.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn with_system_roots(roots_pem: &[u8]) -> Result<Self, TlsError> {
+        Ok(Self {
+            roots: Some(Roots::usable_from_pem(roots_pem)?),
+            ..Self::insecure_skip_verify()
+        })
+    }
+
     /// Verifies nothing (`insecureSkipVerify`).
     pub fn insecure_skip_verify() -> Self {
         Self {

@@ -5,6 +5,8 @@ use rustls_pki_types::pem::PemObject;
 const PEM_LIMIT_BYTES: usize = 1 << 20;
 /// The most certificates one PEM text may hold.
 const CERTIFICATE_LIMIT: usize = 128;
+/// The most roots of a system.
+const SYSTEM_CERTIFICATE_LIMIT: usize = 1024;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PemError {
@@ -40,6 +42,15 @@ pub fn certificates_from_pem(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>,
         return Err(PemError::Empty);
     }
     Ok(certificates)
+}
+
+/// Reads those certificates of a PEM text that can be read, as far as the bounds go: of a system's roots, which are many.
+pub(crate) fn readable_certificates(pem: &[u8]) -> Vec<CertificateDer<'static>> {
+    if pem.len() > PEM_LIMIT_BYTES {
+        return Vec::new();
+    }
+    let sections = CertificateDer::pem_slice_iter(pem).take(SYSTEM_CERTIFICATE_LIMIT);
+    sections.filter_map(Result::ok).collect()
 }
 
 /// Writes certificates as PEM (RFC 7468), in their order.

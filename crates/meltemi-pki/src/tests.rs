@@ -581,6 +581,29 @@ fn serving(ca: &Authority, name: &str) -> ServingCertificate {
     ServingCertificate::with_key(pem.as_bytes(), &key, now()).unwrap()
 }
 
+/// Of a system's roots those count that can be roots; of a file that is named for the purpose all have to.
+#[test]
+fn a_system_may_keep_roots_that_are_none() {
+    let ca = Authority::new(now() + HOUR);
+    let odd = serving(&ca, "istiod.istio-system.svc");
+    let slot = Arc::new(CertificateSlot::default());
+    slot.set(&odd);
+    let server = ServingTls::new(slot).build().unwrap();
+    let key = PrivateKey::generate().unwrap();
+    let no_root = ca.sign(&key, &leaf(&id("a")));
+    let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let many = [no_root.as_str(), broken, &ca.pem.repeat(200)].concat();
+    assert!(DnsClientTls::new(many.as_bytes()).is_err());
+    let client = DnsClientTls::with_system_roots(many.as_bytes()).unwrap();
+    let client = client.build().unwrap();
+    assert!(handshake(&client, &server, "istiod.istio-system.svc").is_ok());
+    let other = Authority::new(now() + HOUR);
+    let client = DnsClientTls::with_system_roots(other.pem.as_bytes()).unwrap();
+    let client = client.build().unwrap();
+    assert!(handshake(&client, &server, "istiod.istio-system.svc").is_err());
+    assert!(DnsClientTls::with_system_roots(no_root.as_bytes()).is_err());
+}
+
 #[test]
 fn the_control_plane_is_known_by_name_and_swaps_its_certificate() {
     let ca = Authority::new(now() + HOUR);

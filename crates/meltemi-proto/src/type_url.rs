@@ -42,6 +42,8 @@ pub const RBAC_PER_ROUTE: &str =
     "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute";
 pub const JWT_AUTHN: &str =
     "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication";
+pub const JWT_AUTHN_PER_ROUTE: &str =
+    "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig";
 pub const EXT_AUTHZ: &str =
     "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz";
 pub const LOCAL_RATE_LIMIT: &str =
@@ -123,6 +125,7 @@ pub(crate) const ALL: &[&str] = &[
     RBAC,
     RBAC_PER_ROUTE,
     JWT_AUTHN,
+    JWT_AUTHN_PER_ROUTE,
     EXT_AUTHZ,
     LOCAL_RATE_LIMIT,
     RATE_LIMIT,

@@ -15,7 +15,9 @@ mod common;
 mod endpoint;
 mod filter;
 mod http_connection_manager;
+mod jwt;
 mod listener;
+mod metadata;
 mod rbac;
 mod route;
 mod scope;
@@ -171,6 +173,15 @@ pub fn cluster_load_assignment(
 pub fn secret(resource: tls_proto::Secret) -> Result<runtime::Secret, CompileErrors> {
     let name = resource.name.clone();
     collect(name, |scope| secret::secret(scope, resource))
+}
+
+/// # Errors
+/// The filter holds something that we do not implement, or that is wrong.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn jwt_filter(
+    config: meltemi_proto::envoy::extensions::filters::http::jwt_authn::v3::JwtAuthentication,
+) -> Result<runtime::JwtAuthentication, CompileErrors> {
+    collect(String::new(), |scope| jwt::filter(scope, config))
 }
 
 /// Runs a compiler and turns what it reported into a result.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::StatusCode;
 
 use crate::flags::ResponseFlags;
+use crate::jwt::JwtStatus;
 use crate::runtime::FaultAbortStatus;
 use crate::strict::Malformed;
 
@@ -113,6 +114,15 @@ pub enum ErrorKind {
     /// With the policy that denied, or none that allowed.
     RbacDenied {
         policy: Option<Arc<str>>,
+    },
+    /// What is wrong with the token of the request; `is_told` to the client.
+    JwtDenied {
+        status: JwtStatus,
+        is_told: bool,
+    },
+    /// The route asks for a token that the filter does not know.
+    JwtMisconfigured {
+        message: Arc<str>,
     },
     LocalRateLimited {
         status: StatusCode,
@@ -258,13 +268,27 @@ impl ProxyError {
                 "rbac_access_denied_matched_policy[{}]",
                 policy.as_deref().unwrap_or("none")
             )),
+            ErrorKind::JwtDenied { status, .. } => {
+                underscored(&format!("jwt_authn_access_denied{{{status}}}"))
+            }
+            ErrorKind::JwtMisconfigured { message } => {
+                underscored(&format!("jwt_authn_access_denied{{{message}}}"))
+            }
             kind => kind.answer().details.to_owned(),
         }
     }
 
     pub fn body(&self) -> String {
-        let ErrorKind::UpstreamReset(reason) = &self.kind else {
-            return self.kind.answer().body.to_owned();
+        let reason = match &self.kind {
+            ErrorKind::UpstreamReset(reason) => reason,
+            ErrorKind::JwtDenied {
+                status,
+                is_told: true,
+            } => return status.to_string(),
+            ErrorKind::JwtMisconfigured { message } => {
+                return format!("Failed JWT authentication: {message}");
+            }
+            kind => return kind.answer().body.to_owned(),
         };
         let again = if self.was_retried {
             "retried and the latest "
@@ -341,6 +365,8 @@ impl ErrorKind {
             | Self::NotDiscovered
             | Self::FaultAbort(_)
             | Self::RbacDenied { .. }
+            | Self::JwtDenied { .. }
+            | Self::JwtMisconfigured { .. }
             | Self::LocalRateLimited { .. }
             | Self::DropOverload
             | Self::Overloaded
@@ -427,6 +453,11 @@ impl ErrorKind {
             ),
             Self::FaultAbort(status) => fault_answer(*status),
             Self::RbacDenied { .. } => answer(S::FORBIDDEN, F::NONE, "", "RBAC: access denied"),
+            Self::JwtDenied { status, .. } if status.is_forbidden() => {
+                answer(S::FORBIDDEN, F::NONE, "", "")
+            }
+            Self::JwtDenied { .. } => answer(S::UNAUTHORIZED, F::NONE, "", ""),
+            Self::JwtMisconfigured { .. } => answer(S::FORBIDDEN, F::NONE, "", ""),
             Self::LocalRateLimited {
                 status,
                 as_resource_exhausted,

@@ -2,10 +2,12 @@
 //!
 //! A target panics where a property does not hold.
 
+mod jwt;
 mod naive;
 mod resources;
 mod route_match;
 
+pub use jwt::jwt;
 pub use resources::xds;
 pub use route_match::route_match;
 
@@ -153,6 +155,11 @@ mod tests {
     #[test]
     fn kept_inputs_of_path() {
         replay("path", super::path);
+    }
+
+    #[test]
+    fn kept_inputs_of_jwt() {
+        replay("jwt", super::jwt);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
+
 use crate::request::RequestHead;
 use crate::runtime::{
     ClusterTarget, ForwardAction, PathMatch, Route, RouteMatch, VirtualHost, WeightedCluster,
@@ -14,13 +16,25 @@ pub fn select<'v>(
     head: &RequestHead<'_>,
     random: u64,
 ) -> Option<&'v Arc<Route>> {
-    virtual_host
-        .routes
-        .iter()
-        .find(|route| route.matches.matches(head, random))
+    select_verified(virtual_host, head, None, random)
+}
+
+/// The same for a request of which something was verified (Envoy's dynamic metadata of the JWT filter).
+pub fn select_verified<'v>(
+    virtual_host: &'v VirtualHost,
+    head: &RequestHead<'_>,
+    verified: Option<&Map<String, Value>>,
+    random: u64,
+) -> Option<&'v Arc<Route>> {
+    virtual_host.routes.iter().find(|route| {
+        let matches = &route.matches;
+        let mut claims = matches.metadata.iter();
+        matches.matches(head, random) && claims.all(|claim| claim.matches(verified))
+    })
 }
 
 impl RouteMatch {
+    /// All but what has to be verified.
     pub fn matches(&self, head: &RequestHead<'_>, random: u64) -> bool {
         self.path.matches(head)
             && self

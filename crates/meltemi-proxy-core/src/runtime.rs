@@ -9,8 +9,10 @@ mod cluster;
 mod endpoint;
 mod filter;
 mod http_connection_manager;
+mod jwt;
 mod listener;
 mod matcher;
+mod metadata;
 mod rbac;
 mod route;
 mod tls;
@@ -39,6 +41,10 @@ pub use http_connection_manager::{
     ClientCertDetails, EscapedSlashes, ForwardClientCert, Http1Options, Http2Options, HttpCodec,
     HttpConnectionManager, PathNormalisation, RouteSource, ServerHeader, StripPort, Upgrade,
 };
+pub use jwt::{
+    JwtAuthentication, JwtBypass, JwtClaimHeader, JwtKeys, JwtLocation, JwtPerRoute, JwtProvider,
+    JwtRequirement, JwtRule, RemoteJwks,
+};
 pub use listener::{
     FilterChain, FilterChainMatch, InspectorKind, Listener, ListenerFilter, PortPredicate,
     ServerNames, SourceType, TcpProxy, TcpTarget, TcpWeightedCluster, Terminal, TrafficDirection,
@@ -48,10 +54,8 @@ pub use matcher::{
     Fraction, HeaderMatch, HeaderMatcher, HeaderSource, QueryMatch, QueryMatcher, RegexRewrite,
     StringMatcher, StringPattern,
 };
-pub use rbac::{
-    ClaimMatcher, RbacAction, RbacFilter, RbacPermission, RbacPolicy, RbacPrincipal, RbacRules,
-    ValueMatcher,
-};
+pub use metadata::{MetadataMatcher, ValueMatcher};
+pub use rbac::{RbacAction, RbacFilter, RbacPermission, RbacPolicy, RbacPrincipal, RbacRules};
 pub use route::{
     ClusterTarget, DirectResponse, ForwardAction, HashPolicy, HashSource, HeaderAppend,
     HeaderMutation, HeaderMutations, HeaderTemplate, HostRewrite, MirrorPolicy, PathMatch,

@@ -52,6 +52,7 @@ pub(crate) fn route(name: &str, path: PathMatch) -> Route {
             query: Vec::new(),
             runtime_fraction: None,
             grpc_only: false,
+            metadata: Vec::new(),
         },
         action: RouteAction::Forward(Box::new(forward(name))),
         request_headers: HeaderMutations::default(),

@@ -23,6 +23,7 @@ use crate::control_channel::Endpoint;
 use crate::drain::{Drain, Phase};
 use crate::http::faults::ActiveFaults;
 use crate::http::rate_limit::RateLimits;
+use crate::jwks::KeyCache;
 use crate::secrets::SecretStore;
 use crate::telemetry::Telemetry;
 use crate::telemetry::access_log::LogSink;
@@ -207,6 +208,7 @@ fn shared(bootstrap: &Bootstrap, log: LogSink) -> Shared {
         ),
         drain: Drain::new(),
         rate_limits: RateLimits::default(),
+        keys: KeyCache::default(),
         active_faults: ActiveFaults::default(),
         socket_mark: bootstrap.socket_mark,
         drain_time: bootstrap.proxy_config.drain(),

@@ -162,7 +162,7 @@ impl Downstream {
             remote: self.arrival.peer.ip(),
             requested_server_name: self.arrival.server_name.as_deref(),
             peer_uri_san: self.principal(),
-            token: None,
+            verified: None,
         }
     }
 

@@ -17,6 +17,7 @@ mod forward;
 mod grpc;
 mod headers;
 mod intake;
+mod jwt;
 mod mirror;
 pub(crate) mod rate_limit;
 mod record;

@@ -22,6 +22,7 @@ mod drain;
 mod envoy;
 mod http;
 mod io;
+mod jwks;
 mod listener;
 mod memory;
 mod secrets;

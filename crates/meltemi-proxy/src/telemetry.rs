@@ -59,6 +59,11 @@ counters! {
     frame_floods => "meltemi_http2_frame_floods_total",
     /// Requests in which we failed; each ended alone.
     panics => "meltemi_request_panics_total",
+    jwt_allowed => "envoy_http_jwt_authn_allowed",
+    jwt_denied => "envoy_http_jwt_authn_denied",
+    jwt_preflights => "envoy_http_jwt_authn_cors_preflight_bypassed",
+    jwks_fetches => "envoy_http_jwt_authn_jwks_fetch_success",
+    jwks_fetch_failures => "envoy_http_jwt_authn_jwks_fetch_failed",
     unmirrored => "meltemi_unmirrored_requests_total",
     certificates => "istio_agent_cert_renewals_total",
     control_connections => "istio_agent_xds_connections_total",

@@ -4,6 +4,7 @@ pub(crate) mod configuration;
 mod gateway;
 mod hostile;
 mod http;
+mod jwt;
 mod limits;
 pub(crate) mod mesh;
 mod on_demand;

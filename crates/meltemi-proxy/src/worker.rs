@@ -13,6 +13,7 @@ use crate::config::Store;
 use crate::drain::Drain;
 use crate::http::faults::ActiveFaults;
 use crate::http::rate_limit::RateLimits;
+use crate::jwks::KeyCache;
 use crate::listener::{Accepted, accept_loop, serve, socket};
 use crate::secrets::SecretStore;
 use crate::telemetry::Telemetry;
@@ -33,6 +34,7 @@ pub(crate) struct Shared {
     pub(crate) telemetry: Telemetry,
     pub(crate) drain: Drain,
     pub(crate) rate_limits: RateLimits,
+    pub(crate) keys: KeyCache,
     pub(crate) active_faults: ActiveFaults,
     pub(crate) socket_mark: Option<u32>,
     /// How long connections of a replaced filter chain may live on.

@@ -62,6 +62,7 @@ const CONNECTION_MANAGER: Shape = Shape::Message(&[
 const RBAC_RULES: Shape = Shape::Message(&[(2, Shape::Map(&LEAF))]);
 const RBAC: Shape = Shape::Message(&[(1, RBAC_RULES), (2, RBAC_RULES)]);
 const TCP_PROXY: Shape = Shape::Message(&[(5, ACCESS_LOG)]);
+const JWT_AUTHENTICATION: Shape = Shape::Message(&[(1, Shape::Map(&LEAF)), (5, Shape::Map(&LEAF))]);
 const FILE_ACCESS_LOG: Shape = Shape::Message(&[(5, Shape::Message(&[(2, STRUCT)]))]);
 const TYPED_STRUCT: Shape = Shape::Message(&[(2, STRUCT)]);
 
@@ -83,6 +84,7 @@ fn shape_of(type_url: &str) -> Shape {
         "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy" => TCP_PROXY,
         "envoy.extensions.filters.http.rbac.v3.RBAC"
         | "envoy.extensions.filters.network.rbac.v3.RBAC" => RBAC,
+        "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication" => JWT_AUTHENTICATION,
         "envoy.extensions.access_loggers.file.v3.FileAccessLog" => FILE_ACCESS_LOG,
         "xds.type.v3.TypedStruct" | "udpa.type.v1.TypedStruct" => TYPED_STRUCT,
         _ => Shape::Leaf,

@@ -25,7 +25,7 @@ use meltemi_proto::{any::pack, metadata_exchange, peer_metadata, stats, type_url
 
 use crate::authorization::Authorization;
 use crate::inputs::Inputs;
-use crate::{Flavour, access_log, wire};
+use crate::{Flavour, access_log, jwt, wire};
 
 /// On which side of the mesh requests are looked into.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -55,7 +55,8 @@ impl Side {
 /// What the inbound listener and gateways call itself in the `server` header.
 const SERVER_NAME: &str = "istio-envoy";
 
-/// Peer metadata, ALPN, authorization, gRPC statistics, fault, CORS, telemetry, router; a stock Envoy has only those it ships.
+/// Peer metadata, ALPN, tokens, authorization, gRPC statistics, fault, CORS, telemetry, router; a stock Envoy has only those it
+/// ships.
 fn http_filters(inputs: &Inputs<'_>, side: Side, guard: &Authorization) -> Vec<HttpFilter> {
     let direction = side.direction();
     let ours = inputs.flavour() == Flavour::Meltemi;
@@ -73,6 +74,11 @@ fn http_filters(inputs: &Inputs<'_>, side: Side, guard: &Authorization) -> Vec<H
         }
     }
     filters.extend(guard.custom.iter().cloned());
+    if side != Side::Outbound
+        && let Some(config) = jwt::filter(inputs, side == Side::Gateway)
+    {
+        filters.push(http_filter(jwt::FILTER, config));
+    }
     filters.extend(guard.http.iter().cloned());
     filters.push(http_filter(
         "envoy.filters.http.grpc_stats",

@@ -3,11 +3,12 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use meltemi_api::istio::MeshConfig;
+use meltemi_api::istio::{MeshConfig, RequestAuthentication};
 use meltemi_core::{Hostname, Labels};
 use meltemi_model::{
-    Credential, ExportTo, HostRule, MeshAuthorizationPolicy, MeshGateway, MeshSnapshot,
-    MeshVirtualService, Part, ServerTls, Service, ServiceEndpoints, Workload, WorkloadTls,
+    Credential, ExportTo, HostRule, JwksSource, KeyFetching, KeyServer, MeshAuthorizationPolicy,
+    MeshGateway, MeshSnapshot, MeshVirtualService, Part, ServerTls, Service, ServiceEndpoints,
+    Workload, WorkloadTls,
 };
 
 use crate::origin::Origin;
@@ -315,6 +316,51 @@ impl<'a> Inputs<'a> {
             self.note_origin(Origin::Policy(Arc::new(policy.origin.clone())));
         }
         policies
+    }
+
+    /// What is said of the tokens that the proxy's workload is shown. A gateway's labels are the objects', as where they
+    /// decide which Gateways it serves.
+    pub(crate) fn request_authentications(
+        &self,
+        is_gateway: bool,
+    ) -> Vec<&'a RequestAuthentication> {
+        let namespace = self.namespace();
+        self.note(Part::RequestAuthentication(namespace.to_owned()));
+        let root = &self.config().root_namespace;
+        self.note(Part::RequestAuthentication(root.clone()));
+        if !self.mesh.has_request_authentications(namespace) {
+            return Vec::new();
+        }
+        let own = is_gateway.then(|| self.own_workload()).flatten();
+        let labels = match own {
+            Some(own) => &own.labels,
+            None => self.labels(),
+        };
+        let all = self.mesh.request_authentications(namespace, labels);
+        all.map(|(object, policy)| {
+            self.note_origin(Origin::Policy(Arc::new(object.reference())));
+            policy
+        })
+        .collect()
+    }
+
+    /// Where the proxy is to fetch the keys that are published there.
+    pub(crate) fn key_server(&self, source: &JwksSource) -> Option<KeyServer> {
+        // Of no part: who fetches never changes.
+        if self.mesh.key_fetching() == KeyFetching::ControlPlane {
+            return None;
+        }
+        let server = self.mesh.key_server(source);
+        if let Some(host) = source.host() {
+            self.note(Part::Service(host));
+        }
+        server
+    }
+
+    /// The key set that is published there, if it could be fetched.
+    pub(crate) fn keys(&self, source: &JwksSource) -> Option<&'a str> {
+        self.note(Part::Keys(source.clone()));
+        self.mesh.keys(source).map(AsRef::as_ref)
     }
 
     /// The proxy's workload as the objects know it, if they confirm who it has proven to be.

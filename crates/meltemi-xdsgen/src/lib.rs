@@ -17,6 +17,7 @@ mod endpoints;
 mod filters;
 mod gateways;
 mod inputs;
+mod jwt;
 mod listeners;
 mod on_demand;
 mod origin;

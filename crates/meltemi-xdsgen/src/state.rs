@@ -11,7 +11,7 @@ use crate::inputs::Inputs;
 use crate::on_demand::{Asked, Wanted, virtual_host_name};
 use crate::resource::{self, Kind, resource};
 use crate::shelf::{Inventory, Made, Round, Shelf, Source};
-use crate::{Generated, ProxyView, Role, clusters, endpoints, gateways, listeners, routes};
+use crate::{Generated, ProxyView, Role, clusters, endpoints, gateways, jwt, listeners, routes};
 
 /// A piece of generation: what it reads is tracked together, and its resources are replaced together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -244,7 +244,9 @@ fn full_set(view: &Arc<ProxyView>, mesh: &MeshSnapshot) -> Inventory {
 /// A gateway has the clusters that its routes lead to.
 fn at_the_edge(inputs: &Inputs<'_>) -> BTreeSet<Unit> {
     let merged = gateways::merged(inputs);
-    let destinations = gateways::destinations(inputs, &merged).into_iter();
+    let mut destinations = gateways::destinations(inputs, &merged);
+    destinations.extend(jwt::key_servers(inputs));
+    let destinations = destinations.into_iter();
     destinations
         .flat_map(|host| [Unit::Clusters(host.clone()), Unit::Endpoints(host)])
         .chain([Unit::Standing, Unit::Gateways, Unit::Secrets])

@@ -144,7 +144,7 @@ fn unread_or_unknown(tree: &Node, group: &str, kind: &str, report: &mut Report) 
                 "MEL0004",
                 format!("{kind} is not supported yet: nothing enforces this policy"),
             )
-            .hint("do not rely on it; PeerAuthentication and AuthorizationPolicy are enforced"),
+            .hint("do not rely on it; PeerAuthentication, RequestAuthentication and AuthorizationPolicy are enforced"),
             Unread::Mesh => Diagnostic::warning(
                 "MEL0004",
                 format!("{kind} is not supported yet, the object is ignored"),

@@ -31,6 +31,7 @@ pub(super) fn read(key: &ObjectKey, tree: Node, report: &mut Report) -> Option<O
         Kind::Job => kubernetes::<k8s::Job>(key, &tree, report),
         Kind::PeerAuthentication => istio::<istio::PeerAuthentication>(key, &tree, report),
         Kind::AuthorizationPolicy => istio::<istio::AuthorizationPolicy>(key, &tree, report),
+        Kind::RequestAuthentication => istio::<istio::RequestAuthentication>(key, &tree, report),
         Kind::DestinationRule => istio::<istio::DestinationRule>(key, &tree, report),
         Kind::VirtualService => istio::<istio::VirtualService>(key, &tree, report),
         Kind::Gateway => istio::<istio::Gateway>(key, &tree, report),

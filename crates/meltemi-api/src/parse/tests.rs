@@ -134,7 +134,7 @@ fn wrong_kinds_and_groups_name_the_remedy() {
         "security.istio.io/v1",
         "RequestAuthentication",
         "MEL0004",
-        "do not rely on it; PeerAuthentication and AuthorizationPolicy are enforced",
+        "do not rely on it; PeerAuthentication, RequestAuthentication and AuthorizationPolicy are enforced",
     );
     check("cert-manager.io/v1", "Certificate", "MEL0009", "");
 }

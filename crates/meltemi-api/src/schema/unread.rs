@@ -22,6 +22,7 @@ pub(super) fn form(field: &str) -> Schema {
         "insecureSkipVerify" => Schema::Bool,
         "http2KeepAlive" => of::<Http2KeepAlive>(),
         "localityLbSetting" => of::<LocalityLbSetting>(),
+        "jwks_uri" => Schema::String,
         "mirrorPercent" | "mirror_percent" => of::<u32>(),
         "outlierDetectionHttpErrorCodes" => of::<Vec<u32>>(),
         "proxyProtocol" => of::<ProxyProtocol>(),

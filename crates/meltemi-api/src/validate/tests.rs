@@ -3,7 +3,9 @@ use crate::parse;
 /// The fields and messages of a spec's errors and warnings.
 fn problems(kind: &str, spec: &str) -> Vec<String> {
     let group = match kind {
-        "PeerAuthentication" | "AuthorizationPolicy" => "security.istio.io/v1",
+        "PeerAuthentication" | "RequestAuthentication" | "AuthorizationPolicy" => {
+            "security.istio.io/v1"
+        }
         "Deployment" | "StatefulSet" => "apps/v1",
         "Service" => "v1",
         _ => "networking.istio.io/v1",
@@ -318,6 +320,65 @@ fn a_dry_run_is_true_or_false() {
     );
     let custom = told("true", "{action: CUSTOM, provider: {name: a}, rules: [{}]}");
     assert!(custom.contains(&"MEL0012 CUSTOM has no dry run: the policy is enforced".to_owned()));
+}
+
+#[test]
+fn request_authentication() {
+    let kind = "RequestAuthentication";
+    check(kind, "{}", &[]);
+    let key = "{\"keys\": [{\"kty\": \"oct\", \"k\": \"AQAB\"}]}";
+    check(
+        kind,
+        &format!(
+            "{{selector: {{matchLabels: {{app: a}}}}, jwtRules: [{{issuer: a, jwks: '{key}', presence: REQUIRED}}, {{issuer: b, jwks_uri: 'https://b/keys', timeout: 2s}}, {{issuer: c}}]}}"
+        ),
+        &[],
+    );
+    check(
+        kind,
+        "{jwtRules: [{jwks: '{}', jwksUri: 'ftp://a', audiences: [''], fromParams: [a, a], fromCookies: [''], fromHeaders: [{}, {name: 'a b'}, {name: a, prefix: x}, {name: a, prefix: x}]}]}",
+        &[
+            "jwtRules[0].issuer: an issuer is required",
+            "jwtRules[0].jwks: only one of jwks and jwksUri can be set",
+            "jwtRules[0].jwks: has no list \"keys\"",
+            "jwtRules[0].jwksUri: \"ftp://a\" is not an http:// or https:// URL",
+            "jwtRules[0].audiences[0]: must not be empty",
+            "jwtRules[0].fromParams[1]: \"a\" is there before",
+            "jwtRules[0].fromCookies[0]: must not be empty",
+            "jwtRules[0].fromHeaders[0].name: \"\" is not the name of a header",
+            "jwtRules[0].fromHeaders[1].name: \"a b\" is not the name of a header",
+            "jwtRules[0].fromHeaders[3]: this location is there before",
+        ],
+    );
+    check(
+        kind,
+        "{jwtRules: [{issuer: a, jwks: '{\"keys\": [{\"kty\": \"EC\"}]}', outputPayloadToHeader: ':path', outputClaimToHeaders: [{header: 'a.b', claim: ''}], timeout: 0s, presence: MAYBE, jwksURI: x}]}",
+        &[
+            "jwtRules[0].presence: unknown value \"MAYBE\"",
+            "jwtRules[0].jwksURI: unknown field \"jwksURI\"",
+        ],
+    );
+    check(
+        kind,
+        "{jwtRules: [{issuer: a, jwks: '{\"keys\": [{\"kty\": \"EC\"}]}', outputPayloadToHeader: ':path', outputClaimToHeaders: [{header: 'a.b', claim: ''}], timeout: 0s}]}",
+        &[
+            "jwtRules[0].jwks: has no key that can check a signature (RSA, EC P-256 or P-384, Ed25519, oct)",
+            "jwtRules[0].outputPayloadToHeader: \":path\" is not the name of a header",
+            "jwtRules[0].outputClaimToHeaders[0].header: \"a.b\" is not the name of a header",
+            "jwtRules[0].outputClaimToHeaders[0].claim: the name of a claim is required",
+            "jwtRules[0].timeout: a duration is at least 1ms",
+        ],
+    );
+    check(
+        kind,
+        "{selector: {matchLabels: {a: 'x*'}}, targetRefs: [{kind: Gateway, group: gateway.networking.k8s.io, name: g}, {kind: Service, name: s, namespace: other}]}",
+        &[
+            "spec: only one of targetRefs or selector can be set",
+            "selector.matchLabels[\"a\"]: a selector compares for equality, it has no wildcards",
+            "targetRefs[1].kind: only a Gateway of gateway.networking.k8s.io can be the target",
+            "targetRefs[1].namespace: an object of another namespace cannot be the target",
+        ],
+    );
 }
 
 #[test]
@@ -652,8 +713,8 @@ fn what_no_proxy_takes_is_refused_here() {
             "http[0].headers.request.remove[0]: \":path\" is not the name of a header that can be removed",
         ),
         (
-            "match: [{headers: {'@request.auth.claims.sub': {exact: a}}}]",
-            "http[0].match[0].headers[\"@request.auth.claims.sub\"]: \"@request.auth.claims.sub\" is not the name of a header",
+            "match: [{headers: {'@request.auth.principal': {exact: a}}}]",
+            "http[0].match[0].headers[\"@request.auth.principal\"]: \"@request.auth.principal\" is not the name of a header",
         ),
         (
             "rewrite: {uriRegexRewrite: {match: '/(a)', rewrite: '/\\2'}}",

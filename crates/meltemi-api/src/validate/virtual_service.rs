@@ -6,7 +6,7 @@ use super::{Check, repeated};
 use crate::istio::{
     AbortKind, CorsPolicy, Destination, DirectResponse, DirectResponseBody, Fault,
     HeaderOperations, Headers, HttpMatch, HttpRoute, Redirect, RegexRewrite, Retries, Rewrite,
-    RouteDestination, StringMatch, TlsMatch, VirtualService,
+    RouteDestination, StringMatch, TlsMatch, VirtualService, claim_path,
 };
 
 /// The longest body of a `directResponse` (Istio reference, HTTPBody).
@@ -212,7 +212,9 @@ fn http_match(matcher: &HttpMatch, path: &FieldPath, check: &mut Check<'_>) {
         ("withoutHeaders", &matcher.without_headers),
     ] {
         for name in values.keys() {
-            check.header_name(&path.field(field).key(name), name);
+            if claim_path(name).is_none() {
+                check.header_name(&path.field(field).key(name), name);
+            }
         }
         string_matches(values, &path.field(field), check);
     }

@@ -181,7 +181,7 @@ fn facts<'a>(
         remote: call.source,
         requested_server_name: None,
         peer_uri_san: None,
-        token: None,
+        verified: None,
     };
     (request, san)
 }

@@ -4,10 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use meltemi_api::istio::{MeshConfig, TlsMode};
-use meltemi_api::{Kind, ObjectKey, Resource, parse_message};
-use meltemi_core::names::{ISTIO_SYSTEM, MESH_CONFIG_MAP, PROXY_CONTAINER};
+use meltemi_api::{Kind, Object, ObjectKey, Resource, parse_message};
+use meltemi_core::names::{ISTIO_SYSTEM, MESH_CONFIG_MAP};
 use meltemi_core::{FieldPath, Identity};
-use meltemi_model::{Mesh, MeshSnapshot, Workload};
+use meltemi_inject::annotation::{GATEWAY_TEMPLATE, TEMPLATES};
+use meltemi_model::{Mesh, MeshSnapshot, SecretsOf, Workload};
 use meltemi_xdsgen::{ProxyView, Role};
 use serde_json::{Value, json};
 
@@ -83,7 +84,8 @@ pub(super) async fn run(
 async fn load(args: &CanArgs, access: &dyn Access, io: &mut Io<'_>) -> Result<Mesh, CliError> {
     let live = analyze::running(Some(true), access, io).await?;
     let config = mesh_config(&live);
-    let mut mesh = Mesh::new(config).with_secrets_of([]);
+    let mut mesh = Mesh::new(config);
+    mesh.set_secrets_of(SecretsOf::Unseen);
     mesh.apply(&analyze::changes(live));
     let namespace = args.namespace.namespace.as_deref().unwrap_or("default");
     let mut files = Vec::new();
@@ -103,7 +105,7 @@ async fn load(args: &CanArgs, access: &dyn Access, io: &mut Io<'_>) -> Result<Me
     Ok(mesh)
 }
 
-fn mesh_config(objects: &[Arc<meltemi_api::Object>]) -> MeshConfig {
+fn mesh_config(objects: &[Arc<Object>]) -> MeshConfig {
     let key = ObjectKey::new(Kind::ConfigMap, ISTIO_SYSTEM, MESH_CONFIG_MAP);
     let map = objects.iter().find(|object| object.key() == key);
     let text = map.and_then(|object| match &object.resource {
@@ -136,18 +138,9 @@ fn workload<'a>(mesh: &'a MeshSnapshot, pod: &Pod) -> Result<&'a Arc<Workload>, 
 /// As the control plane would know the called proxy.
 fn view(mesh: &Mesh, called: &Workload, pod: &Pod) -> Result<ProxyView, CliError> {
     let key = ObjectKey::new(Kind::Pod, &pod.namespace, &pod.name);
-    let is_router = mesh
-        .object(&key)
-        .is_some_and(|object| match &object.resource {
-            Resource::Pod(own) => {
-                let containers = own.spec.iter().flat_map(|spec| &spec.containers);
-                let mut args = containers
-                    .filter(|container| container.name == PROXY_CONTAINER)
-                    .flat_map(|container| container.args.iter().flatten());
-                args.any(|arg| arg == "router")
-            }
-            _ => false,
-        });
+    let template = |object: &Arc<Object>| object.meta.annotations.get(TEMPLATES).cloned();
+    let template = mesh.object(&key).and_then(template);
+    let is_router = template.is_some_and(|template| template.trim() == GATEWAY_TEMPLATE);
     let view = ProxyView::new(
         address(pod)?,
         &called.namespace,

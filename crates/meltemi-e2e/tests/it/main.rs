@@ -21,3 +21,4 @@ mod kubelet;
 mod mtls;
 mod routing;
 mod sidecar;
+mod tokens;

@@ -130,7 +130,7 @@ fn a_gateway_by_its_chart_has_the_certificates_of_its_namespace() {
     let told = ["get", told, "-o", "jsonpath={.status.validationMessages}"];
     eventually("the Secrets are closed to the control plane", || {
         let messages = shop.kubectl(&told).ok();
-        messages.contains("MEL0208").then_some(())
+        messages.contains("MEL0211").then_some(())
     });
     gateway("upgrade", "true");
     rolled_out(&edge.name, "istio-edge");

@@ -42,6 +42,11 @@ pub(super) fn names(kind: Kind) -> Option<Names> {
                 AGE,
             ],
         },
+        Kind::RequestAuthentication => Names {
+            plural: "requestauthentications",
+            short: &["ra"],
+            columns: &[],
+        },
         Kind::ServiceEntry => Names {
             plural: "serviceentries",
             short: &["se"],

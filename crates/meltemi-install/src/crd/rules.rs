@@ -14,6 +14,7 @@ pub(super) const TYPES: &[&str] = &[
     "AuthorizationPolicy",
     "AuthorizationRule",
     "BackendUtilization",
+    "ClaimToHeader",
     "ClientTlsSettings",
     "Condition",
     "ConsistentHashFields",
@@ -27,6 +28,8 @@ pub(super) const TYPES: &[&str] = &[
     "GatewayPort",
     "HttpCookie",
     "HttpRoute",
+    "JwtHeader",
+    "JwtRule",
     "LabelSelector",
     "LoadBalancer",
     "LocalityLbSetting",
@@ -36,6 +39,7 @@ pub(super) const TYPES: &[&str] = &[
     "PolicyTargetReference",
     "PortTrafficPolicy",
     "Redirect",
+    "RequestAuthentication",
     "Retries",
     "RetryBudget",
     "RouteDestination",
@@ -46,6 +50,7 @@ pub(super) const TYPES: &[&str] = &[
     "Source",
     "StringMatchFields",
     "Subset",
+    "TargetRef",
     "TcpRoute",
     "TcpSettings",
     "TlsMatch",
@@ -77,6 +82,7 @@ pub(super) fn apply(type_name: &str, object: &mut JSONSchemaProps) {
                 any_duration(object, field);
             }
         }
+        "ClaimToHeader" => claim_to_header(object),
         "ClientTlsSettings" => nullable(object, &["insecureSkipVerify"]),
         "Condition" => require(object, &["key"]),
         "ConsistentHashFields" => {
@@ -103,6 +109,11 @@ pub(super) fn apply(type_name: &str, object: &mut JSONSchemaProps) {
             any_duration(object, "ttl");
         }
         "HttpRoute" => nullable(object, &["mirrorPercent", "mirror_percent"]),
+        "JwtHeader" => {
+            require(object, &["name"]);
+            filled(object, "name");
+        }
+        "JwtRule" => jwt_rule(object),
         "LabelSelector" => selector(object, "matchLabels", Some(4096)),
         "LoadBalancer" => at_most_one(object, &["simple", "consistentHash", "backendUtilization"]),
         "LocalityLbSetting" => nullable(object, &["enabled"]),
@@ -125,6 +136,7 @@ pub(super) fn apply(type_name: &str, object: &mut JSONSchemaProps) {
             remove(object, "tunnel");
         }
         "Redirect" => at_most_one(object, &["port", "derivePort"]),
+        "RequestAuthentication" => request_authentication(object),
         "Retries" => nullable(
             object,
             &["retryIgnorePreviousHosts", "retryRemoteLocalities"],
@@ -148,6 +160,7 @@ pub(super) fn apply(type_name: &str, object: &mut JSONSchemaProps) {
         "Source" => source(object),
         "StringMatchFields" => at_most_one(object, &["exact", "prefix", "regex"]),
         "Subset" => require(object, &["name"]),
+        "TargetRef" => target_ref(object),
         "TcpSettings" => any_duration(object, "idleTimeout"),
         "TlsMatch" => require(object, &["sniHosts"]),
         "TcpRoute" => no_headers(object),
@@ -298,6 +311,75 @@ fn peer_authentication(object: &mut JSONSchemaProps) {
             ports,
             "self.all(port, 0 < int(port) && int(port) <= 65535)",
             "a port is a number from 1 to 65535",
+        );
+    });
+}
+
+fn request_authentication(object: &mut JSONSchemaProps) {
+    demand(
+        object,
+        "(has(self.selector) ? 1 : 0) + (has(self.targetRef) ? 1 : 0) + (has(self.targetRefs) ? 1 : 0) <= 1",
+        "set one of selector and targetRefs",
+    );
+    at(object, "jwtRules", |rules| rules.max_items = Some(4096));
+    at(object, "targetRefs", |targets| targets.max_items = Some(16));
+}
+
+fn jwt_rule(object: &mut JSONSchemaProps) {
+    demand(
+        object,
+        "(has(self.jwksUri) ? 1 : 0) + (has(self.jwks_uri) ? 1 : 0) + (has(self.jwks) ? 1 : 0) <= 1",
+        "set jwks or jwksUri, not both",
+    );
+    filled(object, "issuer");
+    for uri in ["jwksUri", "jwks_uri"] {
+        longest(object, uri, 2048);
+        filled(object, uri);
+        at(object, uri, |uri| {
+            demand(
+                uri,
+                "url(self).getScheme() in ['http', 'https']",
+                "a URL that begins with http:// or https://",
+            );
+        });
+    }
+    let lists = [
+        "audiences",
+        "fromCookies",
+        "fromParams",
+        "spaceDelimitedClaims",
+    ];
+    for list in lists {
+        at(object, list, |list| {
+            item(list, |word| word.min_length = Some(1))
+        });
+    }
+    at(object, "spaceDelimitedClaims", |claims| {
+        claims.max_items = Some(64)
+    });
+}
+
+fn claim_to_header(object: &mut JSONSchemaProps) {
+    require(object, &["header", "claim"]);
+    filled(object, "header");
+    filled(object, "claim");
+    at(object, "header", |header| {
+        header.pattern = Some("^[-_A-Za-z0-9]+$".to_owned());
+    });
+}
+
+fn target_ref(object: &mut JSONSchemaProps) {
+    require(object, &["kind", "name"]);
+    filled(object, "kind");
+    filled(object, "name");
+    longest(object, "group", 253);
+    longest(object, "kind", 63);
+    longest(object, "name", 253);
+    at(object, "namespace", |namespace| {
+        demand(
+            namespace,
+            "self.size() == 0",
+            "the target is in the namespace of the object",
         );
     });
 }
@@ -494,6 +576,10 @@ fn bounds(number: &mut JSONSchemaProps, least: f64, largest: Option<f64>) {
 
 fn longest(object: &mut JSONSchemaProps, field: &str, length: i64) {
     at(object, field, |field| field.max_length = Some(length));
+}
+
+fn filled(object: &mut JSONSchemaProps, field: &str) {
+    at(object, field, |field| field.min_length = Some(1));
 }
 
 /// Zero is a value too.

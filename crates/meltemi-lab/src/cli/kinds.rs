@@ -127,6 +127,13 @@ pub(super) const KINDS: &[Kind] = &[
         &["pa"],
         true,
     ),
+    kind(
+        "RequestAuthentication",
+        "requestauthentication.security.istio.io",
+        "requestauthentications",
+        &["ra"],
+        true,
+    ),
 ];
 
 /// What `get all` shows.

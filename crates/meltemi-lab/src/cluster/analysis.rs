@@ -9,7 +9,7 @@ use meltemi_model::{Mesh, analyze};
 use crate::store::Store;
 
 /// The kinds that rules between objects speak of.
-const KINDS: [Kind; 16] = [
+const KINDS: [Kind; 17] = [
     Kind::Namespace,
     Kind::Service,
     Kind::Pod,
@@ -26,6 +26,7 @@ const KINDS: [Kind; 16] = [
     Kind::DestinationRule,
     Kind::PeerAuthentication,
     Kind::AuthorizationPolicy,
+    Kind::RequestAuthentication,
 ];
 
 /// Judges the applied objects among all others. Only rules of Istio's kinds and selectors of Services can be wrong, so

@@ -154,7 +154,7 @@ fn unreadable(object: &Object, field: FieldPath, namespace: &str) -> Diagnostic 
     report(
         object,
         Severity::Warning,
-        "MEL0208",
+        "MEL0211",
         field,
         message,
         hint.to_owned(),

@@ -44,6 +44,12 @@ impl Pods {
             .filter(move |labels| selectors.iter().all(|selector| selector.selects(labels)))
     }
 
+    /// Those of any namespace that have the labels of a selector, each with its namespace.
+    pub(super) fn with(&self, selector: &Labels) -> impl Iterator<Item = (&str, &Labels)> {
+        let selected = self.0.iter().filter(|(_, labels)| selector.selects(labels));
+        selected.map(|(namespace, labels)| (namespace.as_str(), labels))
+    }
+
     /// The namespaces of those, of any namespace, that have the labels of a selector.
     pub(super) fn namespaces_with(&self, selector: &Labels) -> impl Iterator<Item = &str> {
         let selected = self.0.iter().filter(|(_, labels)| selector.selects(labels));

@@ -1,6 +1,6 @@
 //! DestinationRules, VirtualServices, Gateways and policies: their order, and the services they reach.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use meltemi_api::{Kind, Meta, Object, ObjectKey, Resource};
@@ -132,14 +132,19 @@ impl Mesh {
                 .map(Arc::new)
                 .collect();
             let policies = Arc::make_mut(&mut self.snapshot.authorization_policies);
-            let before = match after.is_empty() {
-                true => policies.by_namespace.remove(&namespace),
-                false => policies
-                    .by_namespace
-                    .insert(namespace.clone(), after.clone()),
-            };
-            if before.unwrap_or_default() != after {
+            if replace(&mut policies.by_namespace, &namespace, after) {
                 let part = Part::AuthorizationPolicy(namespace);
+                dirty.changes.insert(part);
+            }
+        }
+    }
+
+    pub(super) fn refresh_request_authentications(&mut self, dirty: &mut Dirty) {
+        for namespace in std::mem::take(&mut dirty.request_authentications) {
+            let after = self.oldest_first(Kind::RequestAuthentication, Some(&namespace));
+            let policies = Arc::make_mut(&mut self.snapshot.request_authentications);
+            if replace(&mut policies.by_namespace, &namespace, after) {
+                let part = Part::RequestAuthentication(namespace);
                 dirty.changes.insert(part);
             }
         }
@@ -169,4 +174,18 @@ impl Mesh {
             }
         }
     }
+}
+
+/// Puts the list of a namespace in the place of the one before; says whether they differ.
+fn replace<T: PartialEq>(
+    all: &mut BTreeMap<String, Vec<T>>,
+    namespace: &str,
+    after: Vec<T>,
+) -> bool {
+    let before = all.remove(namespace).unwrap_or_default();
+    let differs = before != after;
+    if !after.is_empty() {
+        all.insert(namespace.to_owned(), after);
+    }
+    differs
 }

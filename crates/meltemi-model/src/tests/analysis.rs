@@ -44,6 +44,41 @@ fn unknown_hosts_and_subsets_are_told_with_their_likely_meaning() {
 }
 
 #[test]
+fn a_route_by_claims_needs_someone_who_verifies_them() {
+    let gateway = "---\napiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: g, namespace: default}\n\
+                   spec: {selector: {app: reviews}, servers: [{port: {number: 9080, name: http, protocol: HTTP}, hosts: ['*']}]}\n";
+    let route = |gateways: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: v, namespace: default}}\n\
+             spec: {{hosts: [a.example], gateways: {gateways}, http: [{{match: [{{headers: {{'@request.auth.claims.groups': {{exact: a}}}}}}], route: [{{destination: {{host: reviews}}}}]}}]}}\n"
+        )
+    };
+    let policy = "---\napiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: p, namespace: default}\n\
+                  spec: {selector: {matchLabels: {app: reviews}}, jwtRules: [{issuer: i}]}\n";
+    let field = "IST0149 VirtualService default/v: spec.http[0].match[0].headers[\"@request.auth.claims.groups\"]";
+    let of = |yaml: &str| -> Vec<String> {
+        let all = findings(yaml).into_iter();
+        all.filter(|found| found.starts_with("IST0149")).collect()
+    };
+    assert_eq!(
+        of(&[gateway, &route("[g]")].concat()),
+        [format!(
+            "{field}: the virtual service uses the JWT claim based routing (key: @request.auth.claims.groups) but found no request authentication for the gateway (default/g) in default (apply a RequestAuthentication for the gateway's pods in default)"
+        )]
+    );
+    assert_eq!(
+        of(&[gateway, &route("[g]"), policy].concat()),
+        Vec::<String>::new()
+    );
+    assert_eq!(
+        of(&route("[mesh]")),
+        [format!(
+            "{field}: the route depends on a claim (@request.auth.claims.groups), which is known at gateways only (bind the VirtualService to a Gateway: gateways)"
+        )]
+    );
+}
+
+#[test]
 fn a_port_that_the_service_does_not_have_is_told() {
     let yaml = "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v, namespace: default}\n\
                 spec: {hosts: [reviews], http: [{route: [{destination: {host: reviews, port: {number: 99}}}]}]}\n";
@@ -314,7 +349,7 @@ fn gateways_that_are_not_served_as_written_are_told() {
     };
     assert_eq!(codes(&mesh), ["IST0101"]);
     mesh.set_secrets_of(SecretsOf::Only(["default".to_owned()].into()));
-    assert_eq!(codes(&mesh), ["MEL0208"]);
+    assert_eq!(codes(&mesh), ["MEL0211"]);
     mesh.set_secrets_of(SecretsOf::Unseen);
     assert!(codes(&mesh).is_empty());
 }

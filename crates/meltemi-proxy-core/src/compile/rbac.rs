@@ -1,5 +1,4 @@
 use std::mem::take;
-use std::sync::Arc;
 
 use meltemi_proto::envoy::config::rbac::v3 as proto;
 use meltemi_proto::envoy::extensions::filters::{
@@ -11,13 +10,11 @@ use prost::Name as _;
 
 use super::Scope;
 use super::common::{cidr, header_matcher, path_template, port, string_matcher, unpack};
+use super::metadata::metadata_matcher;
 use crate::runtime::{
-    ClaimMatcher, RbacAction, RbacFilter, RbacPermission, RbacPolicy, RbacPrincipal, RbacRules,
-    StringMatcher, ValueMatcher,
+    RbacAction, RbacFilter, RbacPermission, RbacPolicy, RbacPrincipal, RbacRules, StringMatcher,
 };
 
-/// The namespace and key in which the JWT filter leaves what a token says.
-const TOKEN: (&str, &str) = ("envoy.filters.http.jwt_authn", "payload");
 /// Istio's filter state with the SPIFFE ID of the peer.
 const PEER_PRINCIPAL: &str = "io.istio.peer_principal";
 
@@ -179,7 +176,9 @@ fn principal(scope: &Scope<'_>, principal: proto::Principal) -> Option<RbacPrinc
         Some(I::RemoteIp(range)) => cidr(&scope.at("remote_ip"), range).map(P::RemoteIp),
         Some(I::Header(header)) => header_matcher(&scope.at("header"), header).map(P::Header),
         Some(I::UrlPath(path)) => url_path(&scope.at("url_path"), path).map(P::UrlPath),
-        Some(I::Metadata(metadata)) => claim(&scope.at("metadata"), metadata).map(P::Claim),
+        Some(I::Metadata(metadata)) => {
+            metadata_matcher(&scope.at("metadata"), metadata).map(P::Metadata)
+        }
         Some(I::SourcedMetadata(sourced)) => {
             let scope = scope.at("sourced_metadata");
             if sourced.metadata_source != proto::MetadataSource::Dynamic as i32 {
@@ -188,7 +187,9 @@ fn principal(scope: &Scope<'_>, principal: proto::Principal) -> Option<RbacPrinc
                     .refuse("only DYNAMIC is supported");
             }
             match sourced.metadata_matcher {
-                Some(metadata) => claim(&scope.at("metadata_matcher"), metadata).map(P::Claim),
+                Some(metadata) => {
+                    metadata_matcher(&scope.at("metadata_matcher"), metadata).map(P::Metadata)
+                }
                 None => scope.at("metadata_matcher").refuse("is required"),
             }
         }
@@ -212,73 +213,6 @@ fn peer_principal(scope: &Scope<'_>, state: matcher::FilterStateMatcher) -> Opti
 }
 
 /// What no filter of ours would leave is refused: a test of it would never match, however it is meant.
-fn claim(scope: &Scope<'_>, mut metadata: matcher::MetadataMatcher) -> Option<ClaimMatcher> {
-    use matcher::metadata_matcher::path_segment::Segment;
-    if metadata.filter != TOKEN.0 {
-        return scope
-            .at("filter")
-            .refuse(format!("\"{}\" is not supported", metadata.filter));
-    }
-    let path = all(
-        scope,
-        "path",
-        take(&mut metadata.path),
-        |scope, segment| match segment.segment {
-            Some(Segment::Key(key)) => Some(Arc::from(key)),
-            None => scope.at("key").refuse("is required"),
-        },
-    )?;
-    let [first, rest @ ..]: &[Arc<str>] = &path else {
-        return scope.at("path").refuse("is required");
-    };
-    if **first != *TOKEN.1 {
-        return scope
-            .at("path")
-            .refuse(format!("\"{first}\" is not supported"));
-    }
-    if metadata.invert {
-        return scope.at("invert").refuse("is not supported");
-    }
-    match metadata.value {
-        Some(value) => Some(ClaimMatcher {
-            path: rest.to_vec(),
-            value: value_matcher(&scope.at("value"), value)?,
-        }),
-        None => scope.at("value").refuse("is required"),
-    }
-}
-
-fn value_matcher(scope: &Scope<'_>, value: matcher::ValueMatcher) -> Option<ValueMatcher> {
-    use ValueMatcher as V;
-    use matcher::{double_matcher, list_matcher, value_matcher::MatchPattern as M};
-    match value.match_pattern {
-        Some(M::NullMatch(_)) => Some(V::Null),
-        Some(M::BoolMatch(expected)) => Some(V::Bool(expected)),
-        Some(M::DoubleMatch(number)) => match number.match_pattern {
-            Some(double_matcher::MatchPattern::Exact(expected)) => Some(V::Number(expected)),
-            Some(double_matcher::MatchPattern::Range(range)) => Some(V::NumberRange {
-                start: range.start,
-                end: range.end,
-            }),
-            None => scope.at("double_match").refuse("is required"),
-        },
-        Some(M::StringMatch(text)) => string_matcher(&scope.at("string_match"), text).map(V::Text),
-        Some(M::PresentMatch(is_there)) => Some(V::Present(is_there)),
-        Some(M::ListMatch(list)) => match list.match_pattern {
-            Some(list_matcher::MatchPattern::OneOf(inner)) => {
-                let inner = value_matcher(&scope.at("list_match").at("one_of"), *inner)?;
-                Some(V::ListWith(Box::new(inner)))
-            }
-            None => scope.at("list_match").at("one_of").refuse("is required"),
-        },
-        Some(M::OrMatch(any)) => {
-            let scope = scope.at("or_match");
-            all(&scope, "value_matchers", any.value_matchers, value_matcher).map(V::AnyOf)
-        }
-        None => scope.refuse("has no test"),
-    }
-}
-
 fn url_path(scope: &Scope<'_>, path: matcher::PathMatcher) -> Option<StringMatcher> {
     match path.rule {
         Some(matcher::path_matcher::Rule::Path(path)) => string_matcher(&scope.at("path"), path),

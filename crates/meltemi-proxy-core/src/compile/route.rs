@@ -15,6 +15,7 @@ use super::common::{
     limit, metadata_text, number, query_matcher, regex_rewrite, runtime_fraction, status,
 };
 use super::filter::per_filter;
+use super::metadata::metadata_matcher;
 use super::{Problem, Scope};
 use crate::runtime::{
     ClusterTarget, DirectResponse, ForwardAction, Fraction, HashPolicy, HashSource, HostRewrite,
@@ -377,7 +378,7 @@ fn route(scope: &Scope<'_>, mut route: proto::Route, body_limit: usize) -> Optio
     Some(compiled)
 }
 
-fn route_match(scope: &Scope<'_>, mut value: proto::RouteMatch) -> Option<RouteMatch> {
+pub(super) fn route_match(scope: &Scope<'_>, mut value: proto::RouteMatch) -> Option<RouteMatch> {
     use proto::route_match::PathSpecifier as P;
     let ignore_case = !is_true(value.case_sensitive.take(), true);
     let path = match value.path_specifier.take() {
@@ -407,7 +408,7 @@ fn route_match(scope: &Scope<'_>, mut value: proto::RouteMatch) -> Option<RouteM
         }
         None => return scope.refuse("has no path"),
     };
-    let headers = value.headers.len() + value.query_parameters.len();
+    let wanted = value.headers.len() + value.query_parameters.len() + value.dynamic_metadata.len();
     let compiled = RouteMatch {
         path,
         headers: scope.each("headers", take(&mut value.headers), header_matcher),
@@ -421,10 +422,16 @@ fn route_match(scope: &Scope<'_>, mut value: proto::RouteMatch) -> Option<RouteM
             Some(share) => Some(runtime_fraction(&scope.at("runtime_fraction"), share)?),
         },
         grpc_only: value.grpc.take().is_some(),
+        metadata: scope.each(
+            "dynamic_metadata",
+            take(&mut value.dynamic_metadata),
+            metadata_matcher,
+        ),
     };
     scope.rest(&value);
     // A matcher that was refused must not widen the route.
-    (compiled.headers.len() + compiled.query.len() == headers).then_some(compiled)
+    let found = compiled.headers.len() + compiled.query.len() + compiled.metadata.len();
+    (found == wanted).then_some(compiled)
 }
 
 fn forward(scope: &Scope<'_>, mut action: proto::RouteAction) -> Option<ForwardAction> {

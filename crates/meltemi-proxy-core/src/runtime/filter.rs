@@ -3,7 +3,10 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use super::{Fraction, HeaderMatcher, HeaderMutations, RbacFilter, StringMatcher};
+use super::{
+    Fraction, HeaderMatcher, HeaderMutations, JwtAuthentication, JwtPerRoute, RbacFilter,
+    StringMatcher,
+};
 
 /// A network filter in front of the terminal one.
 #[derive(Debug, Clone)]
@@ -46,6 +49,7 @@ pub enum HttpFilterKind {
     Stats(Stats),
     Rbac(Arc<RbacFilter>),
     LocalRateLimit(Arc<LocalRateLimit>),
+    Jwt(Arc<JwtAuthentication>),
 }
 
 /// `envoy.filters.http.router`, always the last filter.
@@ -75,6 +79,7 @@ pub enum OverrideConfig {
     /// `None` switches the filter off.
     Rbac(Option<Arc<RbacFilter>>),
     LocalRateLimit(Arc<LocalRateLimit>),
+    Jwt(JwtPerRoute),
 }
 
 impl PerFilterConfig {

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use regex::bytes::Regex;
 
-use super::{HeaderMatcher, StringMatcher};
+use super::{HeaderMatcher, MetadataMatcher, StringMatcher};
 
 /// Envoy `filters.{network,http}.rbac.v3.RBAC`.
 #[derive(Debug, Clone, Default)]
@@ -77,35 +77,8 @@ pub enum RbacPrincipal {
     RemoteIp(IpNet),
     Header(HeaderMatcher),
     UrlPath(StringMatcher),
-    /// What the verified token says.
-    Claim(ClaimMatcher),
+    /// What a verified token says.
+    Metadata(MetadataMatcher),
     /// Istio's `io.istio.peer_principal` filter state: the peer's SPIFFE ID, as `spiffe://...`.
     PeerPrincipal(StringMatcher),
-}
-
-/// Envoy `type.matcher.v3.MetadataMatcher` on the payload that the JWT filter leaves.
-#[derive(Debug, Clone)]
-pub struct ClaimMatcher {
-    /// From the payload to the value.
-    pub path: Vec<Arc<str>>,
-    pub value: ValueMatcher,
-}
-
-/// Envoy `type.matcher.v3.ValueMatcher`.
-#[derive(Debug, Clone)]
-pub enum ValueMatcher {
-    Null,
-    Bool(bool),
-    Number(f64),
-    /// `[start, end)`.
-    NumberRange {
-        start: f64,
-        end: f64,
-    },
-    Text(StringMatcher),
-    /// `true`: it is there; `false` matches nothing.
-    Present(bool),
-    /// A list with such an element.
-    ListWith(Box<Self>),
-    AnyOf(Vec<Self>),
 }

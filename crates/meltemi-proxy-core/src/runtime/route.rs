@@ -8,8 +8,8 @@ use regex::bytes::Regex;
 use crate::virtual_host::DomainIndex;
 
 use super::{
-    Fraction, HeaderMatcher, HeaderSource, LazyVirtualHost, LogPiece, PerFilterConfig,
-    QueryMatcher, RegexRewrite,
+    Fraction, HeaderMatcher, HeaderSource, LazyVirtualHost, LogPiece, MetadataMatcher,
+    PerFilterConfig, QueryMatcher, RegexRewrite,
 };
 
 /// Envoy `RouteConfiguration`.
@@ -70,6 +70,8 @@ pub struct RouteMatch {
     pub runtime_fraction: Option<Fraction>,
     /// Only gRPC requests.
     pub grpc_only: bool,
+    /// Over what was verified of the request.
+    pub metadata: Vec<MetadataMatcher>,
 }
 
 /// Tests on the path without query. Letters are lower-case where `ignore_case`.

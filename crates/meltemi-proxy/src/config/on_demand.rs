@@ -19,7 +19,8 @@ use meltemi_proto::envoy::service::discovery::v3::{
 use meltemi_proto::google::protobuf::Any;
 use meltemi_proto::type_url;
 use meltemi_proxy_core::runtime::{
-    LazyVirtualHost, Listener, RouteAction, RouteConfiguration, RouteSource, Terminal, VirtualHost,
+    HttpFilter, HttpFilterKind, JwtKeys, LazyVirtualHost, Listener, RouteAction,
+    RouteConfiguration, RouteSource, Terminal, VirtualHost,
 };
 use meltemi_xds::Resource;
 
@@ -417,16 +418,32 @@ impl Configurator {
 fn clusters_of_listener(listener: &Listener) -> Vec<Arc<str>> {
     let of_terminal = |terminal: &Terminal| match terminal {
         Terminal::Tcp(tcp) => tcp.target.clusters().into_iter().cloned().collect(),
-        Terminal::Http(manager) => match &manager.routes {
-            RouteSource::Inline(routes) => clusters_of_routes(routes),
-            RouteSource::Rds(_) => Vec::new(),
-        },
+        Terminal::Http(manager) => {
+            let keys = manager.http_filters.iter().flat_map(clusters_of_filter);
+            match &manager.routes {
+                RouteSource::Inline(routes) => keys.chain(clusters_of_routes(routes)).collect(),
+                RouteSource::Rds(_) => keys.collect(),
+            }
+        }
         Terminal::Close => Vec::new(),
     };
     listener
         .chains()
         .flat_map(|chain| of_terminal(&chain.terminal))
         .collect()
+}
+
+/// Where a filter fetches the keys of tokens.
+fn clusters_of_filter(filter: &HttpFilter) -> Vec<Arc<str>> {
+    let HttpFilterKind::Jwt(config) = &filter.kind else {
+        return Vec::new();
+    };
+    let providers = config.providers.iter();
+    let clusters = providers.filter_map(|provider| match &provider.keys {
+        JwtKeys::Remote(remote) => Some(remote.cluster.clone()),
+        JwtKeys::Local(_) => None,
+    });
+    clusters.collect()
 }
 
 fn clusters_of_routes(routes: &RouteConfiguration) -> Vec<Arc<str>> {

@@ -18,6 +18,7 @@ use meltemi_proxy_core::retry::grpc_status;
 use meltemi_proxy_core::runtime::Route;
 use meltemi_proxy_core::strict::Malformed;
 use parking_lot::Mutex;
+use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::body::{BodyProgress, ResponseBody};
@@ -160,6 +161,8 @@ pub(crate) struct State {
     pub(crate) grpc_status: Option<u32>,
     /// The cookie that makes later requests stick to the same endpoint.
     pub(crate) set_cookie: Option<String>,
+    /// The payloads of tokens that were verified, by the name that their provider gives them.
+    pub(crate) verified: Option<Arc<Map<String, Value>>>,
     pub(crate) guards: Guards,
     completed: bool,
 }
@@ -228,6 +231,7 @@ impl Exchange {
             tunnelled_bytes: 0,
             grpc_status: None,
             set_cookie: None,
+            verified: None,
             guards: Guards::default(),
             completed: false,
         }))
@@ -256,6 +260,12 @@ impl Exchange {
     pub(crate) fn client(&self) -> IpAddr {
         let peer = || self.connection.downstream.arrival.peer.ip();
         self.head.client.unwrap_or_else(peer)
+    }
+
+    /// What tokens prove of the request (Envoy's dynamic metadata of `envoy.filters.http.jwt_authn`): with Istio's
+    /// configuration the claims stand under `payload`. `None` where no token was verified.
+    pub(crate) fn jwt_payload(&self) -> Option<&Map<String, Value>> {
+        self.verified.as_deref()
     }
 
     pub(crate) fn counts_messages(&self) -> bool {

@@ -7,13 +7,14 @@ use http::{Method, Response, StatusCode, header};
 use meltemi_proxy_core::error::ErrorKind;
 use meltemi_proxy_core::runtime::{
     AlpnOverrides, Cors, FaultInjection, FilterOverride, HttpConnectionManager, HttpFilterKind,
-    LocalRateLimit, OverrideConfig, PeerMetadataExchange, RbacFilter, Stats,
+    JwtAuthentication, LocalRateLimit, OverrideConfig, PeerMetadataExchange, RbacFilter, Stats,
 };
 use meltemi_proxy_core::{headers, rbac};
 
 use super::body::ResponseBody;
 use super::exchange::Exchange;
-use super::forward::Matched;
+use super::forward::{Found, Matched};
+use super::jwt::{self, Refusal};
 use super::{record, respond};
 use crate::telemetry::Telemetry;
 use crate::telemetry::rbac::RbacSeries;
@@ -42,6 +43,7 @@ enum Gate {
     Cors,
     Rbac(Arc<RbacFilter>, Arc<RbacSeries>),
     RateLimit(Arc<LocalRateLimit>),
+    Jwt(Arc<JwtAuthentication>),
 }
 
 impl FilterPlan {
@@ -63,6 +65,7 @@ impl FilterPlan {
                 HttpFilterKind::LocalRateLimit(config) => {
                     plan.gates.push((named, Gate::RateLimit(config.clone())))
                 }
+                HttpFilterKind::Jwt(config) => plan.gates.push((named, Gate::Jwt(config.clone()))),
                 HttpFilterKind::GrpcStats(_) => {}
                 // No route speaks of these.
                 _ if filter.disabled => {}
@@ -73,11 +76,28 @@ impl FilterPlan {
         }
         plan
     }
+
+    /// A path as logs may show it: without the tokens that it brings; `None` as it is.
+    ///
+    /// Differs from Envoy, which logs them where the upstream gets them, or where they were refused.
+    pub(crate) fn without_tokens(&self, path: &str) -> Option<Box<str>> {
+        if !path.contains('?') {
+            return None;
+        }
+        let mut told = path.to_owned();
+        for (_, gate) in &self.gates {
+            if let Gate::Jwt(config) = gate {
+                config.redact(&mut told);
+            }
+        }
+        (told != path).then(|| told.into())
+    }
 }
 
 /// An answer that a filter gives instead of the route.
 pub(crate) enum Answer {
     Error(ErrorKind),
+    Unauthenticated(Refusal),
     Limited(Arc<LocalRateLimit>),
     /// A CORS preflight that was allowed.
     Preflight(Arc<Cors>),
@@ -86,6 +106,14 @@ pub(crate) enum Answer {
 pub(crate) fn reply(exchange: Exchange, answer: Answer) -> Response<ResponseBody> {
     match answer {
         Answer::Error(kind) => respond::error(exchange, kind.into()),
+        Answer::Unauthenticated(refusal) => {
+            let mut response = respond::error(exchange, refusal.kind.into());
+            if let Some(challenge) = refusal.challenge {
+                let name = header::WWW_AUTHENTICATE;
+                response.headers_mut().insert(name, challenge);
+            }
+            response
+        }
         Answer::Limited(config) => {
             let mut added = HeaderMap::new();
             headers::apply(&config.response_headers, &mut added, &|pieces: &[_]| {
@@ -116,15 +144,26 @@ pub(crate) fn reply(exchange: Exchange, answer: Answer) -> Response<ResponseBody
     }
 }
 
-/// Runs the filters that may answer before the router.
-pub(crate) async fn before_routing(exchange: &mut Exchange, matched: &Matched) -> Option<Answer> {
+/// Runs the filters that may answer before the router. Without a route only those have a say that may lead to one.
+pub(crate) async fn before_routing(exchange: &mut Exchange, found: &mut Found) -> Option<Answer> {
     let connection = exchange.connection.clone();
     for (named, gate) in &connection.plan.gates {
-        if named.is_off_for(matched) {
+        let matched = found.matched.as_ref();
+        if matched.map_or(named.is_off, |matched| named.is_off_for(matched)) {
             continue;
         }
+        if let Gate::Jwt(config) = gate {
+            match authenticate(exchange, named, config, matched).await {
+                Ok(true) => found.select(exchange),
+                Ok(false) => {}
+                Err(refusal) => return Some(Answer::Unauthenticated(refusal)),
+            }
+            continue;
+        }
+        let Some(matched) = matched else { continue };
         let over = named.config(matched);
         let answer = match (gate, over) {
+            (Gate::Jwt(_), _) => None,
             (Gate::Cors, Some(OverrideConfig::Cors(cors))) => preflight(exchange, cors),
             // Only routes carry policies.
             (Gate::Cors, _) => None,
@@ -140,6 +179,20 @@ pub(crate) async fn before_routing(exchange: &mut Exchange, matched: &Matched) -
         }
     }
     None
+}
+
+/// Asks for the tokens that the route, or else the filter, requires.
+async fn authenticate(
+    exchange: &mut Exchange,
+    named: &Named,
+    config: &Arc<JwtAuthentication>,
+    matched: Option<&Matched>,
+) -> Result<bool, Refusal> {
+    let over = match matched.and_then(|matched| named.config(matched)) {
+        Some(OverrideConfig::Jwt(over)) => Some(over),
+        _ => None,
+    };
+    jwt::judge(exchange, config, over).await
 }
 
 impl Named {
@@ -187,7 +240,7 @@ fn authorise(exchange: &mut Exchange, config: &RbacFilter, series: &RbacSeries) 
         remote: exchange.client(),
         requested_server_name: downstream.arrival.server_name.as_deref(),
         peer_uri_san: downstream.principal(),
-        token: None,
+        verified: exchange.jwt_payload(),
     };
     let (verdict, shadow) = rbac::evaluate(config, &request);
     series.tell(config, verdict, shadow);

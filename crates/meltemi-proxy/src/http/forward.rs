@@ -35,15 +35,18 @@ pub(crate) async fn route(
         Err(Unanswered) => return respond::error(exchange, ErrorKind::NotDiscovered.into()),
     };
     exchange.virtual_host = Some(host.name.clone());
-    let random = rand::rng().random();
-    let Some(route) = routing::select(&host, &exchange.head.view(), random).cloned() else {
-        return respond::error(exchange, ErrorKind::RouteNotFound.into());
+    let mut found = Found {
+        config,
+        host,
+        matched: None,
     };
-    exchange.route = Some(route.clone());
-    let matched = Matched::new(config, host, route, &exchange);
-    if let Some(answer) = filters::before_routing(&mut exchange, &matched).await {
+    found.select(&mut exchange);
+    if let Some(answer) = filters::before_routing(&mut exchange, &mut found).await {
         return filters::reply(exchange, answer);
     }
+    let Some(matched) = found.matched else {
+        return respond::error(exchange, ErrorKind::RouteNotFound.into());
+    };
     match &matched.route.action {
         RouteAction::Forward(action) => {
             let action: &ForwardAction = action;
@@ -58,6 +61,25 @@ pub(crate) async fn route(
             response::mutate(&exchange, &matched, None, &mut headers);
             respond::direct(exchange, direct.status, direct.body.clone(), headers)
         }
+    }
+}
+
+/// The virtual host of a request, and the route that it has come to.
+pub(crate) struct Found {
+    config: Arc<RouteConfiguration>,
+    host: Arc<VirtualHost>,
+    pub(crate) matched: Option<Matched>,
+}
+
+impl Found {
+    /// Finds the route by what is known of the request now.
+    pub(crate) fn select(&mut self, exchange: &mut Exchange) {
+        let (head, verified) = (exchange.head.view(), exchange.jwt_payload());
+        let random = rand::rng().random();
+        let route = routing::select_verified(&self.host, &head, verified, random).cloned();
+        exchange.route = route.clone();
+        self.matched = route
+            .map(|route| Matched::new(self.config.clone(), self.host.clone(), route, exchange));
     }
 }
 

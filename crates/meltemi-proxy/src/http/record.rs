@@ -24,7 +24,11 @@ pub(crate) fn tell(exchange: &Exchange) {
     if logs.is_empty() {
         return;
     }
-    telemetry.log.tell(logs, &record(exchange));
+    let mut record = record(exchange);
+    if let Some(path) = exchange.connection.plan.without_tokens(&record.path) {
+        record.path = path;
+    }
+    telemetry.log.tell(logs, &record);
 }
 
 fn count(exchange: &Exchange) {

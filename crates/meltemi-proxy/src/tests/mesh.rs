@@ -148,6 +148,7 @@ impl Sidecar {
             telemetry: Telemetry::new(Own::new(peer_metadata(&bootstrap), name), sink),
             drain: Drain::new(),
             rate_limits: RateLimits::default(),
+            keys: Default::default(),
             active_faults: Default::default(),
             socket_mark: None,
             drain_time: Duration::from_secs(45),

@@ -94,6 +94,25 @@ fn standing(name: &str) -> Value {
         "filterChains": [tcp_chain("Passthrough")]})
 }
 
+/// Keys that the proxy fetches itself come from a cluster that no route names.
+#[tokio::test]
+async fn the_cluster_of_keys_is_asked_for() {
+    let sidecar = Sidecar::on_demand(&Authority::new(), "client");
+    let mut chain = http_chain("routes");
+    let filters = &mut chain["filters"][0]["typedConfig"]["httpFilters"];
+    let keys =
+        json!({"httpUri": {"uri": "http://issuer/keys", "cluster": "issuer", "timeout": "1s"}});
+    let filter = json!({"@type": type_url::JWT_AUTHN, "providers": {"p": {"issuer": "i", "remoteJwks": keys}}});
+    let filters = filters.as_array_mut().unwrap();
+    filters.insert(0, json!({"name": "jwt", "typedConfig": filter}));
+    let mut inbound = standing("virtualInbound");
+    inbound["filterChains"] = json!([chain]);
+    sidecar.apply(type_url::LISTENER, &[inbound]);
+    let wanted = sidecar.configurator().subscriptions().unwrap();
+    let names = wanted.get(type_url::CLUSTER).unwrap();
+    assert!(names.iter().any(|name| name == "issuer"), "{names:?}");
+}
+
 /// Endpoints over EDS, so that the cluster is not complete without them.
 fn add_eds_cluster(plane: &Plane, name: &str, endpoint: SocketAddr) {
     let mut cluster = cluster(name, &[endpoint]);

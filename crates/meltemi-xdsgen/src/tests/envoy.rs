@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::support::{World, to_json};
 use crate::{Flavour, Generated, Kind, ProxyView, Role, generate};
 
-const CASES: [(&str, &str, &str); 6] = [
+const CASES: [(&str, &str, &str); 7] = [
     (
         "authorization",
         "web",
@@ -18,6 +18,11 @@ const CASES: [(&str, &str, &str); 6] = [
         "gateway",
         "ingress",
         include_str!("../../testdata/gateway-envoy/in.yaml"),
+    ),
+    (
+        "request-authentication",
+        "httpbin",
+        include_str!("../../testdata/request-authentication/in.yaml"),
     ),
     (
         "bookinfo",

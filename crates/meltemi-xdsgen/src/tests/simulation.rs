@@ -550,3 +550,4 @@ mod authorization;
 mod gateways;
 mod on_demand;
 mod policies;
+mod tokens;

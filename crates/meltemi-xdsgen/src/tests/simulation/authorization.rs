@@ -112,6 +112,7 @@ fn with_request<T>(ask: &Ask<'_>, is_http: bool, then: impl Fn(&RbacRequest<'_>)
     };
     let ip = |text: &str| text.parse::<IpAddr>().unwrap();
     let san = ask.principal.map(|name| format!("spiffe://{name}"));
+    let verified = ask.token.as_ref().map(|token| json!({"payload": token}));
     then(&RbacRequest {
         head: is_http.then_some(&head),
         destination: SocketAddr::new(ip("10.244.0.1"), ask.port),
@@ -123,7 +124,7 @@ fn with_request<T>(ask: &Ask<'_>, is_http: bool, then: impl Fn(&RbacRequest<'_>)
         },
         requested_server_name: ask.server_name,
         peer_uri_san: san.as_deref(),
-        token: ask.token.as_ref(),
+        verified: verified.as_ref().and_then(Value::as_object),
     })
 }
 

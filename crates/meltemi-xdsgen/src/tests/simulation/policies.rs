@@ -95,7 +95,7 @@ fn one_bad_rule_freezes_nothing() {
         web(r#"headers: {request: {set: {x: "a\rb"}}}"#),
         web("headers: {request: {set: {'x:y': a}}}"),
         web("headers: {request: {remove: [':path']}}"),
-        web("match: [{headers: {'@request.auth.claims.sub': {exact: a}}}]"),
+        web("match: [{headers: {'@request.auth.principal': {exact: a}}}]"),
         web("rewrite: {uriRegexRewrite: {match: /a, rewrite: '/\\1'}}"),
         web("retries: {attempts: 1, retryOn: http3-post-connect-failure}"),
         web(r#"corsPolicy: {allowMethods: ["a\nb"]}"#),
