@@ -11,6 +11,7 @@ use meltemi_core::{Diagnostic, FieldPath, Labels, Severity};
 
 use super::selection::Pods;
 use super::{pairs, report};
+use crate::authorization_policy::GATEWAY_NAME;
 use crate::{Mesh, MeshSnapshot};
 
 pub(super) fn policy(
@@ -25,6 +26,7 @@ pub(super) fn policy(
     };
     let reached = reached(snapshot, pods, object, policy);
     nobody(object, policy, &reached, found);
+    unserved_gateways(pods, object, policy, found);
     let rules = FieldPath::new("spec").field("rules");
     for (index, rule) in policy.rules.iter().enumerate() {
         let path = rules.index(index);
@@ -47,6 +49,11 @@ fn reached<'a>(
     pods.iter()
         .filter(|(namespace, _)| is_root || *namespace == own)
         .filter(|(_, labels)| selector.selects(labels))
+        .filter(|(_, labels)| {
+            let served = labels.get(GATEWAY_NAME);
+            let mut targets = policy.targets().peekable();
+            targets.peek().is_none() || targets.any(|target| served == Some(target.name.as_str()))
+        })
         .collect()
 }
 
@@ -75,6 +82,41 @@ fn nobody(
         "give the pods these labels, or change the selector: until then the policy does nothing"
             .to_owned(),
     ));
+}
+
+/// Gateways of Kubernetes' Gateway API that no pod serves.
+fn unserved_gateways(
+    pods: &Pods,
+    object: &Object,
+    policy: &AuthorizationPolicy,
+    found: &mut Vec<Diagnostic>,
+) {
+    let spec = FieldPath::new("spec");
+    let single = policy.target_ref.iter();
+    let single = single.map(|target| (spec.field("targetRef"), target));
+    let many = policy.target_refs.iter().enumerate();
+    let many = many.map(|(index, target)| (spec.field("targetRefs").index(index), target));
+    for (field, target) in single.chain(many) {
+        let serves = |(namespace, labels): (&str, &Labels)| {
+            namespace == object.meta.namespace
+                && labels.get(GATEWAY_NAME) == Some(target.name.as_str())
+        };
+        if pods.iter().any(serves) {
+            continue;
+        }
+        found.push(report(
+            object,
+            Severity::Warning,
+            "IST0127",
+            field.field("name"),
+            format!(
+                "no matching workloads for this resource with the following labels: {GATEWAY_NAME}={}",
+                target.name
+            ),
+            "name the Gateway by the label that its pods have, or select them with selector.matchLabels"
+                .to_owned(),
+        ));
+    }
 }
 
 /// Namespaces that nothing is in.

@@ -333,6 +333,11 @@ fn authorization_policies_that_reach_nobody_or_ask_in_vain() {
             "IST0127 AuthorizationPolicy default/p: spec.selector.matchLabels: no matching workloads for this resource with the following labels: app=review",
         ],
     );
+    check(
+        "{targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: edge}]}",
+        "",
+        &["IST0127 AuthorizationPolicy default/p: spec.targetRefs[0].name: no matching workloads"],
+    );
     let by_namespace = |action: &str, namespace: &str| {
         format!("{{{action}rules: [{{from: [{{source: {{namespaces: [{namespace}]}}}}]}}]}}")
     };
