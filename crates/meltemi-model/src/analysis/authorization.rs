@@ -12,7 +12,7 @@ use meltemi_core::{Diagnostic, FieldPath, Labels, Severity};
 use super::selection::Pods;
 use super::{pairs, report};
 use crate::authorization_policy::GATEWAY_NAME;
-use crate::{Mesh, MeshSnapshot};
+use crate::{Endpoint, Mesh, MeshSnapshot, Service};
 
 pub(super) fn policy(
     mesh: &Mesh,
@@ -33,6 +33,7 @@ pub(super) fn policy(
         unknown_namespaces(mesh, object, rule, &path, found);
         identities(snapshot, object, policy, rule, &path, &reached, found);
         tokens(object, rule, &path, found);
+        service_ports(snapshot, object, rule, &path, &reached, found);
     }
 }
 
@@ -244,6 +245,66 @@ fn identity_field(rule: &AuthorizationRule, path: &FieldPath) -> Option<FieldPat
             is_asked.then(|| path.field("when").index(index).field("key"))
         })
     })
+}
+
+/// Ports are the workload's: one that only its Service has matches no call.
+fn service_ports(
+    snapshot: &MeshSnapshot,
+    object: &Object,
+    rule: &AuthorizationRule,
+    path: &FieldPath,
+    reached: &[(&str, &Labels)],
+    found: &mut Vec<Diagnostic>,
+) {
+    let is_reached = |endpoint: &&Endpoint| {
+        let mut reached = reached.iter();
+        reached.any(|(namespace, labels)| {
+            *namespace == endpoint.namespace && **labels == endpoint.labels
+        })
+    };
+    let targets = |service: &'_ Service, name: Option<&str>| -> BTreeSet<u16> {
+        let endpoints = snapshot.endpoints(&service.hostname);
+        let endpoints = endpoints.into_iter().flat_map(|all| &all.endpoints);
+        endpoints
+            .filter(is_reached)
+            .filter(|endpoint| name.is_none_or(|name| endpoint.service_port == name))
+            .map(|endpoint| endpoint.port)
+            .collect()
+    };
+    for (index, to) in rule.to.iter().enumerate() {
+        let ports = to.operation.iter().flat_map(|operation| &operation.ports);
+        for (position, text) in ports.enumerate() {
+            let Ok(number) = text.parse::<u16>() else {
+                continue;
+            };
+            if snapshot
+                .services()
+                .any(|service| targets(service, None).contains(&number))
+            {
+                continue;
+            }
+            let meant = snapshot.services_on_port(number).find_map(|service| {
+                let port = service.ports.iter().find(|port| port.number == number)?;
+                let target = targets(service, Some(&port.name)).first().copied()?;
+                Some((service, target))
+            });
+            let Some((service, target)) = meant else {
+                continue;
+            };
+            let field = path.field("to").index(index).field("operation");
+            found.push(report(
+                object,
+                Severity::Warning,
+                "MEL0210",
+                field.field("ports").index(position),
+                format!(
+                    "{number} is a port of the Service {}, which calls reach at the workload's port {target}: this matches none of them",
+                    service.name
+                ),
+                format!("write \"{target}\""),
+            ));
+        }
+    }
 }
 
 /// Nothing that users can write makes a proxy verify tokens yet, so that no request has a user.
