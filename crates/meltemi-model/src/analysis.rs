@@ -22,6 +22,7 @@
 //! | MEL0207 | a DestinationRule's TLS mode is refused by the workloads that it is for |
 //! | MEL0208 | an AuthorizationPolicy asks who calls where callers may have no identity |
 //! | MEL0209 | an AuthorizationPolicy asks for tokens that nobody verifies |
+//! | MEL0210 | an AuthorizationPolicy names a Service's port where the workload's is meant |
 
 mod authorization;
 mod gateways;

@@ -15,7 +15,7 @@ use meltemi_core::{Labels, ObjectRef};
 const DRY_RUN: &str = "istio.io/dry-run";
 
 /// The label of the pods that serve a Gateway of Kubernetes' Gateway API.
-const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
+pub(crate) const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 
 /// An AuthorizationPolicy object.
 #[derive(Clone, Debug)]

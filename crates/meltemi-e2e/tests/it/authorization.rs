@@ -65,9 +65,12 @@ fn bookinfo_opens_service_by_service() {
     until(&lab, "deploy/reviews-v2", "reviews", &ratings, "200");
     assert_eq!(status(&lab, productpage.0, productpage.1, &ratings), "403");
 
-    let log = lab.meltemi(&["lab", "logs", "deploy/ratings-v1", "-c", "istio-proxy"]);
+    // The log is written behind the answer.
     let denied = "403 - rbac_access_denied_matched_policy[none]";
-    assert!(log.stdout.contains(denied), "{}", log.stdout);
+    eventually("the access log tells of the denial", || {
+        let logs = ["lab", "logs", "deploy/ratings-v1", "-c", "istio-proxy"];
+        lab.meltemi(&logs).stdout.contains(denied).then_some(())
+    });
     let listed = lab
         .meltemi(&["lab", "get", "authorizationpolicy", "productpage-viewer"])
         .ok();

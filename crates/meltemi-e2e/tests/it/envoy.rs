@@ -86,4 +86,27 @@ fn a_stock_envoy_talks_mutual_tls_with_our_proxies() {
         let status = lab.meltemi(&["proxy-status"]).ok();
         (status.lines().skip(1).count() == 6).then_some(())
     });
+
+    // It enforces what our proxies would: callers by identity, namespace and account, and paths.
+    lab.apply(
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: page}\nspec:\n  \
+         selector: {matchLabels: {app: productpage}}\n  rules:\n  - from:\n    - source: {principals: ['*/sa/bookinfo-ratings'], namespaces: [def*]}\n    \
+         - source: {serviceAccounts: [bookinfo-reviews]}\n    to:\n    - operation: {hosts: [productpage], paths: ['/{*}page']}\n    \
+         - operation: {paths: [/productpage], methods: [GET]}\n",
+    );
+    let page = |app: &str, path: &str| {
+        let url = format!("http://productpage:9080{path}");
+        lab.curl(&format!("deploy/{app}-v1"), app, &[&url]).1
+    };
+    eventually("the stock Envoy denies a stranger", || {
+        (page("details", "/productpage") == "403").then_some(())
+    });
+    for (app, path, expected) in [
+        ("ratings", "/productpage?u=normal", "200"),
+        ("reviews", "/productpage", "200"),
+        ("reviews", "/health", "403"),
+        ("details", "/productpage", "403"),
+    ] {
+        assert_eq!(page(app, path), expected, "{app} {path}");
+    }
 }

@@ -11,7 +11,8 @@ use meltemi_core::{Diagnostic, FieldPath, Labels, Severity};
 
 use super::selection::Pods;
 use super::{pairs, report};
-use crate::{Mesh, MeshSnapshot};
+use crate::authorization_policy::GATEWAY_NAME;
+use crate::{Endpoint, Mesh, MeshSnapshot, Service};
 
 pub(super) fn policy(
     mesh: &Mesh,
@@ -25,12 +26,14 @@ pub(super) fn policy(
     };
     let reached = reached(snapshot, pods, object, policy);
     nobody(object, policy, &reached, found);
+    unserved_gateways(pods, object, policy, found);
     let rules = FieldPath::new("spec").field("rules");
     for (index, rule) in policy.rules.iter().enumerate() {
         let path = rules.index(index);
         unknown_namespaces(mesh, object, rule, &path, found);
         identities(snapshot, object, policy, rule, &path, &reached, found);
         tokens(object, rule, &path, found);
+        service_ports(snapshot, object, rule, &path, &reached, found);
     }
 }
 
@@ -47,6 +50,11 @@ fn reached<'a>(
     pods.iter()
         .filter(|(namespace, _)| is_root || *namespace == own)
         .filter(|(_, labels)| selector.selects(labels))
+        .filter(|(_, labels)| {
+            let served = labels.get(GATEWAY_NAME);
+            let mut targets = policy.targets().peekable();
+            targets.peek().is_none() || targets.any(|target| served == Some(target.name.as_str()))
+        })
         .collect()
 }
 
@@ -75,6 +83,41 @@ fn nobody(
         "give the pods these labels, or change the selector: until then the policy does nothing"
             .to_owned(),
     ));
+}
+
+/// Gateways of Kubernetes' Gateway API that no pod serves.
+fn unserved_gateways(
+    pods: &Pods,
+    object: &Object,
+    policy: &AuthorizationPolicy,
+    found: &mut Vec<Diagnostic>,
+) {
+    let spec = FieldPath::new("spec");
+    let single = policy.target_ref.iter();
+    let single = single.map(|target| (spec.field("targetRef"), target));
+    let many = policy.target_refs.iter().enumerate();
+    let many = many.map(|(index, target)| (spec.field("targetRefs").index(index), target));
+    for (field, target) in single.chain(many) {
+        let serves = |(namespace, labels): (&str, &Labels)| {
+            namespace == object.meta.namespace
+                && labels.get(GATEWAY_NAME) == Some(target.name.as_str())
+        };
+        if pods.iter().any(serves) {
+            continue;
+        }
+        found.push(report(
+            object,
+            Severity::Warning,
+            "IST0127",
+            field.field("name"),
+            format!(
+                "no matching workloads for this resource with the following labels: {GATEWAY_NAME}={}",
+                target.name
+            ),
+            "name the Gateway by the label that its pods have, or select them with selector.matchLabels"
+                .to_owned(),
+        ));
+    }
 }
 
 /// Namespaces that nothing is in.
@@ -202,6 +245,66 @@ fn identity_field(rule: &AuthorizationRule, path: &FieldPath) -> Option<FieldPat
             is_asked.then(|| path.field("when").index(index).field("key"))
         })
     })
+}
+
+/// Ports are the workload's: one that only its Service has matches no call.
+fn service_ports(
+    snapshot: &MeshSnapshot,
+    object: &Object,
+    rule: &AuthorizationRule,
+    path: &FieldPath,
+    reached: &[(&str, &Labels)],
+    found: &mut Vec<Diagnostic>,
+) {
+    let is_reached = |endpoint: &&Endpoint| {
+        let mut reached = reached.iter();
+        reached.any(|(namespace, labels)| {
+            *namespace == endpoint.namespace && **labels == endpoint.labels
+        })
+    };
+    let targets = |service: &'_ Service, name: Option<&str>| -> BTreeSet<u16> {
+        let endpoints = snapshot.endpoints(&service.hostname);
+        let endpoints = endpoints.into_iter().flat_map(|all| &all.endpoints);
+        endpoints
+            .filter(is_reached)
+            .filter(|endpoint| name.is_none_or(|name| endpoint.service_port == name))
+            .map(|endpoint| endpoint.port)
+            .collect()
+    };
+    for (index, to) in rule.to.iter().enumerate() {
+        let ports = to.operation.iter().flat_map(|operation| &operation.ports);
+        for (position, text) in ports.enumerate() {
+            let Ok(number) = text.parse::<u16>() else {
+                continue;
+            };
+            if snapshot
+                .services()
+                .any(|service| targets(service, None).contains(&number))
+            {
+                continue;
+            }
+            let meant = snapshot.services_on_port(number).find_map(|service| {
+                let port = service.ports.iter().find(|port| port.number == number)?;
+                let target = targets(service, Some(&port.name)).first().copied()?;
+                Some((service, target))
+            });
+            let Some((service, target)) = meant else {
+                continue;
+            };
+            let field = path.field("to").index(index).field("operation");
+            found.push(report(
+                object,
+                Severity::Warning,
+                "MEL0210",
+                field.field("ports").index(position),
+                format!(
+                    "{number} is a port of the Service {}, which calls reach at the workload's port {target}: this matches none of them",
+                    service.name
+                ),
+                format!("write \"{target}\""),
+            ));
+        }
+    }
 }
 
 /// Nothing that users can write makes a proxy verify tokens yet, so that no request has a user.

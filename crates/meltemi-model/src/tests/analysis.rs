@@ -380,6 +380,22 @@ fn authorization_policies_that_reach_nobody_or_ask_in_vain() {
             "IST0127 AuthorizationPolicy default/p: spec.selector.matchLabels: no matching workloads for this resource with the following labels: app=review",
         ],
     );
+    check(
+        "{targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: edge}]}",
+        "",
+        &["IST0127 AuthorizationPolicy default/p: spec.targetRefs[0].name: no matching workloads"],
+    );
+    let by_port =
+        |port: &str| format!("{{rules: [{{to: [{{operation: {{ports: ['{port}']}}}}]}}]}}");
+    check(&by_port("8080"), "", &[]);
+    check(&by_port("1234"), "", &[]);
+    check(
+        &by_port("9080"),
+        "",
+        &[
+            "MEL0210 AuthorizationPolicy default/p: spec.rules[0].to[0].operation.ports[0]: 9080 is a port of the Service reviews, which calls reach at the workload's port 8080",
+        ],
+    );
     let by_namespace = |action: &str, namespace: &str| {
         format!("{{{action}rules: [{{from: [{{source: {{namespaces: [{namespace}]}}}}]}}]}}")
     };
