@@ -31,8 +31,10 @@ use crate::runtime::{
 };
 use token::Token;
 
-/// Tokens of one request that are looked at: each may cost a signature.
+/// Tokens of one request where a provider looks.
 const TOKEN_COUNT_LIMIT: usize = 16;
+/// Signatures that one request may cost: several rules may be of one issuer.
+const SIGNATURE_LIMIT: usize = 64;
 
 /// What the filter reads and changes of a request.
 #[derive(Debug)]
@@ -166,7 +168,8 @@ impl JwtAuthentication {
             request,
             fetched,
             now,
-            tokens_left: TOKEN_COUNT_LIMIT,
+            signatures_left: SIGNATURE_LIMIT,
+            read: Vec::new(),
             verified: Verified::default(),
         };
         judge.meets(requirement)?;
@@ -179,7 +182,9 @@ struct Judge<'a, 'k> {
     request: JwtRequest<'a>,
     fetched: &'a FetchedKeys<'k>,
     now: Duration,
-    tokens_left: usize,
+    signatures_left: usize,
+    /// Every provider looks at the tokens of its locations: each is read once.
+    read: Vec<(String, Result<Arc<Token>, JwtStatus>)>,
     verified: Verified,
 }
 
@@ -246,11 +251,10 @@ impl Judge<'_, '_> {
         provider: &JwtProvider,
         audiences: &[Arc<str>],
     ) -> Result<(), JwtStatus> {
-        let found = self.found(&provider.locations);
+        let found = self.found(&provider.locations)?;
         let mut good = Vec::with_capacity(found.len());
         for (location, text) in &found {
-            self.count()?;
-            let token = Token::parse(text)?;
+            let token = self.token(text)?;
             self.check(provider, audiences, &token)?;
             good.push((provider, *location, token));
         }
@@ -266,11 +270,10 @@ impl Judge<'_, '_> {
                 locations.push(location);
             }
         }
-        let found = self.found(locations);
+        let found = self.found(locations)?;
         let mut good = Vec::with_capacity(found.len());
         for (location, text) in &found {
-            self.count()?;
-            let token = Token::parse(text)?;
+            let token = self.token(text)?;
             let mut own = config.providers.iter();
             let own = own
                 .find(|own| own.is_of(&token.issuer) && own.locations.contains(location))
@@ -281,25 +284,39 @@ impl Judge<'_, '_> {
         self.take(good)
     }
 
+    fn token(&mut self, text: &str) -> Result<Arc<Token>, JwtStatus> {
+        if let Some((_, known)) = self.read.iter().find(|(known, _)| known == text) {
+            return known.clone();
+        }
+        let token = Token::parse(text).map(Arc::new);
+        self.read.push((text.to_owned(), token.clone()));
+        token
+    }
+
+    /// The tokens that stand there; more than the bound are none.
     fn found<'l>(
         &self,
         locations: impl IntoIterator<Item = &'l JwtLocation>,
-    ) -> Vec<(&'l JwtLocation, String)> {
+    ) -> Result<Vec<(&'l JwtLocation, String)>, JwtStatus> {
         let (headers, path) = (&*self.request.headers, &*self.request.path);
         let locations = locations.into_iter();
-        locations
+        let found: Vec<_> = locations
             .flat_map(|location| {
                 let tokens = location.tokens(headers, path).into_iter();
                 tokens.map(move |token| (location, token))
             })
             .take(TOKEN_COUNT_LIMIT + 1)
-            .collect()
+            .collect();
+        match found.len() > TOKEN_COUNT_LIMIT {
+            true => Err(JwtStatus::BadFormat),
+            false => Ok(found),
+        }
     }
 
     /// Does what good tokens are good for.
     fn take(
         &mut self,
-        good: Vec<(&JwtProvider, &JwtLocation, Token<'_>)>,
+        good: Vec<(&JwtProvider, &JwtLocation, Arc<Token>)>,
     ) -> Result<(), JwtStatus> {
         if good.is_empty() {
             return Err(JwtStatus::Missing);
@@ -313,17 +330,11 @@ impl Judge<'_, '_> {
         Ok(())
     }
 
-    fn count(&mut self) -> Result<(), JwtStatus> {
-        let left = self.tokens_left.checked_sub(1);
-        self.tokens_left = left.ok_or(JwtStatus::BadFormat)?;
-        Ok(())
-    }
-
     fn check(
-        &self,
+        &mut self,
         provider: &JwtProvider,
         audiences: &[Arc<str>],
-        token: &Token<'_>,
+        token: &Token,
     ) -> Result<(), JwtStatus> {
         if !provider.is_of(&token.issuer) {
             return Err(JwtStatus::UnknownIssuer);
@@ -337,13 +348,16 @@ impl Judge<'_, '_> {
             JwtKeys::Local(keys) => Some(keys.clone()),
             JwtKeys::Remote(remote) => (self.fetched)(remote),
         };
-        keys.ok_or(JwtStatus::FetchFailed)?.verify(token)
+        let keys = keys.ok_or(JwtStatus::FetchFailed)?;
+        let left = self.signatures_left.checked_sub(1);
+        self.signatures_left = left.ok_or(JwtStatus::VerificationFails)?;
+        keys.verify(token)
     }
 
     /// Tells upstream, routes and policies what a good token says.
-    fn tell(&mut self, provider: &JwtProvider, token: &Token<'_>) {
+    fn tell(&mut self, provider: &JwtProvider, token: &Token) {
         if let Some(name) = &provider.payload_header {
-            let mut value = Cow::Borrowed(token.encoded_payload);
+            let mut value = Cow::Borrowed(token.encoded_payload.as_str());
             if provider.pads_payload_header {
                 let missing = (4 - value.len() % 4) % 4;
                 value.to_mut().push_str(&"=".repeat(missing));
@@ -375,7 +389,7 @@ impl JwtProvider {
     }
 
     /// Differs from Envoy: `exp: 0` is 1970, not "never".
-    fn check_subject_and_life(&self, token: &Token<'_>, now: Duration) -> Result<(), JwtStatus> {
+    fn check_subject_and_life(&self, token: &Token, now: Duration) -> Result<(), JwtStatus> {
         let subject_fits = self
             .subjects
             .as_ref()

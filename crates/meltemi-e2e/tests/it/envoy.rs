@@ -4,6 +4,8 @@ use std::io::Write;
 
 use meltemi_e2e::{Lab, eventually, istio};
 
+use crate::tokens;
+
 /// productpage with a stock Envoy in the place of our proxy: the agent fetches the certificate, serves it to Envoy and starts it.
 const PRODUCTPAGE: &str = "
 apiVersion: apps/v1
@@ -65,6 +67,21 @@ fn a_stock_envoy_talks_mutual_tls_with_our_proxies() {
         &["http://productpage:9080/productpage"],
     );
     assert_eq!(code, "200", "our proxy calls the stock Envoy: {output:?}");
+
+    // It judges tokens by what our control plane tells it.
+    let issuer = tokens::Issuer::new();
+    let rule = format!("jwks: '{}'", issuer.keys);
+    lab.apply(&tokens::policy("default", "app: productpage", &rule));
+    let page = |token: &str| {
+        let line = format!("Authorization: Bearer {token}");
+        let url = "http://productpage:9080/productpage";
+        lab.curl("deploy/ratings-v1", "ratings", &["-H", &line, url])
+            .1
+    };
+    let good = issuer.token(&serde_json::json!({}));
+    eventually("the stock Envoy judges tokens", || {
+        (page(&good) == "200" && page("x") == "401").then_some(())
+    });
 
     let check = lab
         .meltemi(&["authn", "tls-check", "productpage-v1", "details"])

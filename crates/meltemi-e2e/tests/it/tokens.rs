@@ -11,13 +11,13 @@ use serde_json::{Value, json};
 const ISSUER: &str = "testing@secure.istio.io";
 
 /// Signs what the tests say.
-struct Issuer {
+pub(crate) struct Issuer {
     key: EncodingKey,
-    keys: String,
+    pub(crate) keys: String,
 }
 
 impl Issuer {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let pem = KeyPair::generate().expect("a key").serialize_pem();
         let key = EncodingKey::from_ec_pem(pem.as_bytes()).expect("it is of P-256");
         let mut jwk = Jwk::from_encoding_key(&key, Algorithm::ES256).expect("it has a public half");
@@ -28,7 +28,7 @@ impl Issuer {
         }
     }
 
-    fn token(&self, more: &Value) -> String {
+    pub(crate) fn token(&self, more: &Value) -> String {
         let mut claims = json!({"iss": ISSUER, "sub": ISSUER, "exp": now() + 600});
         for (name, value) in more.as_object().expect("claims") {
             claims[name] = value.clone();
@@ -77,7 +77,7 @@ fn foo(name: &str) -> Lab {
     lab
 }
 
-fn policy(namespace: &str, selector: &str, rule: &str) -> String {
+pub(crate) fn policy(namespace: &str, selector: &str, rule: &str) -> String {
     format!(
         "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {{name: jwt-example, namespace: {namespace}}}\n\
          spec:\n  selector: {{matchLabels: {{{selector}}}}}\n  jwtRules:\n  - {{issuer: {ISSUER}, {rule}}}\n"

@@ -72,7 +72,7 @@ impl Jwks {
     }
 
     /// Checks the signature of a token.
-    pub(super) fn verify(&self, token: &Token<'_>) -> Result<(), JwtStatus> {
+    pub(super) fn verify(&self, token: &Token) -> Result<(), JwtStatus> {
         let mut status = JwtStatus::NoMatchingKey;
         for key in self.keys.iter().filter(|key| key.is_meant_by(token)) {
             if key.has_signed(token) {
@@ -160,7 +160,7 @@ impl Key {
     }
 
     /// Whether the token's header allows this key.
-    fn is_meant_by(&self, token: &Token<'_>) -> bool {
+    fn is_meant_by(&self, token: &Token) -> bool {
         let id_fits = match (&self.id, &token.key_id) {
             (Some(ours), Some(theirs)) => ours == theirs,
             _ => true,
@@ -169,10 +169,10 @@ impl Key {
     }
 
     /// The key's kind decides what its bytes are; a token that names another never gets to say so (RFC 8725 section 3.1).
-    fn has_signed(&self, token: &Token<'_>) -> bool {
+    fn has_signed(&self, token: &Token) -> bool {
         self.family.algorithms().contains(&token.algorithm)
             && crypto::verify(
-                token.signature,
+                &token.signature,
                 token.signed.as_bytes(),
                 &self.key,
                 token.algorithm,

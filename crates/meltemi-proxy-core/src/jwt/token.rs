@@ -13,13 +13,13 @@ use super::{JwtStatus, json};
 const TOKEN_LIMIT_BYTES: usize = 64 * 1024;
 
 /// A token in its three parts (RFC 7519 section 7.2, RFC 7515 section 3.1).
-pub(super) struct Token<'t> {
+pub(super) struct Token {
     pub(super) algorithm: Algorithm,
     pub(super) key_id: Option<String>,
     /// Header and payload as they are signed.
-    pub(super) signed: &'t str,
-    pub(super) encoded_payload: &'t str,
-    pub(super) signature: &'t str,
+    pub(super) signed: String,
+    pub(super) encoded_payload: String,
+    pub(super) signature: String,
     pub(super) payload: Map<String, Value>,
     pub(super) issuer: String,
     pub(super) subject: String,
@@ -28,8 +28,8 @@ pub(super) struct Token<'t> {
     pub(super) expires: Option<Duration>,
 }
 
-impl<'t> Token<'t> {
-    pub(super) fn parse(text: &'t str) -> Result<Self, JwtStatus> {
+impl Token {
+    pub(super) fn parse(text: &str) -> Result<Self, JwtStatus> {
         let (signed, encoded_header, encoded_payload, signature) = sections(text)?;
         let header = URL_SAFE_NO_PAD.decode(encoded_header);
         let header = header.map_err(|_| JwtStatus::HeaderBase64)?;
@@ -49,9 +49,9 @@ impl<'t> Token<'t> {
         let token = Self {
             algorithm,
             key_id,
-            signed,
-            encoded_payload,
-            signature,
+            signed: signed.to_owned(),
+            encoded_payload: encoded_payload.to_owned(),
+            signature: signature.to_owned(),
             issuer: claim_text(&payload, "iss")?,
             subject: claim_text(&payload, "sub")?,
             not_before: {

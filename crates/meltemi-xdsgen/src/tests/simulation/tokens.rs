@@ -171,6 +171,19 @@ fn rules_of_mesh_namespace_and_workload_add_up() {
     assert_eq!(b.said(&[of("workload")]), unknown);
 }
 
+/// However many issuers there are, each of which looks at every token.
+#[test]
+fn issuers_may_be_many() {
+    let rules: Vec<String> = (0..100).map(|i| rule(&format!("issuer-{i}"), "")).collect();
+    let spec = format!("{{jwtRules: [{}]}}", rules.join(", "));
+    let proxy = Proxy::of(&world(&[policy("many", "default", &spec)]), "a");
+    for issuer in ["issuer-0", "issuer-55", "issuer-99"] {
+        assert_eq!(proxy.said(&[of(issuer)]), "good", "{issuer}");
+    }
+    assert_eq!(proxy.said(&[of("i")]), "Jwt issuer is not configured");
+    assert_eq!(proxy.said(&[]), "good");
+}
+
 #[test]
 fn a_token_may_be_demanded() {
     let one = format!("{{jwtRules: [{}]}}", rule("i", ", presence: REQUIRED"));
