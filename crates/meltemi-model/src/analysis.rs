@@ -23,6 +23,7 @@
 //! | MEL0208 | an AuthorizationPolicy asks who calls where callers may have no identity |
 //! | MEL0209 | an AuthorizationPolicy asks for tokens that nobody verifies |
 //! | MEL0210 | an AuthorizationPolicy names a Service's port where the workload's is meant |
+//! | MEL0211 | a Gateway names a Secret in a namespace where the control plane may read none |
 
 mod authorization;
 mod gateways;

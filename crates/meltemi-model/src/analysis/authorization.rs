@@ -32,7 +32,7 @@ pub(super) fn policy(
         let path = rules.index(index);
         unknown_namespaces(mesh, object, rule, &path, found);
         identities(snapshot, object, policy, rule, &path, &reached, found);
-        tokens(object, rule, &path, found);
+        tokens(snapshot, object, rule, &path, &reached, found);
         service_ports(snapshot, object, rule, &path, &reached, found);
     }
 }
@@ -307,13 +307,26 @@ fn service_ports(
     }
 }
 
-/// Nothing that users can write makes a proxy verify tokens yet, so that no request has a user.
+/// Where no RequestAuthentication is for a workload, no request has a user.
 fn tokens(
+    snapshot: &MeshSnapshot,
     object: &Object,
     rule: &AuthorizationRule,
     path: &FieldPath,
+    reached: &[(&str, &Labels)],
     found: &mut Vec<Diagnostic>,
 ) {
+    let verifies = |(namespace, labels): &(&str, &Labels)| {
+        let mut verifying = snapshot.request_authentications(namespace, labels);
+        verifying.next().is_some()
+    };
+    let verified = match reached.is_empty() {
+        true => snapshot.has_request_authentications(&object.meta.namespace),
+        false => reached.iter().all(verifies),
+    };
+    if verified {
+        return;
+    }
     let mut sources = rule.from.iter().enumerate();
     let by_source = sources.find_map(|(index, from)| {
         let source = from.source.as_ref()?;
@@ -345,7 +358,7 @@ fn tokens(
             "MEL0209",
             field,
             "no RequestAuthentication verifies tokens for these workloads: every request counts as one without a token".to_owned(),
-            "do not rely on users of requests yet; callers are known by their certificate".to_owned(),
+            "add a RequestAuthentication that selects them, with the issuer of the tokens".to_owned(),
         ));
     }
 }

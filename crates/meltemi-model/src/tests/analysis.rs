@@ -450,6 +450,10 @@ fn authorization_policies_that_reach_nobody_or_ask_in_vain() {
         let expected = format!(
             "MEL0209 AuthorizationPolicy default/p: spec.rules[0].{field}: no RequestAuthentication"
         );
-        check(&format!("{{rules: [{{{rule}}}]}}"), "", &[&expected]);
+        let policy = format!("{{rules: [{{{rule}}}]}}");
+        check(&policy, "", &[&expected]);
+        let verified = "---\napiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: r, namespace: default}\n\
+                        spec: {jwtRules: [{issuer: a, jwks: '{\"keys\": []}'}]}\n";
+        check(&policy, verified, &[]);
     }
 }
