@@ -128,7 +128,7 @@ async fn keys_are_fetched_within_bounds() {
         assert_eq!(found, expected, "{path}");
     }
     let found = said(&client, JwksSource::Url(format!("{base}/html"))).await;
-    assert!(found.contains("is not JSON"), "{found}");
+    assert!(found.contains("is not JSON that a proxy reads"), "{found}");
     for (issuer, expected) in [
         ("/good", KEYS.to_owned()),
         ("/good/", KEYS.to_owned()),

@@ -415,3 +415,51 @@ fn proxies_may_fetch_keys_from_services_of_the_mesh() {
     );
     assert_eq!(sources(&world), 0);
 }
+
+/// What passes the check of key sets is taken by proxies: a set that they refused would freeze the listener.
+#[test]
+fn key_sets_that_pass_are_taken() {
+    let ed25519 = |x: &str| format!(r#"{{"kty": "OKP", "crv": "Ed25519", "x": "{x}"}}"#);
+    let good = ed25519("11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo");
+    for (set, is_good) in [
+        (format!(r#"{{"keys": [{good}]}}"#), true),
+        (format!(r#"{{"keys": [{good}], "keys": []}}"#), false),
+        (
+            format!(
+                r#"{{"keys": [{}]}}"#,
+                ed25519("11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURp")
+            ),
+            false,
+        ),
+        (format!(r#"{{"keys": [{}]}}"#, ed25519("AA")), false),
+        (
+            r#"{"keys": [{"kty": "EC", "crv": "P-521", "x": "AA", "y": "AA"}]}"#.to_owned(),
+            false,
+        ),
+        (
+            r#"{"keys": [{"kty": "RSA", "n": "AQAB", "e": "AQAB", "alg": "HS256"}]}"#.to_owned(),
+            false,
+        ),
+        (
+            r#"{"keys": [{"kty": "RSA", "n": "AQAB", "e": "AQAB", "use": "enc"}]}"#.to_owned(),
+            false,
+        ),
+        (
+            r#"{"keys": [{"kty": "oct", "k": "AQAB", "alg": 5}]}"#.to_owned(),
+            false,
+        ),
+    ] {
+        let taken = meltemi_proxy_core::jwt::Jwks::parse(set.as_bytes());
+        assert_eq!(taken.is_ok(), is_good, "{set}");
+        let found = meltemi_api::jwks::problem(set.as_bytes());
+        assert_eq!(found.is_none(), is_good, "{set}");
+        let mut world = world(&[policy(
+            "p",
+            "default",
+            "{jwtRules: [{issuer: i, jwksUri: 'https://i/keys'}]}",
+        )]);
+        let source = JwksSource::Url("https://i/keys".to_owned());
+        world.mesh.set_keys(&source, Some(set.into()));
+        assert_eq!(Proxy::of(&world, "a").said(&[]), "good");
+    }
+}
