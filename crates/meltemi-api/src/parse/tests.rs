@@ -131,8 +131,8 @@ fn wrong_kinds_and_groups_name_the_remedy() {
     );
     check("v1", "Deployment", "MEL0003", "write apiVersion: apps/v1");
     check(
-        "security.istio.io/v1",
-        "RequestAuthentication",
+        "networking.k8s.io/v1",
+        "NetworkPolicy",
         "MEL0004",
         "do not rely on it; PeerAuthentication, RequestAuthentication and AuthorizationPolicy are enforced",
     );
@@ -146,7 +146,7 @@ fn an_unenforced_security_policy_is_an_error_and_other_unread_kinds_are_not() {
         parse_text(&text).diagnostics[0].severity
     };
     assert_eq!(
-        severity("security.istio.io", "RequestAuthentication"),
+        severity("networking.k8s.io", "NetworkPolicy"),
         Severity::Error
     );
     assert_eq!(

@@ -453,7 +453,8 @@ fn authorization_policies_that_reach_nobody_or_ask_in_vain() {
         let policy = format!("{{rules: [{{{rule}}}]}}");
         check(&policy, "", &[&expected]);
         let verified = "---\napiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: r, namespace: default}\n\
-                        spec: {jwtRules: [{issuer: a, jwks: '{\"keys\": []}'}]}\n";
+                        spec: {jwtRules: [{issuer: a, jwks: '{\"keys\": [{\"kty\": \"EC\", \"crv\": \"P-256\", \
+                        \"x\": \"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4\", \"y\": \"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM\"}]}'}]}\n";
         check(&policy, verified, &[]);
     }
 }

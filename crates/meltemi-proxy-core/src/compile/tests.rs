@@ -553,6 +553,8 @@ fn rules_that_cannot_be_judged_are_refused() {
     for good in [
         with(any(), sourced(json!({}))),
         with(any(), json!({"metadata": claim(json!({}))})),
+        with(any(), sourced(json!({"path": [{"key": "issuer"}]}))),
+        with(any(), sourced(json!({"invert": true}))),
         with(template("/a/*/b/**"), any()),
         with(template("/a/**.png"), any()),
     ] {
@@ -574,14 +576,17 @@ fn rules_that_cannot_be_judged_are_refused() {
             "\"envoy.filters.http.other\" is not supported",
         ),
         (
-            with(any(), sourced(json!({"path": [{"key": "issuer"}]}))),
-            "\"issuer\" is not supported",
+            with(any(), sourced(json!({"path": []}))),
+            "path: is required",
         ),
         (
-            with(any(), sourced(json!({"invert": true}))),
-            "is not supported",
+            with(any(), sourced(json!({"value": {}}))),
+            "this kind of value is not supported",
         ),
-        (with(any(), sourced(json!({"value": {}}))), "has no test"),
+        (
+            with(any(), sourced(json!({"value": {"presentMatch": false}}))),
+            "this kind of value is not supported",
+        ),
         (
             with(
                 any(),
