@@ -24,6 +24,8 @@ pub struct Parsed {
     pub objects: Vec<Arc<Object>>,
     /// Objects that are in the file but have errors: whoever has an earlier version keeps it.
     pub rejected: Vec<ObjectKey>,
+    /// What counts of a rejected policy for those who have no earlier version: it lets nothing through.
+    pub stand_ins: Vec<Arc<Object>>,
     /// Whether a part of the file could not be read at all, so that objects missing here may be in that part.
     pub is_partial: bool,
     pub diagnostics: Vec<Diagnostic>,
@@ -172,11 +174,15 @@ impl Parser<'_> {
             self.parsed.diagnostics.append(&mut report.diagnostics);
             return;
         }
+        let stand_in = object::stand_in(&key, &tree);
         let object = object::read(&key, tree, &mut report);
         self.parsed.diagnostics.append(&mut report.diagnostics);
         match object {
             Some(object) => self.parsed.objects.push(Arc::new(object)),
-            None => self.parsed.rejected.push(key),
+            None => {
+                self.parsed.stand_ins.extend(stand_in.map(Arc::new));
+                self.parsed.rejected.push(key);
+            }
         }
     }
 }

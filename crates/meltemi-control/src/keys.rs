@@ -4,14 +4,14 @@
 //! |---|---|---|
 //! | never fetched | a fetch succeeds; tried again after 1 s, 2 s, ... [`RETRY_LIMIT`] | a key that nobody has: every token is refused |
 //! | fetched | the refresh interval is over | the keys |
-//! | refresh failed | a fetch succeeds, or the keys are older than [`LAST_GOOD_LIMIT`] | the last good keys |
+//! | not refreshed | a fetch succeeds, or the keys are as old as [`LAST_GOOD_LIMIT`] | the last good keys |
 //!
 //! One task owns it. What it learns goes to the hub as a command; what it knows is read from the [`Board`].
 
 mod address;
 mod fetch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use meltemi_process::Metrics;
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::Options;
@@ -36,6 +36,8 @@ const RETRY_LIMIT: Duration = Duration::from_secs(60);
 const LAST_GOOD_LIMIT: Duration = Duration::from_secs(24 * 3600);
 /// Fetches at a time.
 const FETCH_LIMIT: usize = 8;
+/// Of these, to one host: one that hangs must not hold up the others.
+const HOST_FETCH_LIMIT: usize = 2;
 /// Key sets that are looked after; objects may name more.
 const SOURCE_LIMIT: usize = 1000;
 /// The longest that a fetch may take, whatever a rule says.
@@ -58,17 +60,29 @@ pub(crate) struct State {
     failures: u32,
     next: Instant,
     is_running: bool,
+    host: Arc<str>,
 }
 
 impl State {
-    fn new() -> Self {
+    fn new(source: &JwksSource) -> Self {
         Self {
             fetched: None,
             failure: None,
             failures: 0,
             next: Instant::now(),
             is_running: false,
+            host: fetch::host(source).into(),
         }
+    }
+
+    /// Gives up keys that are too old; whether there were some.
+    fn expire(&mut self, now: Instant) -> bool {
+        let is_old = |at: &mut Instant| now.duration_since(*at) >= LAST_GOOD_LIMIT;
+        let was_good = self.fetched.take_if(is_old).is_some();
+        if was_good && self.failure.is_none() {
+            self.failure = Some("the last good keys are too old".into());
+        }
+        was_good
     }
 }
 
@@ -156,7 +170,9 @@ pub(crate) struct Keeper {
     refresh: Duration,
     board: Board,
     counters: Counters,
-    running: JoinSet<(JwksSource, Result<Arc<str>, FetchError>)>,
+    running: JoinSet<Result<Arc<str>, FetchError>>,
+    /// What runs, and the host that is asked.
+    fetching: HashMap<task::Id, (JwksSource, Arc<str>)>,
 }
 
 impl Keeper {
@@ -180,10 +196,12 @@ impl Keeper {
         });
         Self {
             client: Client::new(options.jwks_ca_file.as_deref(), policy),
-            refresh: options.jwks_refresh,
+            // Keys that can be had must not expire between two fetches.
+            refresh: options.jwks_refresh.min(LAST_GOOD_LIMIT / 2),
             board: Board::default(),
             counters,
             running: JoinSet::new(),
+            fetching: HashMap::new(),
         }
     }
 
@@ -198,10 +216,9 @@ impl Keeper {
         let mut found = Vec::new();
         loop {
             self.start(wanted);
-            let done = tokio::time::timeout_at(deadline, self.running.join_next()).await;
+            let done = tokio::time::timeout_at(deadline, self.running.join_next_with_id()).await;
             let Ok(Some(done)) = done else { return found };
-            let done = done.ok().map(|(source, result)| self.note(source, result));
-            found.extend(done.flatten());
+            found.extend(self.finish(done));
         }
     }
 
@@ -223,16 +240,16 @@ impl Keeper {
         loop {
             let now = wanted.borrow_and_update().clone();
             let mut news = self.forget(&now);
+            news.extend(self.expire());
             self.start(&now);
-            let next = self.next();
-            tokio::select! {
-                changed = wanted.changed() => if changed.is_err() { return },
-                Some(done) = self.running.join_next() => {
-                    // One that was broken off is tried again, as it was never noted.
-                    let done = done.ok().map(|(source, result)| self.note(source, result));
-                    news.extend(done.flatten());
+            // What is gone is told at once.
+            if news.is_empty() {
+                let next = self.next(&now);
+                tokio::select! {
+                    changed = wanted.changed() => if changed.is_err() { return },
+                    Some(done) = self.running.join_next_with_id() => news.extend(self.finish(done)),
+                    () = tokio::time::sleep_until(next) => {}
                 }
-                () = tokio::time::sleep_until(next) => {}
             }
             if !news.is_empty() && commands.send(Command::Keys(news)).await.is_err() {
                 return;
@@ -240,35 +257,87 @@ impl Keeper {
         }
     }
 
-    /// Starts what is due and may run.
+    /// Starts what is due and may run, the longest due first.
     fn start(&mut self, wanted: &Wanted) {
-        let mut states = self.board.0.lock();
+        let board = self.board.clone();
+        let mut states = board.0.lock();
+        let mut due = Vec::new();
         for (source, timeout) in wanted.iter().take(SOURCE_LIMIT) {
-            let state = states.entry(source.clone()).or_insert_with(State::new);
-            let is_due = !state.is_running && state.next <= Instant::now();
-            if !is_due || self.running.len() >= FETCH_LIMIT {
+            let state = states
+                .entry(source.clone())
+                .or_insert_with(|| State::new(source));
+            if !state.is_running && state.next <= Instant::now() {
+                due.push((state.next, source, *timeout));
+            }
+        }
+        due.sort_by_key(|(since, ..)| *since);
+        for (_, source, timeout) in due {
+            if self.running.len() >= FETCH_LIMIT {
+                return;
+            }
+            let Some(state) = states.get_mut(source) else {
+                continue;
+            };
+            if self.is_busy(&state.host) {
                 continue;
             }
             state.is_running = true;
-            let timeout = (*timeout).min(FETCH_TIME_LIMIT);
-            let (client, source) = (self.client.clone(), source.clone());
-            self.running.spawn(async move {
-                let fetching = tokio::time::timeout(timeout, client.keys(&source)).await;
-                let result = fetching.unwrap_or(Err(FetchError::Timeout(timeout)));
-                (source, result)
+            let timeout = timeout.min(FETCH_TIME_LIMIT);
+            let (client, wanted) = (self.client.clone(), source.clone());
+            let task = self.running.spawn(async move {
+                let fetching = tokio::time::timeout(timeout, client.keys(&wanted)).await;
+                fetching.unwrap_or(Err(FetchError::Timeout(timeout)))
             });
+            let fetch = (source.clone(), Arc::clone(&state.host));
+            self.fetching.insert(task.id(), fetch);
         }
     }
 
-    /// When something is due that could be started then.
-    fn next(&self) -> Instant {
-        let far = Instant::now() + self.refresh;
+    /// Whether a host is asked for as much as it may be.
+    fn is_busy(&self, host: &str) -> bool {
+        let hosts = self.fetching.values().map(|(_, host)| host);
+        hosts.filter(|other| ***other == *host).count() >= HOST_FETCH_LIMIT
+    }
+
+    /// When something is due that could be started then, or keys are too old.
+    fn next(&self, wanted: &Wanted) -> Instant {
+        let states = self.board.0.lock();
+        let old = states.values().filter_map(|state| state.fetched);
+        let old = old.map(|at| at + LAST_GOOD_LIMIT);
+        let far = old.fold(Instant::now() + self.refresh, Instant::min);
         if self.running.len() >= FETCH_LIMIT {
             return far;
         }
-        let states = self.board.0.lock();
-        let waiting = states.values().filter(|state| !state.is_running);
-        waiting.map(|state| state.next).min().unwrap_or(far)
+        // The end of a fetch wakes those that wait for its host.
+        let looked_after = wanted.keys().take(SOURCE_LIMIT);
+        looked_after
+            .filter_map(|source| states.get(source))
+            .filter(|state| !state.is_running && !self.is_busy(&state.host))
+            .map(|state| state.next)
+            .fold(far, Instant::min)
+    }
+
+    /// Gives up keys that are too old, whether or not somebody tries to renew them.
+    fn expire(&self) -> Vec<Fetched> {
+        let now = Instant::now();
+        let mut states = self.board.0.lock();
+        let old = states.iter_mut().filter_map(|(source, state)| {
+            state.expire(now).then(|| Fetched {
+                source: source.clone(),
+                news: News::Gone,
+            })
+        });
+        old.collect()
+    }
+
+    /// Takes a task's end; one that was broken off has failed.
+    fn finish(
+        &mut self,
+        done: Result<(task::Id, Result<Arc<str>, FetchError>), JoinError>,
+    ) -> Option<Fetched> {
+        let (id, result) = done.unwrap_or_else(|error| (error.id(), Err(FetchError::Broken)));
+        let (source, _) = self.fetching.remove(&id)?;
+        self.note(source, result)
     }
 
     /// Takes the outcome of a fetch; what the mesh has to be told of it.
@@ -289,15 +358,14 @@ impl Keeper {
             }
             Err(error) => {
                 self.counters.failures.inc();
-                tracing::warn!(%source, %error, "cannot fetch keys");
+                tracing::warn!(source = %fetch::shown_source(&source), %error, "cannot fetch keys");
                 state.failure = Some(error.to_string().into());
                 let wait = Duration::from_secs(1 << state.failures.min(6));
                 state.failures = state.failures.saturating_add(1);
                 state.next = now + wait.min(RETRY_LIMIT);
-                let is_old = |at: &Instant| now.duration_since(*at) > LAST_GOOD_LIMIT;
-                match state.fetched.take_if(|at| is_old(at)) {
-                    Some(_) => News::Gone,
-                    None => News::Failed,
+                match state.expire(now) {
+                    true => News::Gone,
+                    false => News::Failed,
                 }
             }
         };

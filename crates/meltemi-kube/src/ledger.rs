@@ -62,11 +62,12 @@ impl Ledger {
         self.diagnostics.values().flatten().cloned().collect()
     }
 
-    /// A broken object leaves its last good version in force.
+    /// A broken object leaves its last good version in force; of a policy that has none, what stands for it.
     fn apply(&mut self, kind: Kind, key: ObjectKey, mut object: Value, changes: &mut Vec<Change>) {
         trim(kind, &mut object);
         let Parsed {
             objects,
+            stand_ins,
             mut diagnostics,
             ..
         } = meltemi_api::parse_json(object);
@@ -81,6 +82,11 @@ impl Ledger {
         for object in objects {
             self.known.insert(object.key());
             changes.push(Change::Upsert(Arc::clone(&object)));
+        }
+        for object in stand_ins {
+            if self.known.insert(object.key()) {
+                changes.push(Change::Upsert(object));
+            }
         }
     }
 
@@ -192,6 +198,28 @@ mod tests {
         ledger.not_served(&watched("a"), &mut changes);
         let gone = changes.last().unwrap().key();
         assert_eq!((changes.len(), gone.namespace.as_str()), (3, "a"));
+    }
+
+    #[test]
+    fn a_broken_policy_without_a_good_version_is_stood_for() {
+        let mut ledger = Ledger::default();
+        let policy = |action: &str| {
+            json!({"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
+            "metadata": {"name": "a", "namespace": "default"}, "spec": {"action": action, "rules": [{}]}})
+        };
+        let mut take = |action: &str| {
+            let watched = Watched {
+                kind: Kind::AuthorizationPolicy,
+                namespace: None,
+            };
+            let mut changes = Vec::new();
+            ledger.take(&watched, Event::Apply(policy(action)), &mut changes);
+            changes.len()
+        };
+        assert_eq!(take("DENNY"), 1, "nobody has an earlier version");
+        assert_eq!(take("DENNI"), 0);
+        assert_eq!(take("DENY"), 1);
+        assert_eq!(take("DENNY"), 0);
     }
 
     #[test]

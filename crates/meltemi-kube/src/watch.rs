@@ -48,6 +48,9 @@ const PATIENCE: Duration = Duration::from_millis(50);
 const BATCH_LIMIT: usize = 1024;
 /// Between questions whether a kind is served.
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
+/// Before we ask again for what we may not read: twice as long each time, up to the limit.
+const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
+const REFUSAL_PAUSE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Watches everything that configuration depends on, until nobody receives the updates. The control plane's own ConfigMaps
 /// are in `namespace`; Secrets are watched where gateways run, from the first pod of one on.
@@ -70,8 +73,8 @@ pub fn watch(client: &Client, namespace: &str) -> Updates {
 enum News {
     /// The API server does not serve the kind: there are no objects of it.
     NotServed,
-    /// We may not read the objects: there are none, or still those that were read before.
-    Forbidden,
+    /// The objects cannot be read, for now or because we may not: there are none, or still those that were read before.
+    Unreadable,
     Event(Event<Value>),
 }
 
@@ -89,6 +92,7 @@ enum Ended {
 async fn follow(client: Client, watched: Watched, sender: mpsc::Sender<KindNews>) {
     let kind = watched.kind;
     let (mut was_served, mut was_forbidden) = (true, false);
+    let mut pause = REFUSAL_PAUSE;
     while !sender.is_closed() {
         match served(&client, kind).await {
             Ok(Some(resource)) => {
@@ -101,13 +105,13 @@ async fn follow(client: Client, watched: Watched, sender: mpsc::Sender<KindNews>
                             let namespace = watched.namespace.as_deref().unwrap_or("all");
                             tracing::warn!(%kind, namespace, "the control plane may not read these objects: gateways there get no certificates");
                         }
-                        if sender
-                            .send((watched.clone(), News::Forbidden))
-                            .await
-                            .is_err()
-                        {
+                        let refused = sender.send((watched.clone(), News::Unreadable));
+                        if refused.await.is_err() {
                             return;
                         }
+                        pause = (pause * 2).min(REFUSAL_PAUSE_LIMIT);
+                        tokio::time::sleep(pause).await;
+                        continue;
                     }
                 }
             }
@@ -155,7 +159,13 @@ async fn follow_version(
             Err(error) if kind == Kind::Secret && has_code(&error, 403) => {
                 return Ok(Ended::Forbidden);
             }
-            Err(error) => tracing::warn!(%kind, %error, "watching, trying again"),
+            Err(error) => {
+                tracing::warn!(%kind, %error, "watching, trying again");
+                if kind == Kind::Secret {
+                    let unreadable = sender.send((watched.clone(), News::Unreadable));
+                    unreadable.await.map_err(Box::new)?;
+                }
+            }
         }
     }
     Ok(Ended::Gone)
@@ -174,8 +184,10 @@ fn as_json(resource: &ApiResource, event: Event<DynamicObject>) -> Event<Value> 
 struct Collector<Begin> {
     events: mpsc::Receiver<KindNews>,
     ledger: Ledger,
-    /// What was never listed whole: before all is, nothing is told.
+    /// What is to be listed whole before anything is told. Of Secrets a gateway is not to hear at a start that there are none;
+    /// later nobody waits for them.
     unlisted: BTreeSet<Watched>,
+    is_started: bool,
     /// Where gateways run or ran: their Secrets are watched.
     gateways_in: BTreeSet<String>,
     /// Those of them whose Secrets were listed.
@@ -191,6 +203,7 @@ impl<Begin: Fn(&Watched)> Collector<Begin> {
             events,
             ledger: Ledger::default(),
             unlisted: BTreeSet::new(),
+            is_started: false,
             gateways_in: BTreeSet::new(),
             secrets_of: BTreeSet::new(),
             sender,
@@ -200,25 +213,26 @@ impl<Begin: Fn(&Watched)> Collector<Begin> {
 
     fn begin(&mut self, watched: Watched) {
         (self.begin)(&watched);
-        self.unlisted.insert(watched);
+        if !self.is_started {
+            self.unlisted.insert(watched);
+        }
     }
 
     async fn run(mut self) {
         let mut changes = Vec::new();
         let mut noticed_at = None;
-        let mut is_first = true;
         let mut secrets_told = 0;
         while let Some(news) = self.events.recv().await {
             let since = *noticed_at.get_or_insert_with(Instant::now);
             self.take(news, &mut changes);
             self.drain(&mut changes, Instant::now()).await;
             let has_news = self.ledger.take_news() || secrets_told < self.secrets_of.len();
-            let has_news = has_news || !changes.is_empty() || is_first;
+            let has_news = has_news || !changes.is_empty() || !self.is_started;
             if !self.unlisted.is_empty() || !has_news {
                 noticed_at = noticed_at.filter(|_| !changes.is_empty());
                 continue;
             }
-            (is_first, noticed_at) = (false, None);
+            (self.is_started, noticed_at) = (true, None);
             secrets_told = self.secrets_of.len();
             let update = Update {
                 changes: std::mem::take(&mut changes),
@@ -259,15 +273,14 @@ impl<Begin: Fn(&Watched)> Collector<Begin> {
             }
             News::NotServed => self.ledger.not_served(&watched, changes),
             // An API server that has just started may refuse what it granted before.
-            News::Forbidden => {}
+            News::Unreadable => {}
         }
         if is_whole {
             self.unlisted.remove(&watched);
         }
     }
 
-    /// The first pod of a gateway in a namespace opens the namespace's Secrets. Before the pods are listed whole nothing is
-    /// told, so that no gateway is told of a Secret that it is not there.
+    /// The first pod of a gateway in a namespace opens the namespace's Secrets.
     fn note_gateway(&mut self, watched: &Watched, event: &Event<Value>) {
         let (Event::Apply(pod) | Event::InitApply(pod)) = event else {
             return;
@@ -327,7 +340,7 @@ mod tests {
         let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "edge"}});
         take(News::Event(Event::Init));
         take(News::Event(Event::InitApply(secret)));
-        take(News::Forbidden);
+        take(News::Unreadable);
         assert!(collector.unlisted.is_empty());
         assert!(
             matches!(&changes[..], [Change::Upsert(_)]),
@@ -368,13 +381,19 @@ mod tests {
         assert_eq!(*begun.borrow(), [secrets("edge"), secrets("other")]);
         assert!(collector.unlisted.contains(&secrets("edge")));
         assert!(collector.secrets_of.is_empty());
-        collector.take((secrets("other"), News::Forbidden), &mut Vec::new());
+        collector.take((secrets("other"), News::Unreadable), &mut Vec::new());
         collector.take(
             (secrets("edge"), News::Event(Event::InitDone)),
             &mut Vec::new(),
         );
         assert!(collector.unlisted.is_empty());
         assert_eq!(collector.secrets_of, ["edge".to_owned()].into());
+        // Nobody waits for those of a gateway that comes later.
+        collector.is_started = true;
+        let late = News::Event(Event::Apply(pod("d", "late", "gateway")));
+        collector.take((pods, late), &mut Vec::new());
+        assert_eq!(begun.borrow().last(), Some(&secrets("late")));
+        assert!(collector.unlisted.is_empty());
     }
 
     /// How the API server says that it has forgotten the version from which the watch is to go on.

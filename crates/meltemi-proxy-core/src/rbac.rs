@@ -59,7 +59,12 @@ pub fn evaluate<'r>(
 impl RbacRules {
     /// ALLOW without a matching policy denies; DENY with one denies; LOG never does.
     fn evaluate(&self, request: &RbacRequest<'_>) -> Verdict<'_> {
-        let matched = self.policies.iter().find(|policy| policy.matches(request));
+        let reading = match self.action {
+            RbacAction::Allow => Reading::Every,
+            RbacAction::Deny | RbacAction::Log => Reading::Any,
+        };
+        let mut policies = self.policies.iter();
+        let matched = policies.find(|policy| policy.matches(request, reading));
         Verdict {
             is_allowed: match self.action {
                 RbacAction::Allow => matched.is_some(),
@@ -71,29 +76,43 @@ impl RbacRules {
     }
 }
 
+/// What a path that applications read in different ways has to match in: where a match opens, in each of its readings; where
+/// it closes, in one of them.
+#[derive(Debug, Clone, Copy)]
+enum Reading {
+    Any,
+    Every,
+}
+
+impl Reading {
+    /// Under a negation a match opens what it closed.
+    fn turned(self) -> Self {
+        match self {
+            Self::Any => Self::Every,
+            Self::Every => Self::Any,
+        }
+    }
+}
+
 impl RbacPolicy {
-    fn matches(&self, request: &RbacRequest<'_>) -> bool {
-        self.permissions
-            .iter()
-            .any(|permission| permission.matches(request))
-            && self
-                .principals
-                .iter()
-                .any(|principal| principal.matches(request))
+    fn matches(&self, request: &RbacRequest<'_>, reading: Reading) -> bool {
+        let (mut permissions, mut principals) = (self.permissions.iter(), self.principals.iter());
+        permissions.any(|permission| permission.matches(request, reading))
+            && principals.any(|principal| principal.matches(request, reading))
     }
 }
 
 impl RbacPermission {
-    fn matches(&self, request: &RbacRequest<'_>) -> bool {
+    fn matches(&self, request: &RbacRequest<'_>, reading: Reading) -> bool {
         match self {
             Self::Any => true,
-            Self::AllOf(list) => list.iter().all(|inner| inner.matches(request)),
-            Self::AnyOf(list) => list.iter().any(|inner| inner.matches(request)),
-            Self::Not(inner) => !inner.matches(request),
+            Self::AllOf(list) => list.iter().all(|inner| inner.matches(request, reading)),
+            Self::AnyOf(list) => list.iter().any(|inner| inner.matches(request, reading)),
+            Self::Not(inner) => !inner.matches(request, reading.turned()),
             Self::Header(matcher) => request.head.is_some_and(|head| matcher.matches(head)),
-            Self::UrlPath(matcher) => request.has_path(matcher),
+            Self::UrlPath(matcher) => request.has_path(matcher, reading),
             Self::UrlTemplate(template) => {
-                request.is_path(|path| template.is_match(path.as_bytes()))
+                request.is_path(|path| template.is_match(path.as_bytes()), reading)
             }
             Self::DestinationIp(net) => net.contains(&request.destination.ip().to_canonical()),
             Self::DestinationPort(port) => request.destination.port() == *port,
@@ -108,12 +127,12 @@ impl RbacPermission {
 }
 
 impl RbacPrincipal {
-    fn matches(&self, request: &RbacRequest<'_>) -> bool {
+    fn matches(&self, request: &RbacRequest<'_>, reading: Reading) -> bool {
         match self {
             Self::Any => true,
-            Self::AllOf(list) => list.iter().all(|inner| inner.matches(request)),
-            Self::AnyOf(list) => list.iter().any(|inner| inner.matches(request)),
-            Self::Not(inner) => !inner.matches(request),
+            Self::AllOf(list) => list.iter().all(|inner| inner.matches(request, reading)),
+            Self::AnyOf(list) => list.iter().any(|inner| inner.matches(request, reading)),
+            Self::Not(inner) => !inner.matches(request, reading.turned()),
             Self::Authenticated(None) => request.peer_uri_san.is_some(),
             Self::Authenticated(Some(matcher)) | Self::PeerPrincipal(matcher) => request
                 .peer_uri_san
@@ -121,33 +140,52 @@ impl RbacPrincipal {
             Self::DirectRemoteIp(net) => net.contains(&request.direct_remote.to_canonical()),
             Self::RemoteIp(net) => net.contains(&request.remote.to_canonical()),
             Self::Header(matcher) => request.head.is_some_and(|head| matcher.matches(head)),
-            Self::UrlPath(matcher) => request.has_path(matcher),
+            Self::UrlPath(matcher) => request.has_path(matcher, reading),
             Self::Metadata(matcher) => matcher.matches(request.verified),
         }
     }
 }
 
 impl RbacRequest<'_> {
-    fn has_path(&self, matcher: &StringMatcher) -> bool {
-        self.is_path(|path| matcher.matches(path.as_bytes()))
+    fn has_path(&self, matcher: &StringMatcher, reading: Reading) -> bool {
+        let test = |path: &str| matcher.matches(path.as_bytes());
+        match reading {
+            // Who writes of parameters means the path as it is sent.
+            Reading::Every if matcher.names(';') => self
+                .head
+                .is_some_and(|head| test(head.path_without_query())),
+            reading => self.is_path(test, reading),
+        }
     }
 
-    /// Whether a test holds for the path without query, as it is or without the parameters of its segments: an application
-    /// that ignores them answers `/admin;a=b` as `/admin`.
+    /// Whether a test holds for the path without query: as it is, and as an application reads it that ignores the parameters
+    /// of segments, and then perhaps empty segments. `/admin;a=b` is `/admin` there, and `/;x/admin`, too.
     ///
     /// Differs from Envoy, which knows no such parameters (CVE-2026-73511).
-    fn is_path(&self, test: impl Fn(&str) -> bool) -> bool {
+    fn is_path(&self, test: impl Fn(&str) -> bool, reading: Reading) -> bool {
         let Some(path) = self.head.map(RequestHead::path_without_query) else {
             return false;
         };
-        if test(path) {
-            return true;
-        }
-        match without_parameters(path) {
-            Cow::Borrowed(_) => false,
-            Cow::Owned(bare) => test(&bare),
+        let holds = test(path);
+        let Cow::Owned(bare) = without_parameters(path) else {
+            return holds;
+        };
+        match reading {
+            Reading::Any => holds || test(&bare) || test(&merged(&bare)),
+            Reading::Every => holds && test(&bare) && test(&merged(&bare)),
         }
     }
+}
+
+/// A path without its empty segments but the last.
+fn merged(path: &str) -> String {
+    let mut merged = String::with_capacity(path.len());
+    for character in path.chars() {
+        if character != '/' || !merged.ends_with('/') {
+            merged.push(character);
+        }
+    }
+    merged
 }
 
 /// A path without what follows a semicolon in each segment (RFC 3986 section 3.3).
@@ -286,6 +324,43 @@ mod tests {
             ("/;x", "/"),
         ] {
             assert_eq!(without_parameters(path), bare);
+        }
+        assert_eq!(merged("//a///b/"), "/a/b/");
+    }
+
+    /// A path with parameters is allowed where every reading of it is, and denied where one of them is.
+    #[test]
+    fn parameters_open_nothing() {
+        let filter = |action, permission| RbacFilter {
+            rules: Some(RbacRules {
+                action,
+                policies: vec![RbacPolicy {
+                    name: "p".into(),
+                    permissions: vec![permission],
+                    principals: vec![RbacPrincipal::Any],
+                }],
+            }),
+            ..RbacFilter::default()
+        };
+        let path = |matcher| RbacPermission::UrlPath(matcher);
+        let not = |matcher| RbacPermission::Not(Box::new(path(matcher)));
+        let (admin, css) = (
+            StringMatcher::exact("/admin"),
+            StringMatcher::suffix(".css"),
+        );
+        for (action, permission, asked, is_allowed) in [
+            (RbacAction::Allow, path(css.clone()), "/a.css", true),
+            (RbacAction::Allow, path(css.clone()), "/admin;.css", false),
+            (RbacAction::Allow, path(admin.clone()), "/admin;a=b", false),
+            (RbacAction::Allow, not(admin.clone()), "/admin;a=b", false),
+            (RbacAction::Allow, not(admin.clone()), "/other;a=b", true),
+            (RbacAction::Deny, path(admin.clone()), "/admin;a=b", false),
+            (RbacAction::Deny, path(admin.clone()), "/;x/admin", false),
+            (RbacAction::Deny, path(admin), "/other;x", true),
+            (RbacAction::Deny, not(css.clone()), "/admin;.css", false),
+            (RbacAction::Deny, not(css), "/a.css", true),
+        ] {
+            check(&filter(action, permission), "GET", asked, None, is_allowed);
         }
     }
 }

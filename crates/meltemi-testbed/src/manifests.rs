@@ -70,11 +70,15 @@ apiVersion: apps/v1
 kind: Deployment
 metadata: {{name: coredns, namespace: kube-system, labels: {{k8s-app: kube-dns}}}}
 spec:
+  # One on each node: names outlive a node.
+  replicas: 2
   selector: {{matchLabels: {{k8s-app: kube-dns}}}}
   template:
     metadata: {{labels: {{k8s-app: kube-dns}}}}
     spec:
       serviceAccountName: coredns
+      topologySpreadConstraints:
+      - {{maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: DoNotSchedule, labelSelector: {{matchLabels: {{k8s-app: kube-dns}}}}}}
       dnsPolicy: Default
       priorityClassName: system-cluster-critical
       containers:

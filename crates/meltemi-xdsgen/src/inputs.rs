@@ -318,12 +318,8 @@ impl<'a> Inputs<'a> {
         policies
     }
 
-    /// What is said of the tokens that the proxy's workload is shown. A gateway's labels are the objects', as where they
-    /// decide which Gateways it serves.
-    pub(crate) fn request_authentications(
-        &self,
-        is_gateway: bool,
-    ) -> Vec<&'a RequestAuthentication> {
+    /// What is said of the tokens that the proxy's workload is shown.
+    pub(crate) fn request_authentications(&self) -> Vec<&'a RequestAuthentication> {
         let namespace = self.namespace();
         self.note(Part::RequestAuthentication(namespace.to_owned()));
         let root = &self.config().root_namespace;
@@ -331,11 +327,7 @@ impl<'a> Inputs<'a> {
         if !self.mesh.has_request_authentications(namespace) {
             return Vec::new();
         }
-        let own = is_gateway.then(|| self.own_workload()).flatten();
-        let labels = match own {
-            Some(own) => &own.labels,
-            None => self.labels(),
-        };
+        let labels = self.known_labels();
         let all = self.mesh.request_authentications(namespace, labels);
         all.map(|(object, policy)| {
             self.note_origin(Origin::Policy(Arc::new(object.reference())));

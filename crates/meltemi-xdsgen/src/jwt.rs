@@ -43,7 +43,7 @@ pub(crate) const NOBODYS_KEY: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","a
 /// The filter for the proxy's workload, if tokens mean anything to it. At gateways routes may depend on claims.
 pub(crate) fn filter(inputs: &Inputs<'_>, is_gateway: bool) -> Option<Any> {
     let mut rules: Vec<&JwtRule> = inputs
-        .request_authentications(is_gateway)
+        .request_authentications()
         .into_iter()
         .flat_map(|policy| &policy.jwt_rules)
         .collect();
@@ -108,7 +108,7 @@ fn provider(inputs: &Inputs<'_>, rule: &JwtRule, clear_route_cache: bool) -> Jwt
 
 /// The services that a gateway fetches keys from, besides those that its routes lead to.
 pub(crate) fn key_servers(inputs: &Inputs<'_>) -> Vec<Hostname> {
-    let policies = inputs.request_authentications(true).into_iter();
+    let policies = inputs.request_authentications().into_iter();
     let rules = policies.flat_map(|policy| &policy.jwt_rules);
     let sources = rules.filter_map(JwksSource::of);
     let servers = sources.filter_map(|source| inputs.key_server(&source));

@@ -158,6 +158,7 @@ impl Shelf {
         sweep(&mut self.made);
         sweep(&mut self.resources);
         sweep(&mut self.maps);
+        self.inventories.retain(|listed| listed.strong_count() > 0);
         self.sweep_at = (self.resources.len() + self.maps.len() + self.made.len()) * 2;
     }
 

@@ -51,6 +51,46 @@ pub(super) fn read(key: &ObjectKey, tree: Node, report: &mut Report) -> Option<O
     })
 }
 
+/// An AuthorizationPolicy that selects the same workloads, as far as that can be read, and allows nothing: one that nobody
+/// understands must not leave open what it was written to close. None for those that would decide nothing, and for those of
+/// targets, which are no workloads of ours.
+pub(super) fn stand_in(key: &ObjectKey, tree: &Node) -> Option<Object> {
+    let spec = FieldPath::new("spec");
+    let texts = |path: &FieldPath| tree.texts(path);
+    let says = |path: &FieldPath, wanted: &str, means: &dyn Fn(&str) -> bool| {
+        let mut texts = texts(path).into_iter();
+        texts.any(|(name, value)| name == wanted && means(&value))
+    };
+    let annotations = FieldPath::new("metadata").field("annotations");
+    let is_dry_run = |text: &str| istio::AuthorizationPolicy::parse_dry_run(text) == Some(true);
+    if key.kind != Kind::AuthorizationPolicy
+        || ["targetRef", "targetRefs"]
+            .iter()
+            .any(|name| tree.has(&spec.field(name)))
+        || says(&spec, "action", &|action| action == "AUDIT")
+        || says(&annotations, "istio.io/dry-run", &is_dry_run)
+    {
+        return None;
+    }
+    let labels = texts(&spec.field("selector").field("matchLabels"));
+    let policy = istio::AuthorizationPolicy {
+        selector: Some(istio::LabelSelector {
+            match_labels: labels.into_iter().collect(),
+        }),
+        ..istio::AuthorizationPolicy::default()
+    };
+    let meta = Meta {
+        name: key.name.clone(),
+        namespace: key.namespace.clone(),
+        ..Meta::default()
+    };
+    Some(Object {
+        meta,
+        resource: policy.into(),
+        source: None,
+    })
+}
+
 /// What controllers write is looked at nowhere, and there is much of it.
 fn is_written_by_people(resource: &Resource) -> bool {
     match resource {

@@ -435,3 +435,42 @@ fn a_value_of_the_wrong_type_comes_with_the_right_way_to_write_it() {
         "VirtualService default/v: spec.hosts: expected a list, found a string (begin each entry with \"- \", or write [a, b])"
     );
 }
+
+#[test]
+fn what_stands_for_a_broken_policy_lets_nothing_through_where_it_would_have_counted() {
+    let stand_ins = |spec: &str, metadata: &str| {
+        let text = format!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: p, namespace: shop{metadata}}}\nspec: {spec}\n"
+        );
+        let parsed = parse_text(&text);
+        assert_eq!(parsed.objects.len(), 0, "{spec}");
+        parsed.stand_ins
+    };
+    let broken = stand_ins(
+        "{selector: {matchLabels: {app: web}}, action: DENY, rules: [{form: []}]}",
+        "",
+    );
+    let [object] = &broken[..] else {
+        panic!("one object")
+    };
+    let Resource::AuthorizationPolicy(policy) = &object.resource else {
+        panic!("a policy")
+    };
+    let selector = policy.selector.clone().unwrap().match_labels;
+    assert_eq!(selector.get("app"), Some("web"));
+    assert!(policy.rules.is_empty() && policy.action == Default::default());
+    assert_eq!(object.key().to_string(), "AuthorizationPolicy shop/p");
+    for (spec, metadata) in [
+        ("{action: AUDIT, rules: [{form: []}]}", ""),
+        (
+            "{rules: [{form: []}]}",
+            ", annotations: {istio.io/dry-run: 'true'}",
+        ),
+        (
+            "{targetRefs: [{kind: Service, name: a}], rules: [{form: []}]}",
+            "",
+        ),
+    ] {
+        assert!(stand_ins(spec, metadata).is_empty(), "{spec}");
+    }
+}

@@ -22,15 +22,17 @@ impl AddressPolicy {
     }
 }
 
-/// The IPv4 address that an IPv6 address stands for: mapped (RFC 4291 section 2.5.5.2), or behind NAT64 (RFC 6052).
+/// The IPv4 address that an IPv6 address stands for: mapped or compatible (RFC 4291 section 2.5.5), behind NAT64 (RFC 6052, and
+/// RFC 8215 with the address after 48 or after 96 bits), or behind 6to4 (RFC 3056).
 fn embedded(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
-        IpAddr::V6(v6) => match v6.segments() {
-            [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
-                let [a, b] = high.to_be_bytes();
-                let [c, d] = low.to_be_bytes();
-                Ipv4Addr::new(a, b, c, d).into()
-            }
+        IpAddr::V6(v6) if v6.is_loopback() || v6.is_unspecified() => v6.into(),
+        IpAddr::V6(v6) => match v6.octets() {
+            [0, 0x64, 0xff, 0x9b, 0, 1, a, b, 0, c, d, 0, 0, 0, 0, 0]
+            | [0, 0x64, 0xff, 0x9b, 0, 1, _, _, _, _, _, _, a, b, c, d]
+            | [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d]
+            | [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d]
+            | [0x20, 0x02, a, b, c, d, ..] => Ipv4Addr::new(a, b, c, d).into(),
             _ => v6.into(),
         },
         v4 => v4,
@@ -46,19 +48,29 @@ fn is_special(address: IpAddr) -> bool {
                 || v4.is_multicast()
                 || v4.octets()[0] == 0
                 || v4.octets()[0] >= 240
+                || METADATA_V4.contains(&v4)
         }
         IpAddr::V6(v6) => {
             v6.is_loopback()
                 || v6.is_unspecified()
                 || v6.is_unicast_link_local()
                 || v6.is_multicast()
-                || v6 == AWS_METADATA
+                || METADATA_V6.contains(&v6)
         }
     }
 }
 
-/// `fd00:ec2::254`.
-const AWS_METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+/// Of Alibaba Cloud, Azure and Oracle Cloud; others' are link-local.
+const METADATA_V4: [Ipv4Addr; 3] = [
+    Ipv4Addr::new(100, 100, 100, 200),
+    Ipv4Addr::new(168, 63, 129, 16),
+    Ipv4Addr::new(192, 0, 0, 192),
+];
+/// Of AWS and Google Cloud.
+const METADATA_V6: [Ipv6Addr; 2] = [
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+];
 
 #[cfg(test)]
 mod tests {
@@ -89,6 +101,14 @@ mod tests {
             "::ffff:169.254.169.254",
             "64:ff9b::a9fe:a9fe",
             "fd00:ec2::254",
+            "fd20:ce::254",
+            "100.100.100.200",
+            "168.63.129.16",
+            "192.0.0.192",
+            "64:ff9b:1::a9fe:a9fe",
+            "64:ff9b:1:a9fe:a9:fe00::",
+            "2002:7f00:1::1",
+            "::127.0.0.1",
         ] {
             check(&policy, address, false);
         }
@@ -98,6 +118,8 @@ mod tests {
             "142.250.1.1",
             "2a00:1450::1",
             "fd00::1",
+            "64:ff9b:1::8efa:101",
+            "2002:8efa:101::1",
         ] {
             check(&policy, address, true);
         }

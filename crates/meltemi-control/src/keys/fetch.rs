@@ -22,6 +22,8 @@ use super::address::AddressPolicy;
 
 /// Answers that say "elsewhere" are followed as often as this.
 const REDIRECT_LIMIT: usize = 3;
+/// A key set, or a discovery document: enough for the keys of [`jwks::problem`]'s bound, and little enough to keep many sets.
+pub(super) const BODY_LIMIT_BYTES: usize = 128 * 1024;
 /// The head of an answer.
 const HEAD_LIMIT_BYTES: usize = 64 * 1024;
 /// Where systems keep the roots of the web's certificates.
@@ -55,7 +57,7 @@ pub(crate) enum FetchError {
     Status(String, StatusCode),
     #[error("{0} redirects too often")]
     Redirects(String),
-    #[error("the answer of {0} is cut off, or above {limit} bytes", limit = jwks::LIMIT_BYTES)]
+    #[error("the answer of {0} is cut off, or above {limit} bytes", limit = BODY_LIMIT_BYTES)]
     Body(String),
     #[error("the answer of {0} {1}")]
     Keys(String, String),
@@ -63,6 +65,8 @@ pub(crate) enum FetchError {
     Discovery(String, &'static str),
     #[error("took longer than {0:?}")]
     Timeout(std::time::Duration),
+    #[error("the fetch was broken off")]
+    Broken,
 }
 
 /// Who gets keys.
@@ -100,42 +104,49 @@ impl Client {
 
     /// The text of the key set, which a proxy can use.
     pub(crate) async fn keys(&self, source: &JwksSource) -> Result<Arc<str>, FetchError> {
-        let url = match source {
-            JwksSource::Url(url) => url.clone(),
+        let target = match source {
+            JwksSource::Url(url) => Target::parse(url)?,
             JwksSource::Issuer(issuer) => self.discover(issuer).await?,
         };
-        let body = self.get(&url).await?;
+        let shown = target.to_string();
+        let body = self.get(target).await?;
         if let Some(problem) = jwks::problem(&body) {
-            return Err(FetchError::Keys(url, problem));
+            return Err(FetchError::Keys(shown, problem));
         }
         let text = String::from_utf8(body.into());
         text.map(Into::into)
-            .map_err(|_| FetchError::Keys(url, "is not UTF-8".to_owned()))
+            .map_err(|_| FetchError::Keys(shown, "is not UTF-8".to_owned()))
     }
 
     /// OpenID Connect Discovery 1.0, section 4: the document has to be of the issuer that was asked for.
-    async fn discover(&self, issuer: &str) -> Result<String, FetchError> {
+    async fn discover(&self, issuer: &str) -> Result<Target, FetchError> {
         #[derive(Deserialize)]
         struct Document {
             issuer: Option<String>,
             jwks_uri: Option<String>,
         }
         let base = issuer.trim_end_matches('/');
-        let body = self
-            .get(&format!("{base}/.well-known/openid-configuration"))
-            .await?;
-        let failed = |why| FetchError::Discovery(issuer.to_owned(), why);
+        let target = Target::parse(&format!("{base}/.well-known/openid-configuration"))?;
+        let is_https = target.is_https;
+        let body = self.get(target).await?;
+        let failed = |why| FetchError::Discovery(shown(issuer), why);
         let document: Document =
             serde_json::from_slice(&body).map_err(|_| failed("is no JSON object"))?;
-        let named = document.issuer.as_deref();
-        if named.is_some_and(|named| named.trim_end_matches('/') != base) {
+        let named = document.issuer.ok_or_else(|| failed("has no issuer"))?;
+        if named.trim_end_matches('/') != base {
             return Err(failed("is of another issuer"));
         }
-        document.jwks_uri.ok_or_else(|| failed("has no jwks_uri"))
+        let keys = document.jwks_uri.ok_or_else(|| failed("has no jwks_uri"))?;
+        let keys = Target::parse(&keys)?;
+        if is_https && !keys.is_https {
+            return Err(failed("leads from https:// to http://"));
+        }
+        Ok(keys)
     }
 
-    async fn get(&self, url: &str) -> Result<Bytes, FetchError> {
-        let mut at = Target::parse(url)?;
+    async fn get(&self, first: Target) -> Result<Bytes, FetchError> {
+        let shown = first.to_string();
+        let mut at = first;
         for _ in 0..=REDIRECT_LIMIT {
             match self.once(&at).await? {
                 Answer::Body(body) => return Ok(body),
@@ -148,7 +159,7 @@ impl Client {
                 }
             }
         }
-        Err(FetchError::Redirects(url.to_owned()))
+        Err(FetchError::Redirects(shown))
     }
 
     async fn once(&self, target: &Target) -> Result<Answer, FetchError> {
@@ -192,6 +203,39 @@ impl Client {
     }
 }
 
+/// Without credentials and the query, which may hold a secret.
+fn shown(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    let (authority, path) = match rest.split_once('/') {
+        Some((authority, path)) => (authority, Some(path)),
+        None => (rest, None),
+    };
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    match path {
+        Some(path) => format!("{scheme}://{host}/{path}"),
+        None => format!("{scheme}://{host}"),
+    }
+}
+
+/// As people may read it.
+pub(super) fn shown_source(source: &JwksSource) -> JwksSource {
+    match source {
+        JwksSource::Url(url) => JwksSource::Url(shown(url)),
+        JwksSource::Issuer(issuer) => JwksSource::Issuer(shown(issuer)),
+    }
+}
+
+/// Who is asked first; empty where nobody can be.
+pub(super) fn host(source: &JwksSource) -> String {
+    let (JwksSource::Url(url) | JwksSource::Issuer(url)) = source;
+    let host = Target::parse(url).map(|target| target.host);
+    let host = host.unwrap_or_default().to_ascii_lowercase();
+    host.trim_end_matches('.').to_owned()
+}
+
 enum Answer {
     Body(Bytes),
     Elsewhere(String),
@@ -207,7 +251,7 @@ struct Target {
 
 impl Target {
     fn parse(url: &str) -> Result<Self, FetchError> {
-        let wrong = || FetchError::Url(url.to_owned());
+        let wrong = || FetchError::Url(shown(url));
         let uri: Uri = url.parse().map_err(|_| wrong())?;
         let is_https = match uri.scheme_str() {
             Some("https") => true,
@@ -280,7 +324,7 @@ where
         if response.status() != StatusCode::OK {
             return Err(FetchError::Status(target.to_string(), response.status()));
         }
-        let body = Limited::new(response.into_body(), jwks::LIMIT_BYTES)
+        let body = Limited::new(response.into_body(), BODY_LIMIT_BYTES)
             .collect()
             .await;
         let body = body.map_err(|_| FetchError::Body(target.to_string()))?;

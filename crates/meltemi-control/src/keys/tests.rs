@@ -80,10 +80,7 @@ async fn keys_are_fetched_within_bounds() {
             ("/file", redirect("file:///etc/passwd")),
             ("/html", ok("<html>")),
             ("/none", ok(r#"{"keys": []}"#)),
-            (
-                "/large",
-                ok(&" ".repeat(meltemi_api::jwks::LIMIT_BYTES + 1)),
-            ),
+            ("/large", ok(&" ".repeat(fetch::BODY_LIMIT_BYTES + 1))),
             (
                 "/good/.well-known/openid-configuration",
                 ok(&format!(
@@ -97,6 +94,10 @@ async fn keys_are_fetched_within_bounds() {
                 )),
             ),
             ("/empty/.well-known/openid-configuration", ok("{}")),
+            (
+                "/bare/.well-known/openid-configuration",
+                ok(&format!(r#"{{"issuer": "{base}/bare"}}"#)),
+            ),
         ])
     })
     .await;
@@ -120,7 +121,7 @@ async fn keys_are_fetched_within_bounds() {
         ("/none", format!("the answer of {base}/none {no_key}")),
         (
             "/large",
-            format!("the answer of {base}/large is cut off, or above 1048576 bytes"),
+            format!("the answer of {base}/large is cut off, or above 131072 bytes"),
         ),
         ("/absent", format!("{base}/absent answers 404 Not Found")),
     ] {
@@ -138,7 +139,11 @@ async fn keys_are_fetched_within_bounds() {
         ),
         (
             "/empty",
-            format!("the discovery document of {base}/empty has no jwks_uri"),
+            format!("the discovery document of {base}/empty has no issuer"),
+        ),
+        (
+            "/bare",
+            format!("the discovery document of {base}/bare has no jwks_uri"),
         ),
     ] {
         let found = said(&client, JwksSource::Issuer(format!("{base}{issuer}"))).await;
@@ -262,6 +267,7 @@ fn keeper() -> Keeper {
         board: Board::default(),
         counters: Counters::default(),
         running: JoinSet::new(),
+        fetching: HashMap::new(),
     }
 }
 
@@ -270,12 +276,18 @@ fn keeper() -> Keeper {
 async fn keys_outlive_their_issuer_for_a_day() {
     let keeper = keeper();
     let source = JwksSource::Url("https://a/keys".to_owned());
-    let mut state = State::new();
+    let mut state = State::new(&source);
     state.is_running = true;
     keeper.board.0.lock().insert(source.clone(), state);
     let failed = || Err(FetchError::Connect("https://a".to_owned()));
     let news = |result| keeper.note(source.clone(), result).unwrap().news;
-    let wait = || keeper.next().duration_since(Instant::now()).as_secs();
+    let wanted = Wanted::from([(source.clone(), Duration::from_secs(5))]);
+    let wait = || {
+        keeper
+            .next(&wanted)
+            .duration_since(Instant::now())
+            .as_secs()
+    };
     let mut waits = Vec::new();
     for _ in 0..8 {
         assert!(matches!(news(failed()), News::Failed));
@@ -284,7 +296,7 @@ async fn keys_outlive_their_issuer_for_a_day() {
     assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
     assert!(matches!(news(Ok(KEYS.into())), News::Keys(_)));
     assert_eq!(wait(), 1200);
-    tokio::time::advance(LAST_GOOD_LIMIT).await;
+    tokio::time::advance(LAST_GOOD_LIMIT - Duration::from_secs(1)).await;
     assert!(matches!(news(failed()), News::Failed));
     assert!(keeper.board.states()[&source].fetched.is_some());
     tokio::time::advance(Duration::from_secs(2)).await;
@@ -327,6 +339,85 @@ async fn serving_begins_with_the_keys_that_can_be_had() {
     );
 }
 
+/// One host gets two slots, and who has waited longest gets the others.
+#[tokio::test(start_paused = true)]
+async fn a_host_that_hangs_does_not_hold_up_the_others() {
+    let mut keeper = keeper();
+    let of = |host: &str, path: usize| JwksSource::Url(format!("http://{host}/{path}"));
+    let timeout = Duration::from_secs(5);
+    let hanging = (0..30).map(|path| (of("127.0.0.2", path), timeout));
+    let others = (0..10).map(|host| (of(&format!("127.0.1.{host}"), 0), timeout));
+    let wanted: Wanted = hanging.chain(others).collect();
+    let longest = of("127.0.1.9", 0);
+    let mut state = State::new(&longest);
+    state.next = Instant::now();
+    keeper.board.0.lock().insert(longest.clone(), state);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    keeper.start(&wanted);
+    assert_eq!(keeper.running.len(), FETCH_LIMIT);
+    let states = keeper.board.states();
+    let running = |host: &str| {
+        let running = states.values().filter(|state| state.is_running);
+        running.filter(|state| *state.host == *host).count()
+    };
+    assert_eq!((running("127.0.0.2"), running("127.0.1.9")), (2, 1));
+    assert!(keeper.next(&wanted) > Instant::now());
+}
+
+/// Who cannot be started is not waited for, though there are slots.
+#[tokio::test(start_paused = true)]
+async fn a_busy_host_does_not_make_the_task_spin() {
+    let mut keeper = keeper();
+    let of = |path: usize| JwksSource::Url(format!("http://127.0.0.2/{path}"));
+    let wanted: Wanted = (0..5)
+        .map(|path| (of(path), Duration::from_secs(5)))
+        .collect();
+    keeper.start(&wanted);
+    assert_eq!(keeper.running.len(), HOST_FETCH_LIMIT);
+    assert!(keeper.next(&wanted) > Instant::now());
+}
+
+/// A set that is not looked after is not waited for, but grows old.
+#[tokio::test(start_paused = true)]
+async fn keys_grow_old_without_a_fetch() {
+    let keeper = keeper();
+    let source = JwksSource::Url("https://z/keys".to_owned());
+    let mut state = State::new(&source);
+    state.fetched = Some(Instant::now());
+    keeper.board.0.lock().insert(source.clone(), state);
+    let many = (0..SOURCE_LIMIT).map(|n| JwksSource::Url(format!("https://a/{n}")));
+    let wanted: Wanted = many
+        .chain([source.clone()])
+        .map(|source| (source, Duration::from_secs(5)))
+        .collect();
+    assert!(keeper.next(&wanted) > Instant::now());
+    assert!(keeper.expire().is_empty());
+    tokio::time::advance(LAST_GOOD_LIMIT).await;
+    let gone = keeper.expire();
+    assert!(matches!(
+        gone.as_slice(),
+        [Fetched {
+            news: News::Gone,
+            ..
+        }]
+    ));
+    assert!(keeper.expire().is_empty());
+    assert!(keeper.board.states()[&source].failure.is_some());
+}
+
+/// What people read holds no secrets of a URL.
+#[test]
+fn urls_are_shown_without_their_secrets() {
+    for (url, expected) in [
+        ("https://a:1/keys?token=secret", "https://a:1/keys"),
+        ("https://u:secret@a", "https://a"),
+        ("me@example.com", "me@example.com"),
+    ] {
+        let shown = fetch::shown_source(&JwksSource::Url(url.to_owned()));
+        assert_eq!(shown.to_string(), expected);
+    }
+}
+
 /// Who writes the object learns of it, at the field to change.
 #[test]
 fn a_failure_is_a_diagnostic_of_the_rule() {
@@ -343,9 +434,9 @@ fn a_failure_is_a_diagnostic_of_the_rule() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
-    let mut state = runtime.block_on(async { State::new() });
-    state.failure = Some("no answer".into());
     let source = JwksSource::Url("https://a/keys".to_owned());
+    let mut state = runtime.block_on(async { State::new(&source) });
+    state.failure = Some("no answer".into());
     board.0.lock().insert(source, state);
     let found = board.diagnostics(&mesh).remove(0).to_string();
     for part in [

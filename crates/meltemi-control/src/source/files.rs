@@ -1,5 +1,6 @@
 //! The files as they were last read, and what a new look at them changes.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Metadata};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -273,6 +274,13 @@ impl Files {
             .into_iter()
             .partition(|(key, _)| parsed.is_partial || rejected.contains(key));
         state.objects.extend(kept);
+        for stand_in in parsed.stand_ins {
+            let key = stand_in.key();
+            if let Entry::Vacant(vacant) = state.objects.entry(key.clone()) {
+                vacant.insert(stand_in);
+                touched.insert(key);
+            }
+        }
         let defined: Vec<ObjectKey> = state.objects.keys().cloned().collect();
         for key in defined {
             self.definers

@@ -241,3 +241,51 @@ fn istios_task_of_routing_by_claims_at_the_gateway() {
     let forged = Issuer::new().token(&json!({"groups": ["group1"]}));
     assert_eq!(ask(Some(&forged), &[]), "401");
 }
+
+/// A policy of the same namespace that stands in the place of the one before.
+fn require(lab: &Lab, spec: &str) {
+    lab.apply(&format!(
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: require-jwt, namespace: foo}}\n\
+         spec: {{selector: {{matchLabels: {{app: httpbin}}}}, {spec}}}\n"
+    ));
+}
+
+/// The same task's second half: a token is demanded, of a user, and with a claim; a bad one is refused before that is asked.
+#[test]
+fn istios_task_with_tokens_that_a_policy_demands() {
+    let lab = foo("jwt-required");
+    let issuer = Issuer::new();
+    let keys = format!("jwks: '{}'", issuer.keys);
+    lab.apply(&policy("foo", "app: httpbin", &keys));
+    let user = format!("{ISSUER}/{ISSUER}");
+    let (good, other) = (
+        issuer.token(&json!({})),
+        issuer.token(&json!({"sub": "other"})),
+    );
+    let member = issuer.token(&json!({"groups": ["group2", "group1"]}));
+    let stranger = issuer.token(&json!({"groups": ["group2"]}));
+    let by_user = format!(
+        "action: ALLOW, rules: [{{from: [{{source: {{requestPrincipals: ['{user}']}}}}]}}]"
+    );
+    let by_claim = format!(
+        "action: ALLOW, rules: [{{from: [{{source: {{requestPrincipals: ['{user}']}}}}], \
+         when: [{{key: 'request.auth.claims[groups]', values: [group1]}}]}}]"
+    );
+    let any = "action: DENY, rules: [{from: [{source: {notRequestPrincipals: ['*']}}]}]";
+    for (spec, let_in, refused) in [
+        (by_user.as_str(), &good, [None, Some(&other)]),
+        (&by_claim, &member, [Some(&good), Some(&stranger)]),
+        (any, &other, [None, None]),
+    ] {
+        require(&lab, spec);
+        let refused = refused.map(|token| token.map(String::as_str));
+        eventually(&format!("in force: {spec}"), || {
+            let is_let_in = status(&lab, Some(let_in)) == "200";
+            let is_refused = |token: &Option<&str>| status(&lab, *token) == "403";
+            (is_let_in && refused.iter().all(is_refused)).then_some(())
+        });
+        let (_, body) = ask(&lab, "/headers", refused[0]);
+        assert_eq!(body, "RBAC: access denied", "{spec}");
+        assert_eq!(status(&lab, Some("invalidToken")), "401", "{spec}");
+    }
+}

@@ -6,16 +6,16 @@ use std::process::Output;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, DeploymentStrategy};
 use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, HorizontalPodAutoscalerBehavior};
 use k8s_openapi::api::core::v1::{
-    Affinity, Container, EnvVar, LocalObjectReference, PodSecurityContext, Probe, SecurityContext,
-    Service, ServiceAccount, ServicePort, Toleration, TopologySpreadConstraint, Volume,
-    VolumeMount,
+    Affinity, Container, EnvVar, Lifecycle, LocalObjectReference, PodSecurityContext, Probe,
+    SecurityContext, Service, ServiceAccount, ServicePort, Toleration, TopologySpreadConstraint,
+    Volume, VolumeMount,
 };
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use meltemi_api::schema::{self, Schema};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::helm::{helm, rendered};
 use super::{GATEWAY, path};
@@ -28,10 +28,11 @@ use crate::values::{Amounts, Text};
 pub(super) struct Values {
     name: String,
     revision: Text,
-    global: Global,
+    /// Charts share it, and each has keys of its own there.
+    global: BTreeMap<String, Value>,
     kind: String,
     replica_count: i32,
-    rbac: Enabled,
+    rbac: Rbac,
     service_account: Account,
     pod_annotations: BTreeMap<String, Text>,
     security_context: PodSecurityContext,
@@ -45,6 +46,7 @@ pub(super) struct Values {
     strategy: DeploymentStrategy,
     min_ready_seconds: Option<i32>,
     readiness_probe: Probe,
+    lifecycle: Lifecycle,
     termination_grace_period_seconds: i64,
     labels: BTreeMap<String, Text>,
     annotations: BTreeMap<String, Text>,
@@ -59,20 +61,22 @@ pub(super) struct Values {
     volume_mounts: Vec<VolumeMount>,
     init_containers: Vec<Container>,
     additional_containers: Vec<Container>,
+    /// For the condition of a parent chart.
+    enabled: bool,
+    // Istio's, and nothing acts on them.
+    network_gateway: Value,
+    profile: Value,
+    compatibility_version: Value,
+    unprivileged_port: Value,
+    run_as_root: Value,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 #[allow(dead_code, reason = "only the names and types count")]
-struct Global {
-    istio_namespace: String,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-#[allow(dead_code, reason = "only the names and types count")]
-struct Enabled {
+struct Rbac {
     enabled: bool,
+    control_plane: String,
 }
 
 #[derive(Default, Deserialize)]
@@ -132,6 +136,10 @@ struct Budget {
 
 /// What types do not say, by path.
 pub(super) const FURTHER: &[(&str, &str)] = &[
+    (
+        "global",
+        r#"{"properties": {"istioNamespace": {"type": "string"}}}"#,
+    ),
     ("kind", r#"{"enum": ["Deployment", "DaemonSet"]}"#),
     (
         "service.type",
@@ -178,10 +186,11 @@ fn judge(objects: &BTreeMap<String, Value>) {
 const CASES: &[&str] = &[
     r#"name="edge""#,
     r#"revision="canary""#,
-    r#"global.istioNamespace="mesh""#,
+    r#"global={"istioNamespace":"mesh","hub":"example.test"}"#,
     r#"kind="DaemonSet""#,
     r#"replicaCount=3"#,
     r#"rbac.enabled=false"#,
+    r#"rbac.controlPlane="istiod-canary""#,
     r#"serviceAccount.create=false"#,
     r#"serviceAccount.annotations={"a":"b"}"#,
     r#"serviceAccount.name="own""#,
@@ -215,6 +224,7 @@ const CASES: &[&str] = &[
     r#"strategy={"rollingUpdate":{"maxSurge":1}}"#,
     r#"minReadySeconds=4"#,
     r#"readinessProbe={"tcpSocket":{"port":443}}"#,
+    r#"lifecycle={"preStop":{"exec":{"command":["sleep","5"]}}}"#,
     r#"terminationGracePeriodSeconds=5"#,
     r#"labels={"istio":"ingressgateway","app":"edge","team":"a"}"#,
     r#"annotations={"a":"b"}"#,
@@ -229,6 +239,17 @@ const CASES: &[&str] = &[
     r#"volumeMounts=[{"name":"a","mountPath":"/a"}]"#,
     r#"initContainers=[{"name":"a","image":"b"}]"#,
     r#"additionalContainers=[{"name":"a","image":"b"}]"#,
+];
+
+/// These are accepted, and count for nothing.
+const COUNT_FOR_NOTHING: &[&str] = &[
+    r#"enabled=false"#,
+    r#"networkGateway="network1""#,
+    r#"profile="demo""#,
+    r#"compatibilityVersion="1.20""#,
+    r#"unprivilegedPort="auto""#,
+    r#"runAsRoot=true"#,
+    r#"global={"hub":"example.test","proxy":{"image":"proxyv2"}}"#,
 ];
 
 /// The names of values, down to where they are Kubernetes' own or the user's.
@@ -247,9 +268,8 @@ fn places(schema: &Schema, above: &str, found: &mut BTreeSet<String>) {
 }
 
 /// Groups whose names are ours.
-const OURS: [&str; 6] = [
+const OURS: [&str; 5] = [
     "autoscaling",
-    "global",
     "podDisruptionBudget",
     "rbac",
     "service",
@@ -277,7 +297,85 @@ fn every_value_of_the_gateway_counts() {
             missing.remove(&format!("{place}.{name}"));
         }
     }
+    for case in COUNT_FOR_NOTHING {
+        assert_eq!(rendered(&render(&[case])), default, "{case}");
+        missing.remove(case.split_once('=').unwrap().0);
+    }
     assert!(missing.is_empty(), "no case says {missing:?}");
+}
+
+/// The object of a kind.
+fn only<'a>(objects: &'a BTreeMap<String, Value>, kind: &str) -> &'a Value {
+    let mut objects = objects.values().filter(|object| object["kind"] == kind);
+    let object = objects.next().unwrap_or_else(|| panic!("no {kind}"));
+    assert!(objects.next().is_none(), "several of {kind}");
+    object
+}
+
+#[test]
+fn selectors_find_the_pods() {
+    for set in [
+        &[][..],
+        &[r#"name="edge""#],
+        &[r#"labels.app="edge""#],
+        &[r#"labels.istio="ingressgateway""#, r#"revision="canary""#],
+        &[
+            r#"labels={"app":"edge","istio":"edge","team":1}"#,
+            r#"service.selectorLabels={"team":1}"#,
+        ],
+    ] {
+        let mut set = set.to_vec();
+        set.push(r#"podDisruptionBudget={"minAvailable":1}"#);
+        let objects = rendered(&render(&set));
+        let deployment = &only(&objects, "Deployment")["spec"];
+        let labels = &deployment["template"]["metadata"]["labels"];
+        for selector in [
+            &deployment["selector"]["matchLabels"],
+            &only(&objects, "Service")["spec"]["selector"],
+            &only(&objects, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+        ] {
+            let selector = selector.as_object().unwrap();
+            assert!(!selector.is_empty(), "{set:?}");
+            for (name, value) in selector {
+                assert_eq!(labels[name], *value, "{set:?}: {name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_control_plane_of_the_revision_may_read_secrets() {
+    let named = r#"rbac.controlPlane="istiod-stable""#;
+    for (set, account) in [
+        (&[r#"revision="""#][..], "istiod"),
+        (&["revision=null"], "istiod"),
+        (&[r#"revision="default""#], "istiod"),
+        (&[r#"revision="canary""#], "istiod-canary"),
+        (&[named], "istiod-stable"),
+        (&[r#"revision="prod""#, named], "istiod-stable"),
+    ] {
+        let objects = rendered(&render(set));
+        let subjects = &only(&objects, "RoleBinding")["subjects"];
+        let expected =
+            json!([{"kind": "ServiceAccount", "name": account, "namespace": "istio-system"}]);
+        assert_eq!(*subjects, expected, "{set:?}");
+    }
+}
+
+#[test]
+fn without_a_revision_there_is_no_label_of_one() {
+    let default = rendered(&render(&[]));
+    assert_eq!(rendered(&render(&["revision=null"])), default);
+    let labels = &only(&default, "Deployment")["spec"]["template"]["metadata"]["labels"];
+    assert_eq!(labels.get("istio.io/rev"), None);
+}
+
+#[test]
+fn an_autoscaler_without_targets_has_no_metrics() {
+    let objects = rendered(&render(&["autoscaling.targetCPUUtilizationPercentage=0"]));
+    judge(&objects);
+    let spec = &only(&objects, "HorizontalPodAutoscaler")["spec"];
+    assert_eq!(spec.get("metrics"), None);
 }
 
 #[test]

@@ -27,10 +27,7 @@ impl JwtLocation {
                 .filter(|(key, _)| decoded(key) == **name)
                 .map(|(_, value)| decoded(value))
                 .collect(),
-            Self::Cookie(name) => cookies(headers)
-                .filter(|(key, _)| *key == &**name)
-                .map(|(_, value)| value.to_owned())
-                .collect(),
+            Self::Cookie(name) => cookies(headers, name),
         }
     }
 
@@ -82,13 +79,18 @@ fn decoded(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
-fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
-    let lines = headers.get_all(header::COOKIE).into_iter();
-    let lines = lines.filter_map(|line| std::str::from_utf8(line.as_bytes()).ok());
-    lines.flat_map(|line| line.split(';')).map(|pair| {
-        let (name, value) = split_pair(pair);
-        let value = value.trim();
-        let bare = value.strip_prefix('"').and_then(|v| v.strip_suffix('"'));
-        (name.trim(), bare.unwrap_or(value))
-    })
+/// Bytes that are no text hide no cookie: the application may read what stands beside them.
+fn cookies(headers: &HeaderMap, wanted: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for line in headers.get_all(header::COOKIE) {
+        let line = String::from_utf8_lossy(line.as_bytes());
+        for (name, value) in line.split(';').map(split_pair) {
+            let value = value.trim();
+            let bare = value.strip_prefix('"').and_then(|v| v.strip_suffix('"'));
+            if name.trim() == wanted {
+                found.push(bare.unwrap_or(value).to_owned());
+            }
+        }
+    }
+    found
 }

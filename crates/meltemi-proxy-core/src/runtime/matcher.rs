@@ -36,6 +36,25 @@ impl StringMatcher {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn suffix(text: &str) -> Self {
+        Self {
+            pattern: StringPattern::Suffix(text.into()),
+            ignore_case: false,
+        }
+    }
+
+    /// Whether what it looks for has this character; of an expression nobody knows.
+    pub(crate) fn names(&self, character: char) -> bool {
+        match &self.pattern {
+            StringPattern::Exact(text)
+            | StringPattern::Prefix(text)
+            | StringPattern::Suffix(text)
+            | StringPattern::Contains(text) => text.contains(character),
+            StringPattern::Regex(_) => false,
+        }
+    }
+
     pub fn matches(&self, value: &[u8]) -> bool {
         let eq = |a: &[u8], b: &str| {
             if self.ignore_case {

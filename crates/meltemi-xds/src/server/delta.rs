@@ -198,6 +198,7 @@ impl DeltaSession {
                 state.owe(names);
             } else if let Some(state) = self.types.get_mut(key) {
                 state.unfollowed.extend(names.cloned());
+                state.unfollowed.retain(|name| !sent.removed.contains(name));
             }
         }
         let response = DeltaDiscoveryResponse {
@@ -382,13 +383,10 @@ impl TypeState {
                 None => {
                     let order = self.names.get(name);
                     let is_held = matches!(known, Some(Some(_)));
-                    if order.is_some_and(|order| !answered(*order)) {
+                    let is_open = order.is_some_and(|order| !answered(*order));
+                    if is_open || is_held && hold_back {
                         changes.is_partial = true;
-                    } else if order.is_some() && (is_owed || known.is_none()) {
-                        changes.removed.insert(Arc::clone(name));
-                    } else if is_held && hold_back {
-                        changes.is_partial = true;
-                    } else if is_held {
+                    } else if is_held || order.is_some() && (is_owed || known.is_none()) {
                         changes.removed.insert(Arc::clone(name));
                     }
                 }

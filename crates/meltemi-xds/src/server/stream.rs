@@ -111,8 +111,9 @@ impl<S: Session> Stream<S> {
                         self.accept(request)?;
                         may_respond = true;
                     }
-                    // A broken transport is an ordinary end: nobody is left to tell.
-                    Ok(None) | Err(_) => return Ok(()),
+                    Ok(None) => return Ok(()),
+                    // Too large, or no message. Where the transport broke, nobody hears it.
+                    Err(status) => return Err(status),
                 },
                 changed = self.snapshots.changed() => {
                     if changed.is_err() {

@@ -18,13 +18,13 @@ istio: {{ .Values.labels.istio | default (include "gateway.name" . | trimPrefix 
 
 {{/* Labels of every object. */}}
 {{- define "gateway.labels" -}}
-{{- $own := dict "app.kubernetes.io/name" (include "gateway.name" .) "app.kubernetes.io/instance" (include "gateway.name" .) "app.kubernetes.io/managed-by" .Release.Service "app.kubernetes.io/part-of" "istio" "app.kubernetes.io/version" .Chart.AppVersion "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version) -}}
+{{- $own := dict "app.kubernetes.io/name" (include "gateway.name" .) "app.kubernetes.io/instance" (include "gateway.name" .) "app.kubernetes.io/managed-by" .Release.Service "app.kubernetes.io/part-of" "istio" "app.kubernetes.io/version" (replace "+" "_" .Chart.AppVersion) "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_") -}}
 {{- include "gateway.over" (list $own .Values.labels (include "gateway.selector" . | fromYaml)) -}}
 {{- end -}}
 
 {{/* The revision's label, if there is a revision. */}}
 {{- define "gateway.revision" -}}
-{{- with toString .Values.revision }}istio.io/rev: {{ . | quote }}{{ end -}}
+{{- with .Values.revision | default "" | toString }}istio.io/rev: {{ . | quote }}{{ end -}}
 {{- end -}}
 
 {{/* What stands at the top of every object. */}}
@@ -49,6 +49,16 @@ annotations:
 
 {{/* The control plane's ServiceAccount. */}}
 {{- define "gateway.controlPlane" -}}
-{{- $revision := toString .Values.revision -}}
-istiod{{ if and $revision (ne $revision "default") }}-{{ $revision }}{{ end -}}
+{{- $revision := .Values.revision | default "" | toString -}}
+{{- $named := not (has $revision (list "" "default")) -}}
+{{- .Values.rbac.controlPlane | default (ternary (printf "istiod-%s" $revision) "istiod" $named) -}}
+{{- end -}}
+
+{{/* Values of Istio's that are set, and that nothing acts on. */}}
+{{- define "gateway.unread" -}}
+{{- $set := list -}}
+{{- range $name := list "networkGateway" "profile" "compatibilityVersion" "unprivilegedPort" "runAsRoot" -}}
+{{- if hasKey $.Values $name }}{{ $set = append $set $name }}{{ end -}}
+{{- end -}}
+{{- toYaml $set -}}
 {{- end -}}

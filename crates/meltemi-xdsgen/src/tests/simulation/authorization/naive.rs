@@ -37,7 +37,10 @@ fn matches(rule: &AuthorizationRule, action: Action, ask: &Ask<'_>, is_http: boo
         || sources
             .into_iter()
             .any(|source| called_by(source, ask, is_http)))
-        && (rule.to.is_empty() || operations.into_iter().any(|to| called(to, ask, is_http)))
+        && (rule.to.is_empty()
+            || operations
+                .into_iter()
+                .any(|to| called(to, ask, is_http, action == Action::Allow)))
         && rule
             .when
             .iter()
@@ -109,12 +112,17 @@ fn called_by(source: &Source, ask: &Ask<'_>, is_http: bool) -> bool {
         )
 }
 
-fn called(to: &Operation, ask: &Ask<'_>, is_http: bool) -> bool {
+/// `opens`: what matches is let through.
+fn called(to: &Operation, ask: &Ask<'_>, is_http: bool, opens: bool) -> bool {
     let of_request = meets(&to.hosts, &to.not_hosts, |value| is_host(value, ask.host))
         && meets(&to.methods, &to.not_methods, |value| {
             glob(value, ask.method)
         })
-        && meets(&to.paths, &to.not_paths, |value| is_path(value, ask.path));
+        && (to.paths.is_empty() || to.paths.iter().any(|value| is_path(value, ask.path, opens)))
+        && !to
+            .not_paths
+            .iter()
+            .any(|value| is_path(value, ask.path, !opens));
     (!is_http || of_request)
         && meets(&to.ports, &to.not_ports, |value| {
             value == ask.port.to_string()
@@ -235,7 +243,8 @@ fn is_host(pattern: &str, host: &str) -> bool {
     glob(&pattern, name.trim_end_matches('.'))
 }
 
-fn is_path(pattern: &str, path: &str) -> bool {
+/// Applications differ in what they make of `;`: a path opens what all of them open, and closes what one of them closes.
+fn is_path(pattern: &str, path: &str, opens: bool) -> bool {
     let path = path.split('?').next().unwrap();
     let bare: Vec<&str> = path
         .split('/')
@@ -249,7 +258,18 @@ fn is_path(pattern: &str, path: &str) -> bool {
         }
         false => glob(pattern, path),
     };
-    test(path) || test(&bare.join("/"))
+    let bare = bare.join("/");
+    let mut single = bare.clone();
+    while single.contains("//") {
+        single = single.replace("//", "/");
+    }
+    if opens && (pattern.contains(';') || !path.contains(';')) {
+        return test(path);
+    }
+    match opens {
+        true => test(path) && test(&bare) && test(&single),
+        false => test(path) || path.contains(';') && (test(&bare) || test(&single)),
+    }
 }
 
 fn fits(template: &[&str], parts: &[&str]) -> bool {
