@@ -368,9 +368,14 @@ impl Judge<'_, '_> {
         }
         let mut is_told = provider.payload_in_metadata.is_some();
         for wanted in &provider.claim_headers {
-            if let Some(value) = claims::header(&token.payload, &wanted.claim) {
-                self.request.headers.insert(&wanted.header, value);
-                is_told = true;
+            let headers = &mut self.request.headers;
+            match claims::header(&token.payload, &wanted.claim) {
+                Some(value) => {
+                    headers.insert(&wanted.header, value);
+                    is_told = true;
+                }
+                // What a token before this one said is not to be read as said by this one.
+                None => drop(headers.remove(&wanted.header)),
             }
         }
         if let Some(key) = &provider.payload_in_metadata {
