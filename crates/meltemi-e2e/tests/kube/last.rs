@@ -1,27 +1,31 @@
 //! What takes something of the cluster away for good: run when all else has been.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
 use meltemi_e2e::{Cluster, Namespace, Summary, project_root, sample};
 
 /// Kinds that come and go by themselves.
-const RESTLESS: [&str; 4] = [
-    "events",
-    "events.events.k8s.io",
-    "leases.coordination.k8s.io",
-    "endpoints",
-];
+const RESTLESS: [&str; 3] = ["Event", "Lease", "Endpoints"];
 
-/// Every object of the cluster, by kind, namespace and name.
-fn everything(cluster: &Cluster) -> BTreeSet<String> {
+/// What `kubectl` prints in a column without a value.
+const NONE: &str = "<none>";
+
+/// What a cluster holds at one moment.
+#[derive(PartialEq)]
+struct Holdings {
+    /// Every object, by kind, namespace and name.
+    objects: BTreeSet<String>,
+    /// Those that are on their way out: deleted and still there, or of an owner that is gone, which the garbage collector
+    /// has yet to delete.
+    leaving: BTreeSet<String>,
+}
+
+fn holdings(cluster: &Cluster) -> Holdings {
     let kinds = cluster
         .kubectl(&["api-resources", "--verbs=list", "-o", "name"])
         .ok();
-    let kinds: Vec<&str> = kinds
-        .lines()
-        .filter(|kind| !RESTLESS.contains(kind))
-        .collect();
+    let kinds: Vec<&str> = kinds.lines().collect();
     let all = [
         "get",
         &kinds.join(","),
@@ -29,38 +33,45 @@ fn everything(cluster: &Cluster) -> BTreeSet<String> {
         "--ignore-not-found",
         "--no-headers",
     ];
-    let columns = "-o=custom-columns=:kind,:metadata.namespace,:metadata.name";
+    let columns = "-o=custom-columns=:kind,:metadata.namespace,:metadata.name,:metadata.uid,:metadata.deletionTimestamp,:metadata.ownerReferences[*].uid";
     let listed = cluster.kubectl(&[&all[..], &[columns]].concat()).ok();
-    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
-    listed
+    let rows: Vec<[&str; 6]> = listed
         .lines()
-        .map(words)
-        .filter(|line| !line.is_empty())
-        .collect()
+        .filter_map(|line| line.split_whitespace().collect::<Vec<_>>().try_into().ok())
+        .collect();
+    let present: HashSet<&str> = rows.iter().map(|[_, _, _, uid, ..]| *uid).collect();
+    let mut held = Holdings {
+        objects: BTreeSet::new(),
+        leaving: BTreeSet::new(),
+    };
+    for [kind, namespace, name, _, deleted, owners] in rows {
+        if RESTLESS.contains(&kind) {
+            continue;
+        }
+        let object = format!("{kind} {namespace} {name}");
+        let orphan = owners != NONE && owners.split(',').all(|owner| !present.contains(owner));
+        if deleted != NONE || orphan {
+            held.leaving.insert(object.clone());
+        }
+        held.objects.insert(object);
+    }
+    held
 }
 
-/// Namespaces and pods that were deleted and are still there: those of earlier tests, too, which may stand unchanged for a
-/// while before anything of them goes.
-fn terminating(cluster: &Cluster) -> String {
-    let deleted = "jsonpath={.items[?(@.metadata.deletionTimestamp)].metadata.name}";
-    let all = ["get", "namespaces,pods", "-A", "-o", deleted];
-    cluster.kubectl(&all).ok()
-}
-
-/// Waits until nothing changes any more: deleted namespaces and pods end some time later.
+/// Waits until nothing changes any more: what is deleted, and what it owned, ends some time later.
 fn at_rest(cluster: &Cluster) -> BTreeSet<String> {
-    let mut before = everything(cluster);
+    let mut before = holdings(cluster);
     let end = Instant::now() + Duration::from_secs(180);
     while Instant::now() < end {
         std::thread::sleep(Duration::from_secs(3));
-        let now = everything(cluster);
-        if now == before && terminating(cluster).is_empty() {
-            return now;
+        let now = holdings(cluster);
+        if now == before && now.leaving.is_empty() {
+            return now.objects;
         }
         before = now;
     }
-    let terminating = terminating(cluster);
-    panic!("the cluster does not come to rest, terminating: {terminating:?}, {before:#?}");
+    let Holdings { objects, leaving } = before;
+    panic!("the cluster does not come to rest, leaving: {leaving:#?}, of {objects:#?}");
 }
 
 /// Installs the mesh, which each of these tests leaves or needs: one that fails does not take the next with it.
