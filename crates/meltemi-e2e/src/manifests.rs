@@ -21,7 +21,12 @@ pub fn sample(path: &str) -> String {
 }
 
 /// The path of one of Istio's own, unmodified samples; our own of the same name, said loudly, where they are not at hand.
+///
+/// # Panics
+/// We have none of that name.
 pub fn istio(path: &str) -> String {
+    let ours = sample(path);
+    assert!(Path::new(&ours).exists(), "{ours} is missing");
     let original = project_root()
         .join("../shared/data/istio/samples")
         .join(path);
@@ -29,5 +34,5 @@ pub fn istio(path: &str) -> String {
         return original.to_string_lossy().into_owned();
     }
     println!("Istio's own samples/{path} is not at hand: testing with ours");
-    sample(path)
+    ours
 }

@@ -68,6 +68,10 @@ fn revisions_inject_side_by_side_and_tags_move_between_them() {
         .collect();
     assert_eq!(row, ["prod", "canary", &tagged.name], "{list}");
     tagged.kubectl(&["rollout", "restart", "deploy"]).ok();
+    for deployment in ["deploy/curl", "deploy/httpbin"] {
+        let status = ["rollout", "status", deployment, "--timeout=120s"];
+        tagged.kubectl(&status).ok();
+    }
     eventually("the tag's pods are the canary's", || {
         (revisions(&tagged) == ["canary"]).then_some(())
     });
