@@ -24,7 +24,7 @@ mod http;
 mod io;
 mod jwks;
 mod listener;
-mod memory;
+pub mod memory;
 mod secrets;
 mod status;
 mod tcp;

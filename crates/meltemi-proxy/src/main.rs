@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: meltemi_proxy::memory::Allocator = meltemi_proxy::memory::Allocator;
 
 /// Runs before the allocator's own start, which has no priority and so comes after those that have one. A sidecar's few
 /// megabytes lie scattered over the allocator's arena, and with huge pages each byte that is touched makes 2 MiB resident.
