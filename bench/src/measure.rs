@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::load::tls::Caller;
+use crate::load::tls::{Caller, Terms};
 use crate::load::{self, Drive, Kind, Lane, Outcome, Target, Window, bytes};
 use crate::metric::Metric;
 use crate::peer::{Cpus, Fleet, Pair, Peer, Protocol};
-use crate::pki::KeyType;
 use crate::plan::{Group, Test, Work};
 use crate::rig::{Process, Rig, Usage};
 
@@ -141,7 +140,7 @@ impl Bench<'_> {
                     .block_on(|| bytes::idle(target, connections, &usage))??;
                 Ok(vec![(Metric::BytesEach, each)])
             }
-            Work::Handshakes(key) => self.handshakes(pair, key),
+            Work::Handshakes(terms) => self.handshakes(pair, terms),
             Work::ColdStart => {
                 drop(pair.a.take());
                 let start = tokio::time::Instant::now();
@@ -188,7 +187,7 @@ impl Bench<'_> {
     }
 
     /// Proxy A as the client of our TLS server, then proxy B as the server of our TLS client.
-    fn handshakes(&self, pair: &Pair, key: KeyType) -> anyhow::Result<Vec<(Metric, f64)>> {
+    fn handshakes(&self, pair: &Pair, terms: Terms) -> anyhow::Result<Vec<(Metric, f64)>> {
         let window = self.window;
         let measure = |process: &Option<Process>, lanes: Vec<Lane>| {
             let process = process.as_ref().context("no proxy")?;
@@ -200,7 +199,7 @@ impl Bench<'_> {
             .map(|_| Lane::Connections(self.target()))
             .collect();
         let a = measure(&pair.a, connecting)?;
-        let caller = Caller::new(self.fleet.pki(), key)?;
+        let caller = Caller::new(self.fleet.pki(), terms)?;
         let calling = (0..HANDSHAKING)
             .map(|_| Lane::Handshakes(caller.clone()))
             .collect();

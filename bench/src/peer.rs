@@ -11,7 +11,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::load::Kind;
-use crate::pki::{KeyType, Pki};
+use crate::load::tls::Terms;
+use crate::pki::Pki;
 pub(crate) use crate::rig::Cpus;
 use crate::rig::{Place, Port, Process, Rig, Usage};
 
@@ -48,8 +49,8 @@ pub(crate) enum Protocol {
     Http1,
     Http2,
     Tcp,
-    /// Proxy A leads to the load generator's own TLS server with a key of this type, proxy B to TCP.
-    Tls(KeyType),
+    /// Proxy A leads to the load generator's own TLS server on these terms, proxy B to TCP.
+    Tls(Terms),
 }
 
 impl Protocol {
@@ -59,7 +60,7 @@ impl Protocol {
             Self::Http1 => Port::Http1,
             Self::Http2 => Port::Http2,
             Self::Tcp => Port::Tcp,
-            Self::Tls(key) => key.port(),
+            Self::Tls(terms) => terms.port(),
         }
     }
 

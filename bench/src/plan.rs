@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use crate::load::tls::Terms;
 use crate::load::{Drive, Kind, Window};
 use crate::peer::Protocol;
-use crate::pki::KeyType;
 
 /// One thing to do with a pair of proxies.
 #[derive(Clone, Debug)]
@@ -25,8 +25,8 @@ pub(crate) enum Work {
     },
     /// Downloads on so many TCP connections.
     Download { streams: usize },
-    /// New connections with full handshakes, against a peer with a key of this type.
-    Handshakes(KeyType),
+    /// New connections with full handshakes, on these terms of the peer.
+    Handshakes(Terms),
     /// So many connections that do nothing.
     Idle { connections: usize },
     /// From the start of proxy A to the first answer, while B serves.
@@ -144,15 +144,16 @@ fn all() -> Vec<Group> {
             one("idle mTLS connections", Work::Idle { connections: 1_000 }),
         ),
         group(
-            Protocol::Tls(KeyType::EcdsaP256),
-            one("handshake P-256", Work::Handshakes(KeyType::EcdsaP256)),
+            Protocol::Tls(Terms::EcdsaP256),
+            one("handshake P-256", Work::Handshakes(Terms::EcdsaP256)),
         ),
         group(
-            Protocol::Tls(KeyType::Rsa2048),
-            one(
-                "handshake RSA-2048 peer",
-                Work::Handshakes(KeyType::Rsa2048),
-            ),
+            Protocol::Tls(Terms::Rsa2048),
+            one("handshake RSA-2048 peer", Work::Handshakes(Terms::Rsa2048)),
+        ),
+        group(
+            Protocol::Tls(Terms::Hybrid),
+            one("handshake X25519MLKEM768", Work::Handshakes(Terms::Hybrid)),
         ),
         group(Protocol::Http1, one("cold start", Work::ColdStart)),
         group(

@@ -65,15 +65,17 @@ pub(crate) enum Port {
     /// TLS that the load generator terminates itself: the peer of proxy A in handshake figures.
     TlsEcdsa,
     TlsRsa,
+    TlsHybrid,
 }
 
 impl Port {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Http1,
         Self::Http2,
         Self::Tcp,
         Self::TlsEcdsa,
         Self::TlsRsa,
+        Self::TlsHybrid,
     ];
 
     /// The port of the Service.
@@ -93,7 +95,7 @@ impl Port {
 
     /// Whether proxy B stands before it.
     pub(crate) fn is_redirected(self) -> bool {
-        !matches!(self, Self::TlsEcdsa | Self::TlsRsa)
+        !matches!(self, Self::TlsEcdsa | Self::TlsRsa | Self::TlsHybrid)
     }
 
     fn index(self) -> u16 {
@@ -103,6 +105,7 @@ impl Port {
             Self::Tcp => 2,
             Self::TlsEcdsa => 3,
             Self::TlsRsa => 4,
+            Self::TlsHybrid => 5,
         }
     }
 }

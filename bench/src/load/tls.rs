@@ -7,7 +7,8 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::kx_group::{X25519, X25519MLKEM768};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme};
@@ -21,13 +22,42 @@ use crate::rig::{BACK, Place, Port};
 /// The names of mesh TCP over TLS.
 const ALPN: [&[u8]; 2] = [b"istio-peer-exchange", b"istio"];
 
-impl KeyType {
-    /// Where the load generator's own TLS server listens with a key of this type.
+/// The terms on which the load generator shakes hands: its key, and the groups it agrees to for the exchange of keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Terms {
+    /// X25519, which every proxy speaks.
+    EcdsaP256,
+    Rsa2048,
+    /// X25519MLKEM768 with those that offer it, as two of our proxies do.
+    Hybrid,
+}
+
+impl Terms {
+    const ALL: [Self; 3] = [Self::EcdsaP256, Self::Rsa2048, Self::Hybrid];
+
+    /// Where the load generator's own TLS server listens on these terms.
     pub(crate) fn port(self) -> Port {
         match self {
             Self::EcdsaP256 => Port::TlsEcdsa,
             Self::Rsa2048 => Port::TlsRsa,
+            Self::Hybrid => Port::TlsHybrid,
         }
+    }
+
+    fn key(self) -> KeyType {
+        match self {
+            Self::EcdsaP256 | Self::Hybrid => KeyType::EcdsaP256,
+            Self::Rsa2048 => KeyType::Rsa2048,
+        }
+    }
+
+    fn provider(self) -> Arc<CryptoProvider> {
+        let mut provider = aws_lc_rs::default_provider();
+        provider.kx_groups = match self {
+            Self::EcdsaP256 | Self::Rsa2048 => vec![X25519],
+            Self::Hybrid => vec![X25519MLKEM768, X25519],
+        };
+        Arc::new(provider)
     }
 }
 
@@ -36,10 +66,10 @@ impl KeyType {
 /// # Errors
 /// A port is taken.
 pub(crate) fn serve(place: Place<'_>, pki: &Pki) -> anyhow::Result<()> {
-    for key in [KeyType::EcdsaP256, KeyType::Rsa2048] {
-        let config = server(pki, key)?;
+    for terms in Terms::ALL {
+        let config = server(pki, terms)?;
         place.run(|| {
-            let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, key.port().target()));
+            let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, terms.port().target()));
             let listener = std::net::TcpListener::bind(address)?;
             listener.set_nonblocking(true)?;
             std::thread::Builder::new()
@@ -76,11 +106,11 @@ async fn echo(acceptor: TlsAcceptor, stream: TcpStream) -> std::io::Result<()> {
     tokio::io::copy(&mut reader, &mut writer).await.map(drop)
 }
 
-fn server(pki: &Pki, key: KeyType) -> anyhow::Result<Arc<ServerConfig>> {
-    let provider = provider();
+fn server(pki: &Pki, terms: Terms) -> anyhow::Result<Arc<ServerConfig>> {
+    let provider = terms.provider();
     let verifier =
         WebPkiClientVerifier::builder_with_provider(pki.roots()?, provider.clone()).build()?;
-    let (chain, key) = pki.load(Account::Server, key)?;
+    let (chain, key) = pki.load(Account::Server, terms.key())?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(verifier)
@@ -102,9 +132,9 @@ pub(crate) struct Caller {
 impl Caller {
     /// # Errors
     /// The certificate cannot be read.
-    pub(crate) fn new(pki: &Pki, key: KeyType) -> anyhow::Result<Self> {
-        let (chain, key) = pki.load(Account::Client, key)?;
-        let provider = provider();
+    pub(crate) fn new(pki: &Pki, terms: Terms) -> anyhow::Result<Self> {
+        let (chain, key) = pki.load(Account::Client, terms.key())?;
+        let provider = terms.provider();
         let mut config = ClientConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .dangerous()
@@ -136,10 +166,6 @@ impl std::fmt::Debug for Caller {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.debug_struct("Caller").finish_non_exhaustive()
     }
-}
-
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
 /// Believes any server: the load generator stands in for a client whose own cost and caution are not measured.

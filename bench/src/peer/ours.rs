@@ -133,6 +133,7 @@ fn objects() -> String {
         (Port::Tcp, "tcp"),
         (Port::TlsEcdsa, "tcp-ecdsa"),
         (Port::TlsRsa, "tcp-rsa"),
+        (Port::TlsHybrid, "tcp-hybrid"),
     ];
     let (mut service_ports, mut slice_ports) = (String::new(), String::new());
     for (port, name) in protocols {
