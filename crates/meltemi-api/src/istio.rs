@@ -9,6 +9,7 @@ mod mesh_config;
 mod peer_authentication;
 mod request_authentication;
 mod service_entry;
+mod sidecar;
 mod virtual_service;
 
 pub use authorization_policy::{
@@ -35,6 +36,9 @@ pub use request_authentication::{
 };
 pub use service_entry::{
     Location, Resolution, ServiceEntry, ServicePort, WorkloadEntry, WorkloadSelector,
+};
+pub use sidecar::{
+    CaptureMode, EgressListener, IngressListener, Sidecar, SidecarOutboundPolicy, SidecarPort,
 };
 pub use virtual_service::{
     Abort, AbortKind, CorsPolicy, Delay, Delegate, DerivePort, DirectResponse, DirectResponseBody,

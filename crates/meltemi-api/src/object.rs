@@ -201,6 +201,7 @@ kinds! {
     DestinationRule(istio::DestinationRule) "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] Namespaced;
     VirtualService(istio::VirtualService) "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] Namespaced;
     Gateway(istio::Gateway) "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] Namespaced;
+    Sidecar(istio::Sidecar) "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] Namespaced;
     ServiceEntry(istio::ServiceEntry) "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] Namespaced;
     WorkloadEntry(istio::WorkloadEntry) "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] Namespaced;
 }

@@ -73,6 +73,7 @@ pub fn schema(kind: Kind) -> Option<Schema> {
         Kind::DestinationRule => of::<istio::DestinationRule>(),
         Kind::VirtualService => of::<istio::VirtualService>(),
         Kind::Gateway => of::<istio::Gateway>(),
+        Kind::Sidecar => of::<istio::Sidecar>(),
         Kind::ServiceEntry => of::<istio::ServiceEntry>(),
         Kind::WorkloadEntry => of::<istio::WorkloadEntry>(),
         _ => return None,

@@ -18,7 +18,6 @@ pub(crate) enum Unread {
 
 /// Kinds that are recognised only: group, kind, why.
 pub(crate) const UNREAD_KINDS: &[(&str, &str, Unread)] = &[
-    ("networking.istio.io", "Sidecar", Unread::Mesh),
     ("networking.istio.io", "EnvoyFilter", Unread::Mesh),
     ("networking.istio.io", "WorkloadGroup", Unread::Mesh),
     ("networking.istio.io", "ProxyConfig", Unread::Mesh),
@@ -130,6 +129,20 @@ const GATEWAY: &[&str] = &[
     "servers[].tls.tlsCertificates",
 ];
 
+const SIDECAR: &[&str] = &[
+    "egress[].bind",
+    "egress[].port.targetPort",
+    "inboundConnectionPool.http.http2KeepAlive",
+    "ingress[].bind",
+    "ingress[].connectionPool.http.http2KeepAlive",
+    "ingress[].port.targetPort",
+    "ingress[].tls.caCrl",
+    "ingress[].tls.credentialNames",
+    "ingress[].tls.ecdhCurves",
+    "ingress[].tls.insecureSkipVerify",
+    "ingress[].tls.tlsCertificates",
+];
+
 /// MeshConfig fields that Istio knows.
 const MESH_CONFIG: &[&str] = &[
     "caCertificates",
@@ -204,6 +217,7 @@ pub(crate) fn is_unsupported(kind: Kind, field: &FieldPath) -> bool {
         Kind::VirtualService => VIRTUAL_SERVICE.contains(&field),
         Kind::ServiceEntry => SERVICE_ENTRY.contains(&field),
         Kind::Gateway => GATEWAY.contains(&field),
+        Kind::Sidecar => SIDECAR.contains(&field),
         _ => false,
     }
 }
@@ -222,6 +236,7 @@ pub(crate) fn unsupported_fields(kind: Kind) -> Vec<String> {
         Kind::VirtualService => own(VIRTUAL_SERVICE),
         Kind::ServiceEntry => own(SERVICE_ENTRY),
         Kind::Gateway => own(GATEWAY),
+        Kind::Sidecar => own(SIDECAR),
         _ => Vec::new(),
     }
 }

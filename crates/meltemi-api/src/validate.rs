@@ -13,6 +13,7 @@ mod pod;
 mod request_authentication;
 mod retry;
 mod service_entry;
+mod sidecar;
 mod virtual_service;
 
 use std::time::Duration;
@@ -46,6 +47,7 @@ pub(crate) fn object(tree: &Node, resource: &Resource, report: &mut Report) {
         Resource::DestinationRule(rule) => destination_rule::check(rule, &spec, &mut check),
         Resource::VirtualService(service) => virtual_service::check(service, &spec, &mut check),
         Resource::Gateway(gateway) => gateway::check(gateway, &spec, &mut check),
+        Resource::Sidecar(sidecar) => sidecar::check(sidecar, &spec, &mut check),
         Resource::ServiceEntry(entry) => service_entry::check(entry, &spec, &mut check),
         Resource::WorkloadEntry(entry) => service_entry::check_workload(entry, &spec, &mut check),
         Resource::Service(service) => kubernetes::check_service(service, &mut check),

@@ -10,6 +10,8 @@
 //! | IST0161 | a Secret that a Gateway names lacks a certificate |
 //! | IST0162 | no port of a gateway's Service leads to a Gateway's server |
 //! | IST0109 | several VirtualServices route one host for the mesh |
+//! | IST0110 | several Sidecars select the same workload |
+//! | IST0111 | several Sidecars of a namespace have no selector |
 //! | IST0112 | a destination without a port names a service with several |
 //! | IST0173 | a subset selects no workloads |
 //! | IST0174 | a DestinationRule's host is no service |
@@ -24,11 +26,14 @@
 //! | MEL0209 | an AuthorizationPolicy asks for tokens that nobody verifies |
 //! | MEL0210 | an AuthorizationPolicy names a Service's port where the workload's is meant |
 //! | MEL0211 | a Gateway names a Secret in a namespace where the control plane may read none |
+//! | MEL0220 | an egress host of a Sidecar imports nothing |
+//! | MEL0221 | an egress port of a Sidecar names another protocol than its service |
 
 mod authorization;
 mod gateways;
 mod mutual_tls;
 mod selection;
+mod sidecars;
 mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -71,6 +76,10 @@ pub fn analyze(mesh: &Mesh) -> Vec<Diagnostic> {
     competing_policies(&snapshot, &mut found);
     competing_rules(mesh, &snapshot, &mut found);
     gateways::conflicts(&snapshot, &pods, &mut found);
+    sidecars::conflicts(&snapshot, &pods, &mut found);
+    for sidecar in snapshot.sidecars.by_namespace.values().flatten() {
+        sidecars::sidecar(&snapshot, &pods, sidecar, &mut found);
+    }
     mutual_tls::conflicts(mesh, &snapshot, &pods, &mut found);
     found
 }

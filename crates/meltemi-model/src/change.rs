@@ -24,6 +24,8 @@ pub enum Part {
     DestinationRule(Hostname),
     /// VirtualServices that name or cover the host.
     VirtualService(Hostname),
+    /// VirtualServices that sidecars obey, and where they lead.
+    VirtualServices,
     /// VirtualServices for hosts that are no service.
     ForeignVirtualServices,
     /// Which Gateways there are, and what they say.
@@ -32,6 +34,10 @@ pub enum Part {
     GatewayVirtualServices,
     /// The certificates in a Secret, by namespace and name.
     Credential(String, String),
+    /// Whether there are Sidecars anywhere.
+    Sidecars,
+    /// Sidecars of a namespace.
+    Sidecar(String),
     /// PeerAuthentications of a namespace without a selector.
     PeerAuthentication(String),
     /// PeerAuthentications of a namespace with a selector.

@@ -21,6 +21,7 @@ mod protocol;
 mod request_authentication;
 mod service;
 mod service_entry;
+mod sidecar;
 mod snapshot;
 mod virtual_service;
 mod workload;
@@ -43,6 +44,7 @@ pub use request_authentication::{JwksSource, KeyFetching, KeyServer};
 pub use service::{
     ExportTo, Resolution, Service, ServiceAddress, ServiceAlias, ServicePort, TargetPort,
 };
+pub use sidecar::MeshSidecar;
 pub use snapshot::MeshSnapshot;
 pub use virtual_service::MeshVirtualService;
 pub use workload::{Endpoint, EndpointAddress, Health, ServiceEndpoints, Workload, WorkloadPort};

@@ -74,6 +74,7 @@ struct Dirty {
     request_authentications: BTreeSet<String>,
     virtual_services: bool,
     gateways: bool,
+    sidecars: BTreeSet<String>,
     /// Secrets, by namespace and name.
     credentials: BTreeSet<(String, String)>,
     changes: ChangeSet,
@@ -207,6 +208,9 @@ impl Mesh {
             }
             Kind::VirtualService => dirty.virtual_services = true,
             Kind::Gateway => dirty.gateways = true,
+            Kind::Sidecar => {
+                dirty.sidecars.insert(key.namespace.clone());
+            }
             Kind::Secret => {
                 let id = (key.namespace.clone(), key.name.clone());
                 dirty.credentials.insert(id);
@@ -265,6 +269,7 @@ impl Mesh {
         self.refresh_destination_rules(&mut dirty);
         self.refresh_virtual_services(&mut dirty);
         self.refresh_gateways(&mut dirty);
+        self.refresh_sidecars(&mut dirty);
         self.refresh_credentials(&mut dirty);
         self.refresh_peer_authentications(&mut dirty);
         self.refresh_authorization_policies(&mut dirty);

@@ -12,10 +12,11 @@ use crate::credential::Credentials;
 use crate::destination_rule::DestinationRules;
 use crate::peer_authentication::PeerAuthentications;
 use crate::request_authentication::RequestAuthentications;
+use crate::sidecar::Sidecars;
 use crate::virtual_service::VirtualServices;
 use crate::{
     Credential, HostRule, JwksSource, KeyFetching, KeyServer, MeshAuthorizationPolicy, MeshGateway,
-    MeshVirtualService, ServerTls, Service, ServiceEndpoints, Workload, WorkloadTls,
+    MeshSidecar, MeshVirtualService, ServerTls, Service, ServiceEndpoints, Workload, WorkloadTls,
 };
 
 /// The mesh at one moment. Immutable; snapshots share what did not change between them.
@@ -35,6 +36,7 @@ pub struct MeshSnapshot {
     pub(crate) virtual_services: Arc<VirtualServices>,
     /// The oldest first.
     pub(crate) gateways: Arc<Vec<Arc<MeshGateway>>>,
+    pub(crate) sidecars: Arc<Sidecars>,
     pub(crate) credentials: Arc<Credentials>,
     pub(crate) peer_authentications: Arc<PeerAuthentications>,
     pub(crate) authorization_policies: Arc<AuthorizationPolicies>,
@@ -159,13 +161,13 @@ impl MeshSnapshot {
         )
     }
 
-    /// `Part::VirtualService(host)`.
+    /// The one that a client obeys, of those that it sees: `Part::VirtualService(host)`.
     pub fn virtual_service(
         &self,
         host: &Hostname,
-        client_namespace: &str,
+        sees: impl Fn(&MeshVirtualService) -> bool,
     ) -> Option<&Arc<MeshVirtualService>> {
-        self.virtual_services.lookup(host, client_namespace)
+        self.virtual_services.lookup(host, sees)
     }
 
     /// Whether it depends on a client's namespace which one it obeys: `Part::VirtualService(host)`.
@@ -183,6 +185,22 @@ impl MeshSnapshot {
             .by_age
             .iter()
             .filter(move |service| service.visible_to(client_namespace))
+    }
+
+    /// Whether there is a Sidecar anywhere: `Part::Sidecars`.
+    pub fn has_sidecars(&self) -> bool {
+        !self.sidecars.by_namespace.is_empty()
+    }
+
+    /// Whether it depends on a workload's labels which Sidecar it obeys: `Part::Sidecar` of the namespace.
+    pub fn has_sidecar_by_labels(&self, namespace: &str) -> bool {
+        self.sidecars.are_by_labels(namespace)
+    }
+
+    /// The Sidecar that a workload obeys: `Part::Sidecar` of the namespace and of the root namespace.
+    pub fn sidecar(&self, namespace: &str, labels: &Labels) -> Option<&Arc<MeshSidecar>> {
+        let root = &self.config.root_namespace;
+        self.sidecars.lookup(namespace, labels, root)
     }
 
     /// All Gateways, the oldest first: `Part::Gateways`.

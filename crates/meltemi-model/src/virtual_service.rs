@@ -15,6 +15,8 @@ pub struct MeshVirtualService {
     pub origin: ObjectRef,
     pub spec: VirtualService,
     pub hosts: Vec<Hostname>,
+    /// The hosts that its routes lead to, as they are named.
+    pub destinations: Vec<Hostname>,
     /// The Gateways that it is bound to, as `namespace/name`; sidecars are none.
     pub gateways: Vec<String>,
     export_to: ExportTo,
@@ -49,11 +51,18 @@ impl MeshVirtualService {
             &config.default_virtual_service_export_to,
             namespace,
         );
+        let mut destinations: Vec<_> = spec
+            .destinations()
+            .filter_map(|to| Hostname::resolve(&to.host, namespace, domain).ok())
+            .collect();
+        destinations.sort_unstable();
+        destinations.dedup();
         Some(Self {
             object: Arc::clone(object),
             origin: object.reference(),
             spec: spec.as_ref().clone(),
             hosts,
+            destinations,
             gateways: gateways.collect(),
             export_to,
         })
@@ -95,11 +104,11 @@ impl VirtualServices {
     pub(crate) fn lookup(
         &self,
         host: &Hostname,
-        client_namespace: &str,
+        sees: impl Fn(&MeshVirtualService) -> bool,
     ) -> Option<&Arc<MeshVirtualService>> {
         self.by_age
             .iter()
-            .filter(|service| service.visible_to(client_namespace))
+            .filter(|service| sees(service))
             .filter_map(|service| Some((service.host_covering(host)?, service)))
             // `min_by` keeps the first of equals.
             .min_by(|(a, _), (b, _)| Hostname::by_specificity(a, b))

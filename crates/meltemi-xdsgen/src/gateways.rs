@@ -13,7 +13,6 @@ mod tcp;
 
 use std::collections::BTreeSet;
 
-use meltemi_api::istio::{Destination, VirtualService};
 use meltemi_core::Hostname;
 use meltemi_core::names::port;
 use meltemi_model::{BoundServer, Merged, MeshVirtualService, gateway_name};
@@ -90,23 +89,11 @@ pub(crate) fn destinations(inputs: &Inputs<'_>, merged: &Merged<'_>) -> BTreeSet
     let mut hosts = BTreeSet::new();
     for server in merged.ports.iter().flat_map(|port| &port.servers) {
         for (routed, _) in bound(inputs, server) {
-            let named = named(&routed.spec);
+            let named = routed.spec.destinations();
             hosts.extend(named.filter_map(|destination| {
                 crate::routes::destination_host(inputs, destination, routed.namespace())
             }));
         }
     }
     hosts
-}
-
-fn named(spec: &VirtualService) -> impl Iterator<Item = &Destination> {
-    let http = spec.http.iter().flat_map(|http| {
-        let routes = http.route.iter().map(|route| &route.destination);
-        let mirrors = http.mirrors.iter().map(|mirror| &mirror.destination);
-        routes.chain(mirrors).chain(&http.mirror)
-    });
-    let tls = spec.tls.iter().flat_map(|tls| &tls.route);
-    let tcp = spec.tcp.iter().flat_map(|tcp| &tcp.route);
-    let layer4 = tls.chain(tcp).map(|route| &route.destination);
-    http.chain(layer4)
 }

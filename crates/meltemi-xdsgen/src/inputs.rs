@@ -1,14 +1,17 @@
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use meltemi_api::istio::{MeshConfig, RequestAuthentication};
+use meltemi_api::istio::{
+    ConnectionPool, Destination, IngressListener, MeshConfig, OutboundTrafficPolicyMode,
+    RequestAuthentication,
+};
 use meltemi_core::{Hostname, Labels};
 use meltemi_model::{
     Credential, ExportTo, HostRule, JwksSource, KeyFetching, KeyServer, MeshAuthorizationPolicy,
-    MeshGateway, MeshSnapshot, MeshVirtualService, Part, ServerTls, Service, ServiceEndpoints,
-    Workload, WorkloadTls,
+    MeshGateway, MeshSidecar, MeshSnapshot, MeshVirtualService, Part, ServerTls, Service,
+    ServiceEndpoints, Workload, WorkloadTls,
 };
 
 use crate::origin::Origin;
@@ -27,6 +30,8 @@ pub(crate) struct Inputs<'a> {
     read: RefCell<BTreeSet<Part>>,
     fields: Cell<Fields>,
     origins: RefCell<Vec<Origin>>,
+    has_noted_sidecar: Cell<bool>,
+    routed_to: OnceCell<BTreeSet<Hostname>>,
 }
 
 /// What a generator has read.
@@ -47,6 +52,8 @@ impl<'a> Inputs<'a> {
             read: RefCell::default(),
             fields: Cell::default(),
             origins: RefCell::default(),
+            has_noted_sidecar: Cell::new(false),
+            routed_to: OnceCell::new(),
         }
     }
 
@@ -153,13 +160,108 @@ impl<'a> Inputs<'a> {
         self.mesh.cluster_id()
     }
 
-    /// A service, if the proxy may see it.
+    /// The Sidecar that the proxy obeys. Gateways obey none.
+    fn sidecar(&self) -> Option<&'a MeshSidecar> {
+        let is_noted = self.has_noted_sidecar.replace(true);
+        if !self.mesh.has_sidecars() {
+            // Every proxy has the same answer.
+            self.note(Part::Sidecars);
+            return None;
+        }
+        if self.role() == Role::Router {
+            return None;
+        }
+        let namespace = self.namespace();
+        if !is_noted {
+            self.note(Part::Sidecar(namespace.to_owned()));
+            let root = &self.config().root_namespace;
+            self.note(Part::Sidecar(root.clone()));
+        }
+        let labels = match self.mesh.has_sidecar_by_labels(namespace) {
+            true => self.labels(),
+            false => &self.view.labels,
+        };
+        let sidecar = self.mesh.sidecar(namespace, labels)?;
+        if !is_noted {
+            self.note_origin(Origin::Sidecar(Arc::clone(sidecar)));
+        }
+        Some(sidecar)
+    }
+
+    /// What the proxy's workload serves, if its Sidecar says so.
+    pub(crate) fn ingress(&self) -> &'a [IngressListener] {
+        self.sidecar().map_or(&[], |own| &own.spec.ingress)
+    }
+
+    pub(crate) fn inbound_pool(&self) -> Option<&'a ConnectionPool> {
+        let pool = self.sidecar()?.spec.inbound_connection_pool.as_ref();
+        pool
+    }
+
+    /// What happens to calls of names and addresses that no service has.
+    pub(crate) fn unknown_destinations(&self) -> OutboundTrafficPolicyMode {
+        let own = self.sidecar();
+        match own.and_then(|own| own.spec.outbound_traffic_policy.as_ref()) {
+            Some(policy) => policy.mode(),
+            None => self.config().outbound_traffic_policy.mode,
+        }
+    }
+
+    /// Who takes them, and the namespace that this is said in.
+    pub(crate) fn egress_proxy(&self) -> Option<(&'a Destination, &'a str)> {
+        let sidecar = self.sidecar()?;
+        Some((sidecar.egress_proxy()?, sidecar.namespace()))
+    }
+
+    /// A service, if the proxy may see and call it.
     pub(crate) fn service(&self, host: &Hostname) -> Option<&'a Arc<Service>> {
         self.note(Part::Service(host.clone()));
         let service = self.mesh.service(host);
-        let seen = service.filter(|service| self.sees(&service.export_to))?;
+        let seen = service
+            .filter(|service| self.sees(&service.export_to))
+            .filter(|service| self.calls(service))?;
         self.note_service(seen);
         Some(seen)
+    }
+
+    /// Whether the proxy calls a service: by its name or address, by a route that leads there, or for keys.
+    fn calls(&self, service: &Service) -> bool {
+        let Some(sidecar) = self.sidecar() else {
+            return true;
+        };
+        sidecar.imports_any(self.namespace(), service)
+            || self.routed_to(sidecar).contains(&service.hostname)
+            || self.fetches_keys_from(&service.hostname)
+    }
+
+    /// The hosts that the routes of imported VirtualServices lead to, and the egress proxy's.
+    fn routed_to(&self, sidecar: &MeshSidecar) -> &BTreeSet<Hostname> {
+        self.routed_to.get_or_init(|| {
+            self.note(Part::VirtualServices);
+            let namespace = self.namespace();
+            let all = self.mesh.virtual_services(namespace);
+            let imported = all.filter(|one| sidecar.imports_routes_somewhere(namespace, one));
+            let named = imported.flat_map(|routed| &routed.destinations).cloned();
+            let proxy = sidecar.egress_proxy().and_then(|proxy| {
+                let own = sidecar.namespace();
+                Hostname::resolve(&proxy.host, own, self.cluster_domain()).ok()
+            });
+            let hosts: BTreeSet<Hostname> = named.chain(proxy).collect();
+            let hosts = hosts.into_iter();
+            hosts.map(|host| self.unaliased(host)).collect()
+        })
+    }
+
+    fn fetches_keys_from(&self, host: &Hostname) -> bool {
+        if self.mesh.key_fetching() == KeyFetching::ControlPlane {
+            return false;
+        }
+        let policies = self.request_authentications().into_iter();
+        let rules = policies.flat_map(|policy| &policy.jwt_rules);
+        let mut servers = rules
+            .filter_map(JwksSource::of)
+            .filter_map(|source| self.key_server(&source));
+        servers.any(|server| server.host == *host)
     }
 
     /// The host itself, or the one that it is another name of.
@@ -173,13 +275,27 @@ impl<'a> Inputs<'a> {
         self.mesh
             .services()
             .filter(|service| self.sees(&service.export_to))
+            .filter(|service| self.calls(service))
     }
 
+    /// The services that are called by this port of theirs.
     pub(crate) fn services_on_port(&self, port: u16) -> impl Iterator<Item = &'a Arc<Service>> {
         self.note(Part::ServicePort(port));
+        let sidecar = self.sidecar();
         self.mesh
             .services_on_port(port)
             .filter(|service| self.sees(&service.export_to))
+            .filter(move |service| {
+                sidecar.is_none_or(|own| own.imports(self.namespace(), service, port))
+            })
+    }
+
+    /// The same of one service.
+    pub(crate) fn service_on_port(&self, host: &Hostname, port: u16) -> Option<&'a Arc<Service>> {
+        let service = self.service(host)?;
+        let sidecar = self.sidecar();
+        let is_imported = sidecar.is_none_or(|own| own.imports(self.namespace(), service, port));
+        is_imported.then_some(service)
     }
 
     pub(crate) fn endpoints(&self, host: &Hostname) -> Option<&'a Arc<ServiceEndpoints>> {
@@ -228,27 +344,44 @@ impl<'a> Inputs<'a> {
         rule
     }
 
-    pub(crate) fn virtual_service(&self, host: &Hostname) -> Option<&'a Arc<MeshVirtualService>> {
+    /// The VirtualService that routes calls of a host on a port.
+    pub(crate) fn virtual_service(
+        &self,
+        host: &Hostname,
+        port: u16,
+    ) -> Option<&'a Arc<MeshVirtualService>> {
         self.note(Part::VirtualService(host.clone()));
         // A question that has one answer for everybody is not put for a namespace.
         let namespace = match self.mesh.has_private_virtual_service(host) {
             true => self.namespace(),
             false => &self.view.namespace,
         };
-        let service = self.mesh.virtual_service(host, namespace);
+        let is_imported = self.imports_routes(port);
+        let service = self.mesh.virtual_service(host, |routed| {
+            routed.visible_to(namespace) && is_imported(routed)
+        });
         self.note_virtual_service(service);
         service
     }
 
-    /// VirtualServices with hosts that are no service, and those hosts, the oldest first.
+    /// Which VirtualServices the proxy's Sidecar has it obey on a port.
+    fn imports_routes(&self, port: u16) -> impl Fn(&MeshVirtualService) -> bool + use<'a> {
+        let sidecar = self.sidecar().map(|own| (own, self.namespace()));
+        move |routed| sidecar.is_none_or(|(own, of)| own.imports_routes(of, routed, port))
+    }
+
+    /// VirtualServices with hosts that are no service, and those hosts, the oldest first; of those obeyed on a port.
     pub(crate) fn foreign_virtual_services(
         &self,
+        port: u16,
     ) -> Vec<(&'a Hostname, &'a Arc<MeshVirtualService>)> {
         self.note(Part::ForeignVirtualServices);
         self.note(Part::ServiceNames);
         let mut seen = BTreeSet::new();
         let mut out = Vec::new();
-        for service in self.mesh.virtual_services(self.namespace()) {
+        let is_imported = self.imports_routes(port);
+        let all = self.mesh.virtual_services(self.namespace());
+        for service in all.filter(|service| is_imported(service)) {
             for host in &service.hosts {
                 if self.mesh.service(host).is_none() && seen.insert(host) {
                     self.note_virtual_service(Some(service));
@@ -263,9 +396,12 @@ impl<'a> Inputs<'a> {
     pub(crate) fn foreign_virtual_service(
         &self,
         domain: &str,
+        port: u16,
     ) -> Option<(&'a Hostname, &'a Arc<MeshVirtualService>)> {
         self.note(Part::ForeignVirtualServices);
-        let mut all = self.mesh.virtual_services(self.namespace());
+        let is_imported = self.imports_routes(port);
+        let all = self.mesh.virtual_services(self.namespace());
+        let mut all = all.filter(|service| is_imported(service));
         let (host, service) = all.find_map(|service| {
             let host = service.hosts.iter().find(|host| host.as_str() == domain)?;
             Some((host, service))

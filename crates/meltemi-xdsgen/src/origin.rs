@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use meltemi_core::ObjectRef;
-use meltemi_model::{HostRule, MeshGateway, MeshVirtualService, Service, Workload};
+use meltemi_model::{HostRule, MeshGateway, MeshSidecar, MeshVirtualService, Service, Workload};
 
 /// What a generator found and used.
 #[derive(Clone, Debug)]
@@ -13,6 +13,7 @@ pub(crate) enum Origin {
     Service(Arc<Service>),
     Workload(Arc<Workload>),
     Gateway(Arc<MeshGateway>),
+    Sidecar(Arc<MeshSidecar>),
     Policy(Arc<ObjectRef>),
 }
 
@@ -24,6 +25,7 @@ impl Origin {
             Self::Service(service) => std::slice::from_ref(&service.origin),
             Self::Workload(workload) => std::slice::from_ref(&workload.origin),
             Self::Gateway(gateway) => std::slice::from_ref(&gateway.origin),
+            Self::Sidecar(sidecar) => std::slice::from_ref(&sidecar.origin),
             Self::Policy(object) => std::slice::from_ref(object),
         }
     }
@@ -36,6 +38,7 @@ impl Origin {
             (Self::Service(a), Self::Service(b)) => Arc::ptr_eq(a, b),
             (Self::Workload(a), Self::Workload(b)) => Arc::ptr_eq(a, b),
             (Self::Gateway(a), Self::Gateway(b)) => Arc::ptr_eq(a, b),
+            (Self::Sidecar(a), Self::Sidecar(b)) => Arc::ptr_eq(a, b),
             (Self::Policy(a), Self::Policy(b)) => a == b,
             _ => false,
         }

@@ -92,7 +92,7 @@ fn of_port(inputs: &Inputs<'_>, port: u16, services: &[&Service]) -> RouteConfig
         add(host, domains(inputs, service));
     }
     if port == FOREIGN_PORT {
-        for (name, routed) in inputs.foreign_virtual_services() {
+        for (name, routed) in inputs.foreign_virtual_services(port) {
             let mut host = virtual_host(name, port);
             host.routes = action::routes(inputs, routed, port, At::Mesh);
             if !host.routes.is_empty() {
@@ -160,7 +160,7 @@ fn short_names(inputs: &Inputs<'_>, name: &str, namespace: &str) -> Vec<String> 
 
 /// The routes of a service: its VirtualService's, or everything to the service.
 fn routes_of(inputs: &Inputs<'_>, service: &Service, port: u16) -> Vec<Route> {
-    let routed = inputs.virtual_service(&service.hostname);
+    let routed = inputs.virtual_service(&service.hostname, port);
     let routes = routed.map(|routed| action::routes(inputs, routed, port, At::Mesh));
     match routes {
         Some(routes) if !routes.is_empty() => routes,
@@ -215,12 +215,12 @@ fn operation(host: &Hostname, port: u16) -> Decorator {
 
 /// What no virtual host names: let through, or refused under REGISTRY_ONLY.
 fn catch_all(inputs: &Inputs<'_>) -> VirtualHost {
-    let (name, action) = match inputs.config().outbound_traffic_policy.mode {
+    let (name, action) = match inputs.unknown_destinations() {
         OutboundTrafficPolicyMode::AllowAny => {
             let forward = RouteAction {
-                cluster_specifier: Some(route_action::ClusterSpecifier::Cluster(
-                    PASSTHROUGH_CLUSTER.to_owned(),
-                )),
+                cluster_specifier: Some(route_action::ClusterSpecifier::Cluster(unknown_cluster(
+                    inputs,
+                ))),
                 ..untimed()
             };
             ("allow_any", route::Action::Route(forward))
@@ -320,6 +320,15 @@ pub(crate) fn cluster_of(
         }
         None => BLACKHOLE_CLUSTER.to_owned(),
     }
+}
+
+/// Where calls that are of no service go, if they may: the egress proxy of the workload's Sidecar, or where they were meant for.
+pub(crate) fn unknown_cluster(inputs: &Inputs<'_>) -> String {
+    let cluster = inputs.egress_proxy().map(|(proxy, namespace)| {
+        // Its port is required.
+        cluster_of(inputs, proxy, namespace, 0)
+    });
+    cluster.unwrap_or_else(|| PASSTHROUGH_CLUSTER.to_owned())
 }
 
 /// The rule object that telemetry and tools show beside a route.

@@ -27,6 +27,19 @@ impl VirtualService {
     pub fn applies_to_mesh(&self) -> bool {
         self.gateways.is_empty() || self.gateways.iter().any(|gateway| gateway == "mesh")
     }
+
+    /// Every place that its routes lead to, mirrors included.
+    pub fn destinations(&self) -> impl Iterator<Item = &Destination> {
+        let http = self.http.iter().flat_map(|http| {
+            let routes = http.route.iter().map(|route| &route.destination);
+            let mirrors = http.mirrors.iter().map(|mirror| &mirror.destination);
+            routes.chain(mirrors).chain(&http.mirror)
+        });
+        let tls = self.tls.iter().flat_map(|tls| &tls.route);
+        let tcp = self.tcp.iter().flat_map(|tcp| &tcp.route);
+        let layer4 = tls.chain(tcp).map(|route| &route.destination);
+        http.chain(layer4)
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]

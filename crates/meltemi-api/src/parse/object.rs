@@ -35,6 +35,7 @@ pub(super) fn read(key: &ObjectKey, tree: Node, report: &mut Report) -> Option<O
         Kind::DestinationRule => istio::<istio::DestinationRule>(key, &tree, report),
         Kind::VirtualService => istio::<istio::VirtualService>(key, &tree, report),
         Kind::Gateway => istio::<istio::Gateway>(key, &tree, report),
+        Kind::Sidecar => istio::<istio::Sidecar>(key, &tree, report),
         Kind::ServiceEntry => istio::<istio::ServiceEntry>(key, &tree, report),
         Kind::WorkloadEntry => istio::<istio::WorkloadEntry>(key, &tree, report),
     }?;

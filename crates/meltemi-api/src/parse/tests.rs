@@ -150,7 +150,7 @@ fn an_unenforced_security_policy_is_an_error_and_other_unread_kinds_are_not() {
         Severity::Error
     );
     assert_eq!(
-        severity("networking.istio.io", "Sidecar"),
+        severity("networking.istio.io", "EnvoyFilter"),
         Severity::Warning
     );
     assert_eq!(severity("apps", "DaemonSet"), Severity::Info);

@@ -15,7 +15,7 @@ pub(super) fn form(field: &str) -> Schema {
         "allowOrigin" => of::<Vec<String>>(),
         "attributes" => of::<Vec<CookieAttribute>>(),
         "backendUtilization" => of::<BackendUtilization>(),
-        "caCrl" | "defaultEndpoint" | "http2Error" | "sourceSubnet" => Schema::String,
+        "bind" | "caCrl" | "defaultEndpoint" | "http2Error" | "sourceSubnet" => Schema::String,
         "consecutiveErrors" => of::<i32>(),
         "credentialNames" | "ecdhCurves" => of::<Vec<String>>(),
         "exponentialDelay" | "warmupDurationSecs" => Schema::Duration,

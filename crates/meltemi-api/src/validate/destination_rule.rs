@@ -95,23 +95,26 @@ fn blocks(
     if let Some(settings) = load_balancer {
         check_load_balancer(settings, &path.field("loadBalancer"), check);
     }
-    let pool_path = path.field("connectionPool");
     if let Some(pool) = pool {
-        if pool.tcp.is_none() && pool.http.is_none() {
-            check.error(&pool_path, "set tcp, http or both");
-        }
-        if let Some(tcp) = &pool.tcp {
-            check_tcp(tcp, &pool_path.field("tcp"), check);
-        }
-        if let Some(http) = &pool.http {
-            check_http(http, &pool_path.field("http"), check);
-        }
+        check_pool(pool, &path.field("connectionPool"), check);
     }
     if let Some(settings) = outlier {
         check_outlier(settings, &path.field("outlierDetection"), check);
     }
     if let Some(settings) = tls {
         check_tls(settings, &path.field("tls"), check);
+    }
+}
+
+pub(super) fn check_pool(pool: &ConnectionPool, path: &FieldPath, check: &mut Check<'_>) {
+    if pool.tcp.is_none() && pool.http.is_none() {
+        check.error(path, "set tcp, http or both");
+    }
+    if let Some(tcp) = &pool.tcp {
+        check_tcp(tcp, &path.field("tcp"), check);
+    }
+    if let Some(http) = &pool.http {
+        check_http(http, &path.field("http"), check);
     }
 }
 

@@ -429,6 +429,64 @@ fn destination_rule() {
 }
 
 #[test]
+fn sidecar() {
+    let kind = "Sidecar";
+    check(
+        kind,
+        "{egress: [{port: {number: 80, protocol: HTTP, name: a}, hosts: ['./*']}, {hosts: ['shop/a.b', '*/*', '~/*', '~shop/c.d']}]}",
+        &[],
+    );
+    check(
+        kind,
+        "{ingress: [{port: {number: 80, protocol: HTTP, name: a}, defaultEndpoint: '127.0.0.1:8080'}], outboundTrafficPolicy: {mode: REGISTRY_ONLY}}",
+        &[],
+    );
+    check(
+        kind,
+        "{workloadSelector: {labels: {app: a}}}",
+        &["spec: the Sidecar says nothing"],
+    );
+    check(
+        kind,
+        "{egress: [{hosts: []}, {port: {number: 0, protocol: HTTQ}, hosts: [a, 'B!/a.b', 'x/-a..', './short', '*/a.b', '*/a.b']}]}",
+        &[
+            "egress[0].hosts: an egress listener has at least one host",
+            "egress[0].port: only the last egress listener can be without a port",
+            "egress[1].port.number: a port is between 1 and 65535, not 0",
+            "egress[1].port.protocol: unknown protocol \"HTTQ\"",
+            "egress[1].hosts[0]: \"a\" does not say of which namespace",
+            "egress[1].hosts[1]: \"B!\" before the slash is no namespace, \".\", \"*\" or \"~\"",
+            "egress[1].hosts[2]: \"-a..\" is not a DNS name",
+            "egress[1].hosts[3]: \"short\" is a short name, which no service has here",
+            "egress[1].hosts[5]: \"*/a.b\" is there before",
+        ],
+    );
+    check(
+        kind,
+        "{ingress: [{port: {number: 80}, defaultEndpoint: '10.0.0.1:80'}, {port: {number: 80}, defaultEndpoint: 'unix:///a', captureMode: NONE, \
+          tls: {mode: SIMPLE}}, {}], inboundConnectionPool: {}}",
+        &[
+            "ingress[0].defaultEndpoint: \"10.0.0.1:80\" is no address of the application",
+            "ingress[1].captureMode: NONE is not supported yet: the listener serves captured connections only",
+            "ingress[1].defaultEndpoint: Unix sockets are not connected to yet",
+            "ingress[1].tls: TLS for clients outside the mesh is not ended at sidecars yet",
+            "ingress[2].port: an ingress listener needs a port",
+            "ingress[1].port: the port has a listener already",
+            "inboundConnectionPool: set tcp, http or both",
+        ],
+    );
+    check(
+        kind,
+        "{outboundTrafficPolicy: {egressProxy: {host: a.b}}, egress: [{bind: 127.0.0.1, hosts: ['*/*']}]}",
+        &[
+            "egress[0].bind: not supported yet, ignored",
+            "outboundTrafficPolicy.egressProxy.port: the port of the egress proxy is required",
+            "outboundTrafficPolicy.egressProxy: only mode ALLOW_ANY has an egress proxy",
+        ],
+    );
+}
+
+#[test]
 fn virtual_service() {
     let kind = "VirtualService";
     let route = "{route: [{destination: {host: a}}]}";

@@ -65,6 +65,11 @@ pub(super) fn names(kind: Kind) -> Option<Names> {
                 AGE,
             ],
         },
+        Kind::Sidecar => Names {
+            plural: "sidecars",
+            short: &[],
+            columns: &[],
+        },
         Kind::VirtualService => Names {
             plural: "virtualservices",
             short: &["vs"],

@@ -25,9 +25,11 @@ pub(super) const TYPES: &[&str] = &[
     "DestinationRule",
     "DirectResponse",
     "DirectResponseBody",
+    "EgressListener",
     "GatewayPort",
     "HttpCookie",
     "HttpRoute",
+    "IngressListener",
     "JwtHeader",
     "JwtRule",
     "LabelSelector",
@@ -104,11 +106,13 @@ pub(super) fn apply(type_name: &str, object: &mut JSONSchemaProps) {
         }),
         "CookieAttribute" => require(object, &["name"]),
         "GatewayPort" => require(object, &["number", "protocol", "name"]),
+        "EgressListener" => require(object, &["hosts"]),
         "HttpCookie" => {
             require(object, &["name"]);
             any_duration(object, "ttl");
         }
         "HttpRoute" => nullable(object, &["mirrorPercent", "mirror_percent"]),
+        "IngressListener" => require(object, &["port"]),
         "JwtHeader" => {
             require(object, &["name"]);
             filled(object, "name");

@@ -107,6 +107,13 @@ pub(super) const KINDS: &[Kind] = &[
         true,
     ),
     kind(
+        "Sidecar",
+        "sidecar.networking.istio.io",
+        "sidecars",
+        &[],
+        true,
+    ),
+    kind(
         "WorkloadEntry",
         "workloadentry.networking.istio.io",
         "workloadentries",

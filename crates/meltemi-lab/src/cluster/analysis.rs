@@ -9,7 +9,7 @@ use meltemi_model::{Mesh, analyze};
 use crate::store::Store;
 
 /// The kinds that rules between objects speak of.
-const KINDS: [Kind; 17] = [
+const KINDS: [Kind; 18] = [
     Kind::Namespace,
     Kind::Service,
     Kind::Pod,
@@ -19,6 +19,7 @@ const KINDS: [Kind; 17] = [
     Kind::Job,
     Kind::EndpointSlice,
     Kind::ServiceEntry,
+    Kind::Sidecar,
     Kind::WorkloadEntry,
     Kind::VirtualService,
     Kind::Gateway,

@@ -8,7 +8,9 @@ use meltemi_core::Hostname;
 
 use super::{Dirty, Mesh};
 use crate::destination_rule::consolidate;
-use crate::{Credential, MeshAuthorizationPolicy, MeshGateway, MeshVirtualService, Part};
+use crate::{
+    Credential, MeshAuthorizationPolicy, MeshGateway, MeshSidecar, MeshVirtualService, Part,
+};
 
 impl Mesh {
     fn oldest_first(&self, kind: Kind, namespace: Option<&str>) -> Vec<Arc<Object>> {
@@ -75,7 +77,11 @@ impl Mesh {
             .iter()
             .filter(|service| !after.contains(service))
             .chain(after.iter().filter(|service| !before.contains(service)));
-        let hosts: BTreeSet<_> = differing.flat_map(|service| &service.hosts).collect();
+        let differing: Vec<_> = differing.collect();
+        if !differing.is_empty() {
+            dirty.changes.insert(Part::VirtualServices);
+        }
+        let hosts: BTreeSet<_> = differing.iter().flat_map(|one| &one.hosts).collect();
         for service in self.snapshot.services.keys() {
             if hosts.iter().any(|host| host.covers(service)) {
                 dirty.changes.insert(Part::VirtualService(service.clone()));
@@ -100,6 +106,22 @@ impl Mesh {
         if *self.snapshot.gateways != after {
             self.snapshot.gateways = Arc::new(after);
             dirty.changes.insert(Part::Gateways);
+        }
+    }
+
+    pub(super) fn refresh_sidecars(&mut self, dirty: &mut Dirty) {
+        let had_any = self.snapshot.has_sidecars();
+        for namespace in std::mem::take(&mut dirty.sidecars) {
+            let objects = self.oldest_first(Kind::Sidecar, Some(&namespace));
+            let after = objects.iter().filter_map(MeshSidecar::new);
+            let after = after.map(Arc::new).collect();
+            let sidecars = Arc::make_mut(&mut self.snapshot.sidecars);
+            if replace(&mut sidecars.by_namespace, &namespace, after) {
+                dirty.changes.insert(Part::Sidecar(namespace));
+            }
+        }
+        if self.snapshot.has_sidecars() != had_any {
+            dirty.changes.insert(Part::Sidecars);
         }
     }
 

@@ -79,6 +79,49 @@ fn a_route_by_claims_needs_someone_who_verifies_them() {
 }
 
 #[test]
+fn sidecars_that_compete_or_import_nothing_are_told() {
+    let sidecar = |name: &str, created: u8, spec: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: Sidecar\n\
+             metadata: {{name: {name}, namespace: default, creationTimestamp: '2026-01-0{created}T00:00:00Z'}}\nspec: {spec}\n"
+        )
+    };
+    let all = "{egress: [{hosts: ['./*']}]}";
+    let of_reviews = "{workloadSelector: {labels: {app: reviews}}, egress: [{hosts: ['./*']}]}";
+    let of_v1 = "{workloadSelector: {labels: {version: v1}}, egress: [{hosts: ['./*']}]}";
+    assert_eq!(
+        findings(&[sidecar("a", 1, all), sidecar("b", 1, of_reviews)].concat()),
+        Vec::<String>::new()
+    );
+    assert_eq!(
+        findings(&[sidecar("b", 1, all), sidecar("a", 2, all)].concat()),
+        [
+            "IST0111 Sidecar default/b: spec: the Sidecars b, a in namespace default have no workload selector (this one, the oldest, counts)",
+            "IST0111 Sidecar default/a: spec: the Sidecars b, a in namespace default have no workload selector (only the oldest, default/b, counts: merge them into one)",
+        ]
+    );
+    assert_eq!(
+        findings(&[sidecar("a", 1, of_v1), sidecar("b", 2, of_reviews)].concat()),
+        [
+            "IST0110 Sidecar default/a: spec.workloadSelector: the Sidecars a, b in namespace default select the same workload pods (this one, the oldest, counts)",
+            "IST0110 Sidecar default/b: spec.workloadSelector: the Sidecars a, b in namespace default select the same workload pods (only the oldest, default/a, counts: merge them into one)",
+        ]
+    );
+    let vain = "{workloadSelector: {labels: {app: nobody}}, egress: [{port: {number: 9080, protocol: TCP, name: a}, \
+                hosts: ['./reviews.default.svc.cluster.local']}, {port: {number: 1, protocol: TCP, name: b}, \
+                hosts: ['*/legacy.default.svc.cluster.local']}, {hosts: ['*/review.default.svc.cluster.local', '~/*', '*/*']}]}";
+    assert_eq!(
+        findings(&sidecar("a", 1, vain)),
+        [
+            "IST0101 Sidecar default/a: spec.workloadSelector: referenced selector not found: \"app=nobody\" (no pod of default has these labels)",
+            "MEL0221 Sidecar default/a: spec.egress[0].port.protocol: TCP is not what port 9080 of reviews.default.svc.cluster.local is declared to speak, which counts (change the port's name or appProtocol in the Service, or leave the protocol out)",
+            "MEL0220 Sidecar default/a: spec.egress[1].port.number: legacy.default.svc.cluster.local has no port 1: the host imports nothing (its ports: 5432)",
+            "MEL0220 Sidecar default/a: spec.egress[2].hosts[0]: no service is called review.default.svc.cluster.local: the host imports nothing (did you mean \"reviews.default.svc.cluster.local\"?)",
+        ]
+    );
+}
+
+#[test]
 fn a_port_that_the_service_does_not_have_is_told() {
     let yaml = "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v, namespace: default}\n\
                 spec: {hosts: [reviews], http: [{route: [{destination: {host: reviews, port: {number: 99}}}]}]}\n";

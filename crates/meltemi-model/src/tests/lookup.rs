@@ -1,4 +1,6 @@
 use meltemi_api::istio::{ClientTlsMode, SimpleLb, TlsMode};
+use meltemi_api::{Change, Kind, ObjectKey};
+use meltemi_core::Labels;
 
 use super::{apply, host, labels, mesh, shop};
 use crate::{
@@ -271,12 +273,52 @@ fn the_oldest_virtual_service_of_the_most_specific_host_counts() {
     .concat();
     let snapshot = mesh(&yaml).snapshot();
     let name = |target: &str, namespace| {
-        let routed = snapshot.virtual_service(&host(target), namespace);
+        let routed = snapshot.virtual_service(&host(target), |routed| routed.visible_to(namespace));
         routed.unwrap().object.meta.name.clone()
     };
     assert_eq!(name("reviews", "default"), "private");
     assert_eq!(name("reviews", "other"), "young");
     assert_eq!(name("legacy", "other"), "wild");
+}
+
+#[test]
+fn the_narrowest_sidecar_counts_and_of_equals_the_oldest() {
+    let sidecar = |namespace: &str, name: &str, created: u8, selector: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: Sidecar\n\
+             metadata: {{name: {name}, namespace: {namespace}, creationTimestamp: '2026-01-0{created}T00:00:00Z'}}\n\
+             spec: {{{selector} egress: [{{hosts: ['./*']}}]}}\n"
+        )
+    };
+    let by = |label: &str| format!("workloadSelector: {{labels: {{{label}}}}},");
+    let all = [
+        sidecar("istio-system", "mesh", 3, ""),
+        sidecar("istio-system", "of-root", 1, &by("app: a")),
+        sidecar("default", "namespace", 2, ""),
+        sidecar("default", "younger", 3, ""),
+        sidecar("default", "v1", 5, &by("version: v1")),
+        sidecar("default", "a", 4, &by("app: a")),
+    ]
+    .concat();
+    let mut mesh = mesh(&[shop(), all].concat());
+    let of = |mesh: &Mesh, namespace, labels: &Labels| {
+        let snapshot = mesh.snapshot();
+        let sidecar = snapshot.sidecar(namespace, labels);
+        sidecar.map(|own| own.object.meta.name.clone())
+    };
+    let a = labels([("app", "a"), ("version", "v1")]);
+    assert_eq!(of(&mesh, "default", &a).unwrap(), "a");
+    let v1 = labels([("version", "v1")]);
+    assert_eq!(of(&mesh, "default", &v1).unwrap(), "v1");
+    assert_eq!(of(&mesh, "default", &labels([])).unwrap(), "namespace");
+    // What is selected in the root namespace is selected there alone.
+    assert_eq!(of(&mesh, "other", &a).unwrap(), "mesh");
+    assert_eq!(of(&mesh, "istio-system", &a).unwrap(), "of-root");
+    let gone = ObjectKey::new(Kind::Sidecar, "istio-system", "mesh");
+    let changes = mesh.apply(&[Change::Delete(gone)]);
+    let parts: Vec<_> = changes.iter().cloned().collect();
+    assert_eq!(parts, [Part::Sidecar("istio-system".to_owned())]);
+    assert_eq!(of(&mesh, "other", &a), None);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Clusters that every proxy has: passthrough, black hole, and those of its own workload.
 
+use std::net::SocketAddr;
+
 use meltemi_api::istio::{ConnectionPool, InboundTrafficPolicyMode};
 use meltemi_core::ClusterName;
 use meltemi_core::names::{
@@ -59,21 +61,31 @@ fn passthrough_source() -> BindConfig {
     }
 }
 
-/// `inbound|<target port>||`: the application itself, at the address the client connected to, or at 127.0.0.1 where the
-/// mesh says `inboundTrafficPolicy: LOCALHOST`. Of the first service's rule the connection pool of the port acts here too,
-/// and nothing else of it (Istio, DestinationRule on the inbound path).
+/// `inbound|<target port>||`: the application itself, at the address that a Sidecar says, or the client connected to, or at
+/// 127.0.0.1 where the mesh says `inboundTrafficPolicy: LOCALHOST`. A Sidecar's connection pool acts here, the port's before
+/// that of all ports. Without one, the pool of the port from the first service's rule does, and nothing else of that rule
+/// (Istio, DestinationRule on the inbound path).
 pub(crate) fn inbound(inputs: &Inputs<'_>, port: &InboundPort<'_>) -> Cluster {
     let name = ClusterName::inbound(port.target_port).to_string();
     let first = port.services.first();
     let rule = first.and_then(|service| inputs.inbound_rule(&service.hostname));
-    let pool = rule.and_then(|rule| rule.policy(port.service_port, None).connection_pool);
+    let of_port = port.ingress.and_then(|own| own.connection_pool.as_ref());
+    let pool = of_port
+        .or_else(|| inputs.inbound_pool())
+        .or_else(|| rule.and_then(|rule| rule.policy(port.service_port, None).connection_pool));
+    let endpoint = port
+        .ingress
+        .and_then(|own| own.default_endpoint.parse().ok());
     let mut cluster = match inputs.config().inbound_traffic_policy.mode {
+        _ if let Some(endpoint) = endpoint => given(inputs, &name, endpoint, pool),
         InboundTrafficPolicyMode::Passthrough => {
             let mut cluster = original_destination(inputs, &name, pool);
             cluster.upstream_bind_config = Some(passthrough_source());
             cluster
         }
-        InboundTrafficPolicyMode::Localhost => localhost(inputs, &name, port.target_port, pool),
+        InboundTrafficPolicyMode::Localhost => {
+            at(inputs, &name, "127.0.0.1", port.target_port, pool)
+        }
     };
     policy::speak(&UpstreamHttp::new(port.protocol, pool), &mut cluster);
     cluster.metadata = Some(wire::metadata([(
@@ -83,10 +95,29 @@ pub(crate) fn inbound(inputs: &Inputs<'_>, port: &InboundPort<'_>) -> Cluster {
     cluster
 }
 
-fn localhost(
+/// Of `0.0.0.0` or `::` it is the workload's own address, which is connected to as one that is passed through is.
+fn given(
     inputs: &Inputs<'_>,
     name: &str,
-    target_port: u16,
+    endpoint: SocketAddr,
+    pool: Option<&ConnectionPool>,
+) -> Cluster {
+    let ip = endpoint.ip();
+    if !ip.is_unspecified() {
+        return at(inputs, name, &ip.to_string(), endpoint.port(), pool);
+    }
+    let mut own = inputs.addresses().iter();
+    let own = own.find(|own| own.is_ipv4() == ip.is_ipv4()).unwrap_or(&ip);
+    let mut cluster = at(inputs, name, &own.to_string(), endpoint.port(), pool);
+    cluster.upstream_bind_config = own.is_ipv4().then(passthrough_source);
+    cluster
+}
+
+fn at(
+    inputs: &Inputs<'_>,
+    name: &str,
+    host: &str,
+    port: u16,
     pool: Option<&ConnectionPool>,
 ) -> Cluster {
     let mut cluster = policy::base(inputs, name, pool);
@@ -95,7 +126,7 @@ fn localhost(
     ));
     cluster.load_assignment = Some(ClusterLoadAssignment {
         cluster_name: name.to_owned(),
-        endpoints: vec![endpoints::single("127.0.0.1", target_port)],
+        endpoints: vec![endpoints::single(host, port)],
         ..ClusterLoadAssignment::default()
     });
     cluster

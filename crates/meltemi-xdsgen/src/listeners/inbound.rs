@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use meltemi_api::istio::TlsMode;
+use meltemi_api::istio::{IngressListener, TlsMode};
 use meltemi_core::names::{BLACKHOLE_CLUSTER, INBOUND_PASSTHROUGH_CLUSTER, alpn, port as ports};
 use meltemi_core::{ClusterName, Direction};
 use meltemi_model::{Protocol, Service};
@@ -44,10 +44,37 @@ pub(crate) struct InboundPort<'a> {
     pub(crate) service_port: u16,
     pub(crate) protocol: Protocol,
     pub(crate) services: Vec<&'a Service>,
+    /// What the workload's Sidecar says of the port.
+    pub(crate) ingress: Option<&'a IngressListener>,
+}
+
+/// The workload's ports, by number: those that its Sidecar lists, else those behind services.
+pub(crate) fn inbound_ports<'a>(inputs: &Inputs<'a>) -> Vec<InboundPort<'a>> {
+    let mut served = served_ports(inputs);
+    let listed = inputs.ingress();
+    if listed.is_empty() {
+        return served.into_values().collect();
+    }
+    let listed = listed.iter().filter_map(|listener| {
+        let port = listener.port.as_ref()?;
+        let number = u16::try_from(port.number).ok()?;
+        let protocol = Protocol::from_word(&port.protocol).unwrap_or(Protocol::Auto);
+        let own = served.remove(&number);
+        (protocol != Protocol::Udp).then(|| InboundPort {
+            target_port: number,
+            service_port: own.as_ref().map_or(number, |own| own.service_port),
+            protocol,
+            services: own.map(|own| own.services).unwrap_or_default(),
+            ingress: Some(listener),
+        })
+    });
+    let mut listed: Vec<_> = listed.collect();
+    listed.sort_by_key(|port| port.target_port);
+    listed
 }
 
 /// The workload's ports behind all services, by target port.
-pub(crate) fn inbound_ports<'a>(inputs: &Inputs<'a>) -> Vec<InboundPort<'a>> {
+fn served_ports<'a>(inputs: &Inputs<'a>) -> BTreeMap<u16, InboundPort<'a>> {
     let mut by_port: BTreeMap<u16, InboundPort<'a>> = BTreeMap::new();
     for (service, served) in inputs.own_services() {
         for (target_port, name) in served {
@@ -64,12 +91,13 @@ pub(crate) fn inbound_ports<'a>(inputs: &Inputs<'a>) -> Vec<InboundPort<'a>> {
                     service_port: port.number,
                     protocol: port.protocol,
                     services: Vec::new(),
+                    ingress: None,
                 })
                 .services
                 .push(service);
         }
     }
-    by_port.into_values().collect()
+    by_port
 }
 
 /// One filter chain in the abstract.

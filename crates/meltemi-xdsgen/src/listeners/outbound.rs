@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use meltemi_api::istio::OutboundTrafficPolicyMode;
 use meltemi_core::Direction;
-use meltemi_core::names::{BLACKHOLE_CLUSTER, PASSTHROUGH_CLUSTER, port as ports};
+use meltemi_core::names::{BLACKHOLE_CLUSTER, port as ports};
 use meltemi_model::{EndpointAddress, Service, ServiceAddress, ServicePort};
 use meltemi_proto::envoy::config::core::v3::TrafficDirection;
 use meltemi_proto::envoy::config::listener::v3::{FilterChain, FilterChainMatch, Listener};
@@ -52,7 +52,7 @@ pub(crate) fn virtual_outbound(inputs: &Inputs<'_>) -> Listener {
             chain(
                 "virtualOutbound-catchall-tcp",
                 None,
-                unknown_destination(inputs),
+                &unknown_destination(inputs),
             ),
         ],
         traffic_direction: TrafficDirection::Outbound.into(),
@@ -62,10 +62,10 @@ pub(crate) fn virtual_outbound(inputs: &Inputs<'_>) -> Listener {
 }
 
 /// Where connections to addresses outside the registry go.
-fn unknown_destination(inputs: &Inputs<'_>) -> &'static str {
-    match inputs.config().outbound_traffic_policy.mode {
-        OutboundTrafficPolicyMode::AllowAny => PASSTHROUGH_CLUSTER,
-        OutboundTrafficPolicyMode::RegistryOnly => BLACKHOLE_CLUSTER,
+fn unknown_destination(inputs: &Inputs<'_>) -> String {
+    match inputs.unknown_destinations() {
+        OutboundTrafficPolicyMode::AllowAny => routes::unknown_cluster(inputs),
+        OutboundTrafficPolicyMode::RegistryOnly => BLACKHOLE_CLUSTER.to_owned(),
     }
 }
 
@@ -281,7 +281,7 @@ fn distinct(chains: Vec<FilterChain>) -> Vec<FilterChain> {
 
 /// What is not HTTP on an HTTP port goes where the application wanted.
 fn passthrough(inputs: &Inputs<'_>) -> FilterChain {
-    let cluster = unknown_destination(inputs);
+    let cluster = &unknown_destination(inputs);
     FilterChain {
         name: "PassthroughFilterChain".to_owned(),
         filters: filters::tcp_chain(

@@ -26,7 +26,7 @@ pub(super) fn chains(
         .iter()
         .map(|range| wire::cidr(range.ip, range.prefix_len))
         .collect();
-    let routed = inputs.virtual_service(&service.hostname);
+    let routed = inputs.virtual_service(&service.hostname, port.number);
     if port.protocol.is_tls() {
         let by_sni = routed.map(|routed| tls_chains(inputs, routed, service, port));
         if let Some(chains) = by_sni.filter(|chains| !chains.is_empty()) {

@@ -54,7 +54,7 @@ fn serves(service: &Service, port: u16) -> bool {
 
 fn sniffed<'a>(inputs: &Inputs<'a>, name: &str, port: u16) -> Option<&'a Service> {
     let (host, _) = name.rsplit_once(':')?;
-    let service = inputs.service(&Hostname::new(host).ok()?)?;
+    let service = inputs.service_on_port(&Hostname::new(host).ok()?, port)?;
     let own = service.port(port)?;
     let is_sniffed = own.protocol.is_auto() && !serves_http(service, own);
     (is_sniffed && sniffed_name(service, port) == name).then_some(service)
@@ -117,7 +117,7 @@ fn service<'a>(inputs: &Inputs<'a>, port: u16, domain: &str) -> Option<&'a Servi
     };
     let named = names(inputs, domain)
         .into_iter()
-        .filter_map(|name| inputs.service(&name));
+        .filter_map(|name| inputs.service_on_port(&name, port));
     let mut candidates: Vec<&Service> = named.map(AsRef::as_ref).collect();
     if let Ok(address) = domain.trim_matches(['[', ']']).parse::<IpAddr>() {
         let at = |service: &&'a Arc<Service>| service.addresses.iter().any(|a| a.ip == address);
@@ -154,7 +154,7 @@ fn foreign<'a>(inputs: &Inputs<'a>, port: u16, domain: &str) -> Option<Claimant<
     if port != FOREIGN_PORT {
         return None;
     }
-    let (name, routed) = inputs.foreign_virtual_service(domain)?;
+    let (name, routed) = inputs.foreign_virtual_service(domain, port)?;
     let has_routes = !action::routes(inputs, routed, port, At::Mesh).is_empty();
     has_routes.then_some(Claimant::Foreign(name, routed))
 }

@@ -13,7 +13,7 @@ const CANARY: &str = include_str!("../../testdata/canary-strict/in.yaml");
 const UNUSUAL: &str = include_str!("simulation/unusual.yaml");
 
 /// Changes of which some concern a namespace, some label, or some kind of proxy alone.
-const STEPS: [&str; 11] = [
+const STEPS: [&str; 14] = [
     "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: own, namespace: other}\n\
      spec: {hosts: [reviews.default.svc.cluster.local], exportTo: [.], http: [{route: [{destination: {host: reviews.default.svc.cluster.local}}], timeout: 1s}]}\n",
     "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: by-label, namespace: default}\n\
@@ -29,6 +29,12 @@ const STEPS: [&str; 11] = [
     "apiVersion: v1\nkind: Service\nmetadata: {name: late, namespace: other}\nspec: {ports: [{name: tcp, port: 9080}]}\n",
     "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: by-source, namespace: default}\n\
      spec: {hosts: [reviews], http: [{route: [{destination: {host: reviews, subset: v1}}]}]}\n",
+    "apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: by-label, namespace: default}\n\
+     spec: {workloadSelector: {labels: {app: client}}, egress: [{port: {number: 9080}, hosts: ['~/*']}, {hosts: ['./*']}]}\n",
+    "apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: all, namespace: istio-system}\n\
+     spec: {egress: [{hosts: ['./*']}], outboundTrafficPolicy: {mode: REGISTRY_ONLY}}\n",
+    "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: leads-out, namespace: other}\n\
+     spec: {hosts: [late.other.svc.cluster.local], tcp: [{route: [{destination: {host: reviews.default.svc.cluster.local, port: {number: 9080}}}]}]}\n",
     "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: edge, namespace: default}\n\
      spec: {selector: {app: client}, servers: [{port: {number: 443, name: https, protocol: HTTPS}, hosts: ['*'], tls: {mode: SIMPLE, credentialName: own}}]}\n",
     "apiVersion: v1\nkind: Secret\nmetadata: {name: own, namespace: default}\ntype: kubernetes.io/tls\nstringData: {tls.crt: chain, tls.key: key}\n",

@@ -550,4 +550,5 @@ mod authorization;
 mod gateways;
 mod on_demand;
 mod policies;
+mod sidecars;
 mod tokens;

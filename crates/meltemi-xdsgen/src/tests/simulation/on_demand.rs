@@ -229,6 +229,31 @@ fn calls_end_where_they_do_with_the_full_set() {
     }
 }
 
+/// Nor does it with a Sidecar: what it leaves out cannot be asked for.
+#[test]
+fn a_sidecar_bounds_what_can_be_asked_for() {
+    let scoped = |egress: &str| {
+        format!(
+            "{UNUSUAL}\n---\napiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {{name: own, namespace: default}}\nspec: {{egress: {egress}}}\n"
+        )
+    };
+    let mut reached = Vec::new();
+    for egress in [
+        "[{hosts: ['*/*']}]",
+        "[{hosts: ['./*']}]",
+        "[{port: {number: 80}, hosts: ['./*']}, {hosts: ['*/*', '~./*']}]",
+        "[{hosts: ['~/*']}]",
+    ] {
+        for config in ["", "outboundTrafficPolicy: {mode: REGISTRY_ONLY}\n"] {
+            reached.push(compare(&scoped(egress), config, "client-v1").len());
+        }
+    }
+    let whole = compare(UNUSUAL, "", "client-v1").len();
+    assert_eq!(reached[0], whole);
+    assert!(reached.is_sorted_by(|a, b| a >= b), "{reached:?}");
+    assert!(reached[2] < whole && reached[6] < reached[2], "{reached:?}");
+}
+
 #[test]
 fn what_is_asked_for_follows_the_mesh_and_nothing_else_is_made() {
     let asking = Asking::new(UNUSUAL, "", "client-v1");
