@@ -19,10 +19,10 @@ pub use authorization_policy::{
 pub(crate) use common::duration;
 pub use common::{Destination, LabelSelector, Percent, PortSelector, StringMatch};
 pub use destination_rule::{
-    ClientTlsMode, ClientTlsSettings, ConnectionPool, ConsistentHash, DestinationRule,
-    H2UpgradePolicy, HashKey, HttpCookie, HttpSettings, LoadBalancer, OutlierDetection,
-    PortTrafficPolicy, RetryBudget, SimpleLb, Subset, TcpKeepalive, TcpSettings, TrafficPolicy,
-    Warmup,
+    ClientTlsMode, ClientTlsSettings, ConnectionPool, ConsistentHash, DestinationRule, Distribute,
+    Failover, H2UpgradePolicy, HashKey, HttpCookie, HttpSettings, LoadBalancer, LocalityLbSetting,
+    OutlierDetection, PortTrafficPolicy, RetryBudget, SimpleLb, Subset, TcpKeepalive, TcpSettings,
+    TrafficPolicy, Warmup,
 };
 pub use gateway::{Gateway, GatewayPort, Server, ServerTlsMode, ServerTlsSettings, TlsProtocol};
 pub use mesh_config::{

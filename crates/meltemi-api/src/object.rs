@@ -190,6 +190,7 @@ kinds! {
     Secret(k8s::Secret) "" ["v1"] Namespaced;
     Service(k8s::Service) "" ["v1"] Namespaced;
     Pod(pod::Pod) "" ["v1"] Namespaced;
+    Node(pod::Node) "" ["v1"] Cluster;
     EndpointSlice(k8s::EndpointSlice) "discovery.k8s.io" ["v1"] Namespaced;
     Deployment(k8s::Deployment) "apps" ["v1"] Namespaced;
     StatefulSet(k8s::StatefulSet) "apps" ["v1"] Namespaced;

@@ -6,12 +6,18 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use crate::k8s;
 
+/// A machine that runs pods: its labels say where it stands, and nothing else of it is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Node;
+
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Pod {
     pub service_account: Option<String>,
     /// Those that containers declare, initial ones first.
     pub ports: Box<[ContainerPort]>,
     pub controller: Option<Controller>,
+    /// Where it runs, once that is decided.
+    pub node: Option<String>,
     /// Unless nothing runs it yet.
     pub status: Option<Box<Status>>,
 }
@@ -50,6 +56,7 @@ impl From<k8s::Pod> for Pod {
         Self {
             service_account: spec.service_account_name.or(spec.service_account),
             ports: ports.filter_map(ContainerPort::read).collect(),
+            node: spec.node_name,
             controller: controllers.next().map(Controller::from),
             status: pod.status.map(|status| Box::new(Status::from(status))),
         }

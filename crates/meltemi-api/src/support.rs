@@ -37,7 +37,6 @@ pub(crate) const UNREAD_KINDS: &[(&str, &str, Unread)] = &[
     ("", "Endpoints", Unread::Kubernetes),
     ("", "Event", Unread::Kubernetes),
     ("", "LimitRange", Unread::Kubernetes),
-    ("", "Node", Unread::Kubernetes),
     ("", "PersistentVolume", Unread::Kubernetes),
     ("", "PersistentVolumeClaim", Unread::Kubernetes),
     ("", "ReplicationController", Unread::Kubernetes),
@@ -85,7 +84,6 @@ pub(crate) const UNREAD_KINDS: &[(&str, &str, Unread)] = &[
 const TRAFFIC_POLICY: &[&str] = &[
     "loadBalancer.backendUtilization",
     "loadBalancer.consistentHash.httpCookie.attributes",
-    "loadBalancer.localityLbSetting",
     "loadBalancer.warmup",
     "loadBalancer.warmupDurationSecs",
     "loadBalancer.zoneAwareLbSetting",
@@ -113,6 +111,7 @@ const VIRTUAL_SERVICE: &[&str] = &[
     "http[].fault.delay.exponentialDelay",
     "http[].match[].statPrefix",
     "http[].mirrorPercent",
+    "http[].retries.retryRemoteLocalities",
     "tcp[].match[].sourceSubnet",
 ];
 
@@ -173,6 +172,7 @@ const MESH_CONFIG: &[&str] = &[
     "defaultConfig.tracing",
     "defaultConfig.tracingServiceName",
     "defaultConfig.zipkinAddress",
+    "defaultHttpRetryPolicy.retryRemoteLocalities",
     "defaultInboundHttpRetryPolicy",
     "defaultProviders",
     "defaultTrafficPolicy",
@@ -188,7 +188,6 @@ const MESH_CONFIG: &[&str] = &[
     "ingressControllerMode",
     "ingressSelector",
     "ingressService",
-    "localityLbSetting",
     "meshMTLS",
     "mixerCheckServer",
     "outboundClusterStatName",

@@ -7,6 +7,7 @@ mod gateway;
 pub mod jwks;
 mod kubernetes;
 pub mod labels;
+mod locality;
 mod mesh_config;
 mod peer_authentication;
 mod pod;

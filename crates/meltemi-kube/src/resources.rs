@@ -37,6 +37,7 @@ pub(crate) fn watched(namespace: &str) -> Vec<Watched> {
         Kind::Service,
         Kind::EndpointSlice,
         Kind::Pod,
+        Kind::Node,
     ];
     // The mesh configuration and the injector's.
     let own = Watched {

@@ -18,6 +18,8 @@ use crate::{
 const EXPORT_TO: &str = "networking.istio.io/exportTo";
 /// Istio's locality override on pods, dots for slashes.
 const LOCALITY: &str = "istio-locality";
+/// Istio's third part of a place.
+pub const TOPOLOGY_SUBZONE: &str = "topology.istio.io/subzone";
 
 /// A Service of type `ExternalName`, with the host that it stands for.
 pub(crate) fn alias(
@@ -134,7 +136,12 @@ fn target_port(written: Option<&IntOrString>, service_port: u16) -> Option<Targe
 }
 
 /// A Pod that runs or will run; none once it has ended or before it has an address.
-pub(crate) fn workload(object: &Object, pod: &Pod, trust_domain: &TrustDomain) -> Option<Workload> {
+pub(crate) fn workload(
+    object: &Object,
+    pod: &Pod,
+    node: Option<&Labels>,
+    trust_domain: &TrustDomain,
+) -> Option<Workload> {
     let status = pod.status.as_ref()?;
     if status.is_over || status.addresses.is_empty() {
         return None;
@@ -159,23 +166,28 @@ pub(crate) fn workload(object: &Object, pod: &Pod, trust_domain: &TrustDomain) -
         labels: labels.clone(),
         identity: Identity::new(trust_domain.clone(), namespace, service_account).ok(),
         service_account: service_account.to_owned(),
-        locality: pod_locality(labels),
+        locality: pod_locality(labels, node),
+        node: pod.node.clone().unwrap_or_default(),
         ready: status.is_ready,
         workload_name: owner_name(object, pod),
         ports: ports.collect(),
     })
 }
 
-/// `istio-locality`, or the topology labels that newer Kubernetes copies from the node.
-pub(crate) fn pod_locality(labels: &Labels) -> Locality {
+/// `istio-locality`, else the topology labels of the pod, which newer Kubernetes copies from its node, else the node's.
+fn pod_locality(labels: &Labels, node: Option<&Labels>) -> Locality {
     if let Some(locality) = labels.get(LOCALITY) {
         return Locality::from(locality.replace('.', "/").as_str());
     }
-    let part = |key| labels.get(key).unwrap_or_default().to_owned();
+    let part = |key| {
+        let of_pod = labels.get(key);
+        let part = of_pod.or_else(|| node.and_then(|node| node.get(key)));
+        part.unwrap_or_default().to_owned()
+    };
     Locality {
         region: part(label::TOPOLOGY_REGION),
         zone: part(label::TOPOLOGY_ZONE),
-        sub_zone: part("topology.istio.io/subzone"),
+        sub_zone: part(TOPOLOGY_SUBZONE),
     }
 }
 

@@ -37,6 +37,7 @@ pub use gateway::{
     BoundServer, Dropped, MESH, Merged, MergedPort, MeshGateway, PortKind, ServerHost, Why,
     common_hosts, gateway_name, merge,
 };
+pub use kubernetes::TOPOLOGY_SUBZONE;
 pub use mesh::{Mesh, SecretsOf};
 pub use peer_authentication::{ServerTls, WorkloadTls};
 pub use protocol::Protocol;

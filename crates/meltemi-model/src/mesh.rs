@@ -203,6 +203,7 @@ impl Mesh {
             Kind::Pod | Kind::WorkloadEntry => {
                 dirty.workloads.insert(key.clone());
             }
+            Kind::Node => dirty.workloads.extend(self.pods_on(&key.name)),
             Kind::DestinationRule => {
                 dirty.destination_rules.insert(key.namespace.clone());
             }

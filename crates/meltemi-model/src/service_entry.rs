@@ -92,6 +92,7 @@ pub(crate) fn workload(
         service_account: entry.service_account.clone(),
         identity: identity(entry, namespace, trust_domain),
         locality: Locality::from(entry.locality.as_str()),
+        node: String::new(),
         ready: true,
         workload_name: object.meta.name.clone(),
         ports: entry

@@ -19,6 +19,8 @@ pub struct Workload {
     /// None where the names make no SPIFFE ID.
     pub identity: Option<Identity>,
     pub locality: Locality,
+    /// The machine that it runs on; empty where that is not known.
+    pub node: String,
     pub ready: bool,
     /// The owner's name, such as the Deployment's; the pod's own name without an owner.
     pub workload_name: String,

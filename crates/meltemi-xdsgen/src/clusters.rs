@@ -90,6 +90,9 @@ pub(crate) fn outbound(inputs: &Inputs<'_>, target: &Target<'_>) -> Cluster {
     cluster.metadata = Some(metadata(target));
     discover(inputs, target, &mut cluster);
     policy::balance(&policy, target.resolution(), &mut cluster);
+    if endpoints::Preference::of(inputs, target).is_weighted() {
+        policy::weigh_localities(target.resolution(), &mut cluster);
+    }
     if let Some(outlier) = policy.outlier_detection {
         policy::eject(outlier, &mut cluster);
     }

@@ -1,6 +1,8 @@
 //! Load assignments: the endpoints of a cluster by locality, with their transport socket.
 
-use std::collections::BTreeMap;
+mod locality;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use meltemi_api::istio::{ClientTlsMode, TlsMode};
 use meltemi_core::Locality;
@@ -10,24 +12,36 @@ use meltemi_proto::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint as WireEndpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint,
 };
 
+pub(crate) use locality::Preference;
+
 use crate::clusters::{Target, auto_mtls};
 use crate::inputs::Inputs;
 use crate::wire;
 
 pub(crate) fn assignment(inputs: &Inputs<'_>, target: &Target<'_>) -> ClusterLoadAssignment {
-    let mut by_locality: BTreeMap<&Locality, Vec<LbEndpoint>> = BTreeMap::new();
+    let preference = Preference::of(inputs, target);
+    let mut groups: BTreeMap<(u32, &Locality), Vec<LbEndpoint>> = BTreeMap::new();
     for endpoint in of_target(inputs, target) {
         if let Some(health) = health(target, endpoint) {
-            let group = by_locality.entry(&endpoint.locality).or_default();
+            let rank = preference.rank(inputs, endpoint);
+            let group = groups.entry((rank, &endpoint.locality)).or_default();
             group.push(lb_endpoint(inputs, target, endpoint, health));
         }
     }
+    // Priorities leave out no number (Envoy, "Priority levels").
+    let ranks: BTreeSet<u32> = groups.keys().map(|(rank, _)| *rank).collect();
+    let priorities: BTreeMap<u32, u32> = ranks.into_iter().zip(0..).collect();
+    let mut endpoints: Vec<LocalityLbEndpoints> = groups
+        .into_iter()
+        .map(|((rank, locality), endpoints)| LocalityLbEndpoints {
+            priority: priorities[&rank],
+            ..group(locality, endpoints)
+        })
+        .collect();
+    preference.distribute(&mut endpoints);
     ClusterLoadAssignment {
         cluster_name: target.name().to_string(),
-        endpoints: by_locality
-            .into_iter()
-            .map(|(locality, endpoints)| group(locality, endpoints))
-            .collect(),
+        endpoints,
         ..ClusterLoadAssignment::default()
     }
 }

@@ -7,7 +7,7 @@ use meltemi_api::istio::{
     ConnectionPool, Destination, IngressListener, MeshConfig, OutboundTrafficPolicyMode,
     RequestAuthentication,
 };
-use meltemi_core::{Hostname, Labels};
+use meltemi_core::{Hostname, Labels, Locality};
 use meltemi_model::{
     Credential, ExportTo, HostRule, JwksSource, KeyFetching, KeyServer, MeshAuthorizationPolicy,
     MeshGateway, MeshSidecar, MeshSnapshot, MeshVirtualService, Part, ServerTls, Service,
@@ -133,6 +133,12 @@ impl<'a> Inputs<'a> {
     pub(crate) fn role(&self) -> Role {
         self.note_field(Field::Role);
         self.view.role
+    }
+
+    /// Where the proxy is. Its state sees to it that the view says so.
+    pub(crate) fn locality(&self) -> &'a Locality {
+        self.note_field(Field::Locality);
+        &self.view.locality
     }
 
     fn service_account(&self) -> &'a str {

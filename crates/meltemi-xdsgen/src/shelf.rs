@@ -21,6 +21,7 @@ use crate::inputs::Read;
 use crate::origin::Origin;
 use crate::resource::{self, Resources};
 use crate::state::Unit;
+use crate::view::Field;
 
 /// Entries that nobody holds are swept when there are more than this, and then at every doubling.
 const SWEEP_MINIMUM: usize = 4096;
@@ -92,6 +93,10 @@ impl Made {
 
     pub(crate) fn is_stale(&self) -> bool {
         self.source.is_stale()
+    }
+
+    pub(crate) fn depends_on_locality(&self) -> bool {
+        self.source.read.fields.contains(Field::Locality)
     }
 
     /// The objects of users that it was made from.

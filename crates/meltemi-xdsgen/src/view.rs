@@ -1,6 +1,8 @@
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use meltemi_core::{Labels, Locality};
+use meltemi_model::{MeshSnapshot, Workload};
 
 /// Which program reads the configuration, and so which filters it knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -29,6 +31,7 @@ pub struct ProxyView {
     pub namespace: String,
     pub labels: Labels,
     pub service_account: String,
+    /// Where it says that it is; what the objects know of its workload counts before.
     pub locality: Locality,
     pub flavour: Flavour,
     pub role: Role,
@@ -51,11 +54,12 @@ pub(crate) enum Field {
     Http10,
     Role,
     ServiceAccount,
+    Locality,
 }
 
 /// A set of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Fields(u8);
+pub(crate) struct Fields(u16);
 
 impl Fields {
     #[must_use]
@@ -63,7 +67,7 @@ impl Fields {
         Self(self.0 | 1 << field as u8)
     }
 
-    fn contains(self, field: Field) -> bool {
+    pub(crate) fn contains(self, field: Field) -> bool {
         self.0 & 1 << field as u8 != 0
     }
 }
@@ -76,6 +80,7 @@ impl ProxyView {
             || differs(Field::Flavour, self.flavour == other.flavour)
             || differs(Field::Http10, self.http10 == other.http10)
             || differs(Field::Role, self.role == other.role)
+            || differs(Field::Locality, self.locality == other.locality)
             || differs(
                 Field::ServiceAccount,
                 self.service_account == other.service_account,
@@ -102,6 +107,20 @@ impl ProxyView {
             http10: false,
             on_demand: false,
         }
+    }
+
+    /// The workload at one of its addresses, if it is who the proxy has proven to be.
+    pub(crate) fn workload<'a>(&self, mesh: &'a MeshSnapshot) -> Option<&'a Arc<Workload>> {
+        let mut at = self.addresses.iter().filter_map(|ip| mesh.workload(*ip));
+        at.find(|workload| {
+            workload.namespace == self.namespace && workload.service_account == self.service_account
+        })
+    }
+
+    /// Where the workload is, as far as the objects say so.
+    pub(crate) fn known_locality<'a>(&self, mesh: &'a MeshSnapshot) -> Option<&'a Locality> {
+        let locality = &self.workload(mesh)?.locality;
+        (*locality != Locality::default()).then_some(locality)
     }
 
     /// The domain behind `svc.`, such as `cluster.local`.

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use meltemi_core::Labels;
@@ -56,6 +57,38 @@ pub struct LoadBalancer {
     pub simple: Option<SimpleLb>,
     pub consistent_hash: Option<ConsistentHash>,
     pub warmup: Option<Warmup>,
+    pub locality_lb_setting: Option<LocalityLbSetting>,
+}
+
+/// Which places a client prefers (`LocalityLoadBalancerSetting`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct LocalityLbSetting {
+    /// Shares of places; where there are any, the rest does not count.
+    pub distribute: Vec<Distribute>,
+    /// Absent: yes.
+    pub enabled: Option<bool>,
+    pub failover: Vec<Failover>,
+    /// `key` or `key=value`, the most important first: endpoints that agree in more of them come first.
+    pub failover_priority: Vec<String>,
+}
+
+/// Where the load of a place goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Distribute {
+    /// `region/zone/subzone`; `*` and what is left out at the end stand for any.
+    pub from: String,
+    /// Percentages, by places of the same form.
+    pub to: BTreeMap<String, u32>,
+}
+
+/// The one region that the load of another goes to when nothing is left there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Failover {
+    pub from: String,
+    pub to: String,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]

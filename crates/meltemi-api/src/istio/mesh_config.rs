@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Retries;
 use super::common::{StringMap, duration};
+use super::{LocalityLbSetting, Retries};
 
 /// Mesh-wide settings (`mesh.v1alpha1.MeshConfig`); `Default` is Istio's.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -33,6 +33,8 @@ pub struct MeshConfig {
     pub default_http_retry_policy: Option<Retries>,
     pub enable_prometheus_merge: bool,
     pub path_normalization: PathNormalization,
+    /// Where no DestinationRule has one.
+    pub locality_lb_setting: LocalityLbSetting,
 }
 
 impl Default for MeshConfig {
@@ -56,6 +58,7 @@ impl Default for MeshConfig {
             default_http_retry_policy: None,
             enable_prometheus_merge: true,
             path_normalization: PathNormalization::default(),
+            locality_lb_setting: LocalityLbSetting::default(),
         }
     }
 }

@@ -181,7 +181,6 @@ pub struct Retries {
     pub per_try_timeout: Option<Duration>,
     /// Comma separated; empty means Istio's default conditions.
     pub retry_on: String,
-    pub retry_remote_localities: Option<bool>,
     /// Absent: true.
     pub retry_ignore_previous_hosts: Option<bool>,
     #[serde(with = "duration")]

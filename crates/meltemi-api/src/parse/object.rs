@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use super::Report;
 use crate::decode::{Problem, decode};
 use crate::object::{Kind, Meta, Object, ObjectKey, Resource};
-use crate::pod::Pod;
+use crate::pod::{self, Pod};
 use crate::source::Source;
 use crate::tree::Node;
 use crate::{istio, k8s, support, validate};
@@ -24,6 +24,10 @@ pub(super) fn read(key: &ObjectKey, tree: Node, report: &mut Report) -> Option<O
         Kind::Secret => kubernetes::<k8s::Secret>(key, &tree, report),
         Kind::Service => kubernetes::<k8s::Service>(key, &tree, report),
         Kind::Pod => pod(key, &tree, report),
+        Kind::Node => {
+            let (meta, _) = content::<k8s::Node>(key, &tree, report)?;
+            Some((meta, pod::Node.into()))
+        }
         Kind::EndpointSlice => kubernetes::<k8s::EndpointSlice>(key, &tree, report),
         Kind::Deployment => kubernetes::<k8s::Deployment>(key, &tree, report),
         Kind::StatefulSet => kubernetes::<k8s::StatefulSet>(key, &tree, report),
@@ -96,7 +100,7 @@ pub(super) fn stand_in(key: &ObjectKey, tree: &Node) -> Option<Object> {
 fn is_written_by_people(resource: &Resource) -> bool {
     match resource {
         Resource::Pod(pod) => pod.status.is_none(),
-        Resource::EndpointSlice(_) => false,
+        Resource::EndpointSlice(_) | Resource::Node(_) => false,
         _ => true,
     }
 }

@@ -1,13 +1,12 @@
 //! The form of fields that are known and not acted on. A type moves to [`crate::istio`] when something reads it.
 #![expect(dead_code, reason = "nothing is decoded into these types")]
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::{Schema, of};
-use crate::istio::duration;
+use crate::istio::{Failover, duration};
 
 /// The form of a field by its name, which says enough: none of them has two meanings.
 pub(super) fn form(field: &str) -> Schema {
@@ -19,9 +18,8 @@ pub(super) fn form(field: &str) -> Schema {
         "consecutiveErrors" => of::<i32>(),
         "credentialNames" | "ecdhCurves" => of::<Vec<String>>(),
         "exponentialDelay" | "warmupDurationSecs" => Schema::Duration,
-        "insecureSkipVerify" => Schema::Bool,
+        "insecureSkipVerify" | "retryRemoteLocalities" => Schema::Bool,
         "http2KeepAlive" => of::<Http2KeepAlive>(),
-        "localityLbSetting" => of::<LocalityLbSetting>(),
         "jwks_uri" => Schema::String,
         "mirrorPercent" | "mirror_percent" => of::<u32>(),
         "outlierDetectionHttpErrorCodes" => of::<Vec<u32>>(),
@@ -67,27 +65,6 @@ struct Http2KeepAlive {
     interval: Option<Duration>,
     #[serde(with = "duration")]
     timeout: Option<Duration>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct LocalityLbSetting {
-    distribute: Vec<Distribute>,
-    enabled: Option<bool>,
-    failover: Vec<Failover>,
-    failover_priority: Vec<String>,
-}
-
-#[derive(Deserialize)]
-struct Distribute {
-    from: String,
-    to: BTreeMap<String, u32>,
-}
-
-#[derive(Deserialize)]
-struct Failover {
-    from: String,
-    to: String,
 }
 
 #[derive(Deserialize)]

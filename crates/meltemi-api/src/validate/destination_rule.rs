@@ -1,6 +1,6 @@
-use meltemi_core::FieldPath;
+use meltemi_core::{Diagnostic, FieldPath};
 
-use super::{Check, is_dns_label, repeated};
+use super::{Check, is_dns_label, locality, repeated};
 use crate::istio::{
     ClientTlsMode, ClientTlsSettings, ConnectionPool, ConsistentHash, DestinationRule, HashKey,
     HttpSettings, LoadBalancer, OutlierDetection, Subset, TcpSettings, TrafficPolicy,
@@ -93,7 +93,24 @@ fn blocks(
     check: &mut Check<'_>,
 ) {
     if let Some(settings) = load_balancer {
-        check_load_balancer(settings, &path.field("loadBalancer"), check);
+        let path = path.field("loadBalancer");
+        check_load_balancer(settings, &path, check);
+        if let Some(setting) = &settings.locality_lb_setting {
+            let path = path.field("localityLbSetting");
+            for problem in locality::problems(setting, &path) {
+                let field = problem.field.clone();
+                check.add(&field, problem);
+            }
+            // A subset's policy may take outlier detection from the rule's.
+            let fails_over = !setting.failover.is_empty() || !setting.failover_priority.is_empty();
+            if fails_over && outlier.is_none() && !path.as_str().contains("subsets[") {
+                let message =
+                    "has no effect without outlierDetection: nobody would tell that endpoints fail";
+                let warning = Diagnostic::warning("MEL0012", message)
+                    .hint("add outlierDetection, such as {consecutive5xxErrors: 5}");
+                check.add(&path, warning);
+            }
+        }
     }
     if let Some(pool) = pool {
         check_pool(pool, &path.field("connectionPool"), check);

@@ -1,6 +1,6 @@
 use meltemi_core::{Diagnostic, FieldPath, TrustDomain};
 
-use super::{format, retry};
+use super::{format, locality, retry};
 use crate::istio::{AccessLogEncoding, MeshConfig};
 
 const ACCESS_LOG_FORMAT: &str = "accessLogFormat";
@@ -12,6 +12,7 @@ impl MeshConfig {
         let mut all = access_log_problems(self);
         all.extend(retry_problems(self));
         all.extend(alias_problems(self));
+        all.extend(locality_problems(self));
         all
     }
 
@@ -26,7 +27,18 @@ impl MeshConfig {
             let policy = &last.default_http_retry_policy;
             self.default_http_retry_policy.clone_from(policy);
         }
+        if !locality_problems(self).is_empty() {
+            let setting = &last.locality_lb_setting;
+            self.locality_lb_setting.clone_from(setting);
+        }
     }
+}
+
+fn locality_problems(config: &MeshConfig) -> Vec<Diagnostic> {
+    locality::problems(
+        &config.locality_lb_setting,
+        &FieldPath::new("localityLbSetting"),
+    )
 }
 
 /// Policies take an alias for the mesh's own name. A certificate of that name is another matter: no proxy is told of the

@@ -429,6 +429,57 @@ fn destination_rule() {
 }
 
 #[test]
+fn places() {
+    let problems = |setting: &str, outlier: &str| {
+        let spec = format!(
+            "{{host: a, trafficPolicy: {{loadBalancer: {{localityLbSetting: {setting}}}{outlier}}}}}"
+        );
+        let all = problems("DestinationRule", &spec).into_iter();
+        let own = all.map(|one| one.replace("trafficPolicy.loadBalancer.localityLbSetting", "it"));
+        own.collect::<Vec<_>>()
+    };
+    let outlier = ", outlierDetection: {}";
+    let none: [&str; 0] = [];
+    assert_eq!(problems("{enabled: false}", ""), none);
+    assert_eq!(
+        problems(
+            "{failover: [{from: a, to: b}], failoverPriority: [x, y=z]}",
+            outlier
+        ),
+        none
+    );
+    assert_eq!(
+        problems(
+            "{distribute: [{from: 'a/*', to: {a/b: 30, 'b/*': 70}}]}",
+            ""
+        ),
+        none
+    );
+    assert_eq!(
+        problems("{failoverPriority: [x]}", ""),
+        ["it: has no effect without outlierDetection: nobody would tell that endpoints fail"]
+    );
+    assert_eq!(
+        problems(
+            "{distribute: [{from: a/b/c/d, to: {'a/*/b': 0, a: 60, 'a/b': 30}}], failover: [{from: a, to: a}, {from: '*', to: b/c}]}",
+            outlier
+        ),
+        [
+            "it: distribute stands without failover and failoverPriority",
+            "it.distribute[0].from: \"a/b/c/d\" is no place",
+            "it.distribute[0].to: the shares add up to 90, not to 100",
+            "it.distribute[0].to[\"a/*/b\"]: \"a/*/b\" is no place",
+            "it.distribute[0].to[\"a/*/b\"]: a share is between 1 and 100, not 0",
+            "it.distribute[0].to[\"a/*/b\"]: \"a\" covers it already",
+            "it.distribute[0].to[\"a/b\"]: \"a\" covers it already",
+            "it.failover[0]: a region does not fail over to itself",
+            "it.failover[1].from: \"*\" is no region",
+            "it.failover[1].to: \"b/c\" is no region",
+        ]
+    );
+}
+
+#[test]
 fn sidecar() {
     let kind = "Sidecar";
     check(
@@ -450,8 +501,8 @@ fn sidecar() {
         kind,
         "{egress: [{hosts: []}, {port: {number: 0, protocol: HTTQ}, hosts: [a, 'B!/a.b', 'x/-a..', './short', '*/a.b', '*/a.b']}]}",
         &[
-            "egress[0].hosts: an egress listener has at least one host",
             "egress[0].port: only the last egress listener can be without a port",
+            "egress[0].hosts: an egress listener has at least one host",
             "egress[1].port.number: a port is between 1 and 65535, not 0",
             "egress[1].port.protocol: unknown protocol \"HTTQ\"",
             "egress[1].hosts[0]: \"a\" does not say of which namespace",
@@ -467,11 +518,11 @@ fn sidecar() {
           tls: {mode: SIMPLE}}, {}], inboundConnectionPool: {}}",
         &[
             "ingress[0].defaultEndpoint: \"10.0.0.1:80\" is no address of the application",
-            "ingress[1].captureMode: NONE is not supported yet: the listener serves captured connections only",
+            "ingress[1].port: the port has a listener already",
             "ingress[1].defaultEndpoint: Unix sockets are not connected to yet",
+            "ingress[1].captureMode: NONE is not supported yet: the listener serves captured connections only",
             "ingress[1].tls: TLS for clients outside the mesh is not ended at sidecars yet",
             "ingress[2].port: an ingress listener needs a port",
-            "ingress[1].port: the port has a listener already",
             "inboundConnectionPool: set tcp, http or both",
         ],
     );
@@ -479,9 +530,9 @@ fn sidecar() {
         kind,
         "{outboundTrafficPolicy: {egressProxy: {host: a.b}}, egress: [{bind: 127.0.0.1, hosts: ['*/*']}]}",
         &[
-            "egress[0].bind: not supported yet, ignored",
             "outboundTrafficPolicy.egressProxy.port: the port of the egress proxy is required",
             "outboundTrafficPolicy.egressProxy: only mode ALLOW_ANY has an egress proxy",
+            "egress[0].bind: not supported yet, ignored",
         ],
     );
 }

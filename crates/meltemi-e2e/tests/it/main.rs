@@ -20,5 +20,6 @@ mod hygiene;
 mod kubelet;
 mod mtls;
 mod routing;
+mod scope;
 mod sidecar;
 mod tokens;

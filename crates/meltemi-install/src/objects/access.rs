@@ -89,7 +89,7 @@ fn cluster_rules(values: &Values) -> Vec<Rule> {
             "",
             &core,
             READ,
-            "services and workloads are found by them; injection reads namespaces and nodes",
+            "services and workloads are found by them, and by nodes in which zone they are; injection reads namespaces and nodes",
         ),
         Rule::new(
             "discovery.k8s.io",

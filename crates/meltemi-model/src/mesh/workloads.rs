@@ -13,10 +13,23 @@ impl Mesh {
         let object = self.objects.get(key)?;
         let trust_domain = self.snapshot.trust_domain();
         match &object.resource {
-            Resource::Pod(pod) => kubernetes::workload(object, pod, &trust_domain),
+            Resource::Pod(pod) => {
+                let node = pod.node.as_deref().unwrap_or_default();
+                let node = self.objects.get(&ObjectKey::new(Kind::Node, "", node));
+                let labels = node.map(|node| &node.meta.labels);
+                kubernetes::workload(object, pod, labels, &trust_domain)
+            }
             Resource::WorkloadEntry(entry) => service_entry::workload(object, entry, &trust_domain),
             _ => None,
         }
+    }
+
+    /// The pods that run on a node.
+    pub(super) fn pods_on<'a>(&'a self, node: &'a str) -> impl Iterator<Item = ObjectKey> + 'a {
+        let pods = self.objects_of(Kind::Pod).filter(move |object| {
+            matches!(&object.resource, Resource::Pod(pod) if pod.node.as_deref() == Some(node))
+        });
+        pods.map(|object| object.key())
     }
 
     pub(super) fn refresh_workloads(&mut self, dirty: &mut Dirty) {

@@ -83,6 +83,7 @@ fn policies_touch_the_services_they_cover() {
         parts(&apply(&mut mesh, routed)),
         [
             Part::VirtualService(host("legacy")),
+            Part::VirtualServices,
             Part::ForeignVirtualServices,
         ]
     );

@@ -123,6 +123,18 @@ pub(super) fn balance(policy: &EffectivePolicy<'_>, resolution: Resolution, out:
     }
 }
 
+/// Has the weights of localities count; where the client chooses the endpoint there are none.
+pub(super) fn weigh_localities(resolution: Resolution, out: &mut Cluster) {
+    if matches!(resolution, Resolution::Endpoints | Resolution::StrictDns) {
+        let common = out.common_lb_config.get_or_insert_default();
+        common.locality_config_specifier = Some(
+            cluster::common_lb_config::LocalityConfigSpecifier::LocalityWeightedLbConfig(
+                cluster::common_lb_config::LocalityWeightedLbConfig {},
+            ),
+        );
+    }
+}
+
 fn set_retry_budget(budget: &meltemi_api::istio::RetryBudget, out: &mut Cluster) {
     let thresholds = out
         .circuit_breakers

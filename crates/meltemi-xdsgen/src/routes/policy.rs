@@ -72,7 +72,6 @@ pub(super) fn retries(retries: &Retries, hashed: bool) -> Option<RetryPolicy> {
         base_interval: Some(wire::duration(backoff)),
         max_interval: None,
     });
-    // `retryRemoteLocalities` needs nothing: all localities have one priority here, so a retry may go to any.
     Some(policy)
 }
 

@@ -1,5 +1,7 @@
 //! A stock Envoy as the judge: `ENVOY_BINARY=/path/to/envoy` makes it read everything we generate for it.
 
+mod balance;
+
 use std::io::Write;
 use std::process::Command;
 

@@ -548,6 +548,7 @@ fn virtual_services_route() {
 
 mod authorization;
 mod gateways;
+mod locality;
 mod on_demand;
 mod policies;
 mod sidecars;
