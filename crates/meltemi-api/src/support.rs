@@ -106,7 +106,6 @@ const TRAFFIC_POLICY_PLACES: &[&str] = &[
 
 const VIRTUAL_SERVICE: &[&str] = &[
     "http[].corsPolicy.allowOrigin",
-    "http[].delegate",
     "http[].fault.abort.http2Error",
     "http[].fault.delay.exponentialDelay",
     "http[].match[].statPrefix",

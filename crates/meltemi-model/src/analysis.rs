@@ -28,6 +28,7 @@
 //! | MEL0211 | a Gateway names a Secret in a namespace where the control plane may read none |
 //! | MEL0220 | an egress host of a Sidecar imports nothing |
 //! | MEL0221 | an egress port of a Sidecar names another protocol than its service |
+//! | MEL0222 | a VirtualService has no hosts, and none leads to it |
 
 mod authorization;
 mod gateways;
@@ -44,6 +45,7 @@ use meltemi_api::{Kind, Object, Resource, did_you_mean, k8s};
 use meltemi_core::names::CLUSTER_DOMAIN;
 use meltemi_core::{Diagnostic, FieldPath, Hostname, Labels, ObjectRef, Severity};
 
+use crate::virtual_service::Delegates;
 use crate::{HostRule, Mesh, MeshSnapshot, Service, kubernetes};
 use selection::Pods;
 
@@ -55,7 +57,7 @@ pub fn analyze(mesh: &Mesh) -> Vec<Diagnostic> {
     for object in mesh.objects() {
         match &object.resource {
             Resource::VirtualService(spec) => {
-                destinations(&snapshot, object, spec, &mut found);
+                destinations(mesh, &snapshot, object, spec, &mut found);
                 gateways::references(&snapshot, object, spec, &mut found);
                 tokens::claims(&snapshot, &pods, object, spec, &mut found);
             }
@@ -72,6 +74,7 @@ pub fn analyze(mesh: &Mesh) -> Vec<Diagnostic> {
             _ => {}
         }
     }
+    unused_delegates(mesh, &snapshot, &mut found);
     conflicting_hosts(&snapshot, &mut found);
     competing_policies(&snapshot, &mut found);
     competing_rules(mesh, &snapshot, &mut found);
@@ -104,27 +107,50 @@ fn report(
 }
 
 fn destinations(
+    all: &Mesh,
     mesh: &MeshSnapshot,
     object: &Object,
     spec: &VirtualService,
     found: &mut Vec<Diagnostic>,
 ) {
     let path = FieldPath::new("spec");
-    let mut check = |destination: &Destination, field: FieldPath| {
+    let check = |destination: &Destination, field: FieldPath, found: &mut Vec<Diagnostic>| {
         found.extend(destination_problem(mesh, object, destination, &field));
     };
+    let delegates = Delegates::of(all.objects_of(Kind::VirtualService));
     for (i, http) in spec.http.iter().enumerate() {
         let http_path = path.field("http").index(i);
+        if let Some(named) = &http.delegate
+            && delegates
+                .find(http, &object.meta.namespace, mesh.config())
+                .is_none()
+        {
+            let namespace = match named.namespace.as_str() {
+                "" => &object.meta.namespace,
+                given => given,
+            };
+            found.push(report(
+                object,
+                Severity::Error,
+                "IST0101",
+                http_path.field("delegate"),
+                format!(
+                    "referenced delegate not found: \"{namespace}/{}\"",
+                    named.name
+                ),
+                "name a VirtualService without hosts that is exported to this namespace".to_owned(),
+            ));
+        }
         for (j, route) in http.route.iter().enumerate() {
             let field = http_path.field("route").index(j).field("destination");
-            check(&route.destination, field);
+            check(&route.destination, field, found);
         }
         if let Some(mirror) = &http.mirror {
-            check(mirror, http_path.field("mirror"));
+            check(mirror, http_path.field("mirror"), found);
         }
         for (j, mirror) in http.mirrors.iter().enumerate() {
             let field = http_path.field("mirrors").index(j).field("destination");
-            check(&mirror.destination, field);
+            check(&mirror.destination, field, found);
         }
     }
     let layer4 = [
@@ -138,8 +164,30 @@ fn destinations(
         for (i, routes) in all.into_iter().enumerate() {
             for (j, route) in routes.iter().enumerate() {
                 let entry = path.field(section).index(i).field("route").index(j);
-                check(&route.destination, entry.field("destination"));
+                check(&route.destination, entry.field("destination"), found);
             }
+        }
+    }
+}
+
+/// A VirtualService without hosts acts by those that lead to it.
+fn unused_delegates(mesh: &Mesh, snapshot: &MeshSnapshot, found: &mut Vec<Diagnostic>) {
+    let used = |object: &Object| {
+        let mut all = snapshot.virtual_services.all();
+        all.any(|routed| routed.from.contains(&object.reference()))
+    };
+    for object in mesh.objects_of(Kind::VirtualService) {
+        if matches!(&object.resource, Resource::VirtualService(spec) if spec.hosts.is_empty())
+            && !used(object)
+        {
+            found.push(report(
+                object,
+                Severity::Warning,
+                "MEL0222",
+                FieldPath::new("spec").field("hosts"),
+                "has no hosts, and no VirtualService leads to it: it has no effect".to_owned(),
+                "name its hosts, or let another VirtualService delegate to it".to_owned(),
+            ));
         }
     }
 }

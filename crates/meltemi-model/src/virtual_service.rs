@@ -1,10 +1,14 @@
 //! Which VirtualService routes the requests of a host.
 
+mod delegate;
+
 use std::sync::Arc;
 
 use meltemi_api::istio::{MeshConfig, VirtualService};
 use meltemi_api::{Object, Resource};
 use meltemi_core::{Hostname, ObjectRef};
+
+pub(crate) use delegate::Delegates;
 
 use crate::{ExportTo, MESH, gateway_name};
 
@@ -12,7 +16,9 @@ use crate::{ExportTo, MESH, gateway_name};
 #[derive(Clone, Debug)]
 pub struct MeshVirtualService {
     pub object: Arc<Object>,
-    pub origin: ObjectRef,
+    /// The object itself, and the delegates that its routes come from.
+    pub from: Vec<ObjectRef>,
+    /// With the delegates' routes in the place of those that lead to them.
     pub spec: VirtualService,
     pub hosts: Vec<Hostname>,
     /// The hosts that its routes lead to, as they are named.
@@ -25,13 +31,20 @@ pub struct MeshVirtualService {
 impl PartialEq for MeshVirtualService {
     fn eq(&self, other: &Self) -> bool {
         self.object == other.object
+            && self.spec == other.spec
+            && self.from == other.from
             && self.hosts == other.hosts
             && self.export_to == other.export_to
     }
 }
 
 impl MeshVirtualService {
-    pub(crate) fn new(object: &Arc<Object>, config: &MeshConfig, domain: &str) -> Option<Self> {
+    pub(crate) fn new(
+        object: &Arc<Object>,
+        delegates: &Delegates<'_>,
+        config: &MeshConfig,
+        domain: &str,
+    ) -> Option<Self> {
         let Resource::VirtualService(spec) = &object.resource else {
             return None;
         };
@@ -45,12 +58,16 @@ impl MeshVirtualService {
             return None;
         }
         let gateways = spec.gateways.iter().filter(|gateway| *gateway != MESH);
-        let gateways = gateways.map(|gateway| gateway_name(gateway, namespace));
+        let gateways: Vec<_> = gateways
+            .map(|gateway| gateway_name(gateway, namespace))
+            .collect();
         let export_to = ExportTo::new(
             &spec.export_to,
             &config.default_virtual_service_export_to,
             namespace,
         );
+        let (spec, used) = delegates.resolve(spec, namespace, config, domain);
+        let used = used.into_iter().map(|object| object.reference());
         let mut destinations: Vec<_> = spec
             .destinations()
             .filter_map(|to| Hostname::resolve(&to.host, namespace, domain).ok())
@@ -59,11 +76,11 @@ impl MeshVirtualService {
         destinations.dedup();
         Some(Self {
             object: Arc::clone(object),
-            origin: object.reference(),
-            spec: spec.as_ref().clone(),
+            from: std::iter::once(object.reference()).chain(used).collect(),
+            gateways,
+            spec,
             hosts,
             destinations,
-            gateways: gateways.collect(),
             export_to,
         })
     }
@@ -100,6 +117,11 @@ pub(crate) struct VirtualServices {
 }
 
 impl VirtualServices {
+    /// Those of sidecars and those of gateways; one may be both.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<MeshVirtualService>> {
+        self.by_age.iter().chain(&self.at_gateways)
+    }
+
     /// The one whose host is most specific; of those for the same host the oldest, the others do not count (IST0109).
     pub(crate) fn lookup(
         &self,

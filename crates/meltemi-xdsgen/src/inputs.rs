@@ -200,8 +200,7 @@ impl<'a> Inputs<'a> {
     }
 
     pub(crate) fn inbound_pool(&self) -> Option<&'a ConnectionPool> {
-        let pool = self.sidecar()?.spec.inbound_connection_pool.as_ref();
-        pool
+        self.sidecar()?.spec.inbound_connection_pool.as_ref()
     }
 
     /// What happens to calls of names and addresses that no service has.

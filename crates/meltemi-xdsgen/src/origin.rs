@@ -20,7 +20,7 @@ pub(crate) enum Origin {
 impl Origin {
     pub(crate) fn objects(&self) -> &[ObjectRef] {
         match self {
-            Self::VirtualService(service) => std::slice::from_ref(&service.origin),
+            Self::VirtualService(service) => &service.from,
             Self::DestinationRule(rule) => &rule.from,
             Self::Service(service) => std::slice::from_ref(&service.origin),
             Self::Workload(workload) => std::slice::from_ref(&workload.origin),

@@ -545,9 +545,16 @@ fn virtual_service() {
     check(
         kind,
         "{hosts: []}",
+        &["spec: http, tcp or tls must be provided"],
+    );
+    check(kind, "{hosts: [a], http: [{delegate: {name: b}}]}", &[]);
+    check(
+        kind,
+        "{gateways: [g], tcp: [{route: [{destination: {host: a}}]}], http: [{delegate: {name: b}}]}",
         &[
-            "spec: http, tcp or tls must be provided",
-            "hosts: at least one host is required",
+            "gateways: a VirtualService without hosts, a delegate, has no gateways",
+            "tcp: a VirtualService without hosts, a delegate, has no tcp",
+            "http[0].delegate: a delegate has no delegates of its own",
         ],
     );
     check(

@@ -58,12 +58,7 @@ pub(super) fn check(service: &VirtualService, spec: &FieldPath, check: &mut Chec
 fn check_hosts(service: &VirtualService, spec: &FieldPath, check: &mut Check<'_>) {
     let hosts = spec.field("hosts");
     if service.hosts.is_empty() {
-        // Delegates have no hosts; nothing else may lack them.
-        check.error_hint(
-            &hosts,
-            "at least one host is required",
-            "name the Service, or the host that clients call",
-        );
+        check_delegate(service, spec, check);
     }
     for (index, host) in service.hosts.iter().enumerate() {
         let field = hosts.index(index);
@@ -78,6 +73,27 @@ fn check_hosts(service: &VirtualService, spec: &FieldPath, check: &mut Check<'_>
     }
     for index in repeated(service.hosts.iter().map(|host| host.to_ascii_lowercase())) {
         check.error(&hosts.index(index), "the host is listed twice");
+    }
+}
+
+/// One without hosts is a delegate: others lead to it.
+fn check_delegate(service: &VirtualService, spec: &FieldPath, check: &mut Check<'_>) {
+    let remedy = "name the Service, or the host that clients call; only delegates have no hosts";
+    for (name, is_written) in [
+        ("gateways", !service.gateways.is_empty()),
+        ("tls", !service.tls.is_empty()),
+        ("tcp", !service.tcp.is_empty()),
+    ] {
+        if is_written {
+            let message = format!("a VirtualService without hosts, a delegate, has no {name}");
+            check.error_hint(&spec.field(name), message, remedy);
+        }
+    }
+    for (index, route) in service.http.iter().enumerate() {
+        if route.delegate.is_some() {
+            let field = spec.field("http").index(index).field("delegate");
+            check.error_hint(&field, "a delegate has no delegates of its own", remedy);
+        }
     }
 }
 
@@ -410,7 +426,10 @@ fn tls_match(matcher: &TlsMatch, hosts: &[String], path: &FieldPath, check: &mut
 /// A route without a match takes everything; what follows never acts (IST0130).
 fn unreachable_rules(routes: &[HttpRoute], path: &FieldPath, check: &mut Check<'_>) {
     let catches_all = |route: &HttpRoute| {
-        route.matches.is_empty() || route.matches.iter().any(|m| *m == HttpMatch::default())
+        // What a delegate leaves is for the routes behind it.
+        let is_whole = route.delegate.is_none();
+        let mut matches = route.matches.iter();
+        is_whole && (route.matches.is_empty() || matches.any(|m| *m == HttpMatch::default()))
     };
     let Some(last) = routes.iter().position(catches_all) else {
         return;

@@ -24,15 +24,14 @@ fn a_sidecar_bounds_what_its_workload_calls() {
         (code(REVIEWS) == "502").then_some(())
     });
     assert_eq!(code(DETAILS), "200");
-    let clusters = lab
-        .meltemi(&["proxy-config", "clusters", CLIENT.0])
-        .ok();
+    let clusters = lab.meltemi(&["proxy-config", "clusters", CLIENT.0]).ok();
     let has = |service: &str| clusters.contains(&format!("{service}.default.svc"));
     assert!(has("details") && !has("reviews"), "{clusters}");
     // Others of the namespace call what they called.
     let (_, other, output) = lab.curl("deploy/ratings-v1", "ratings", &[REVIEWS]);
     assert_eq!(other, "200", "{output:?}");
-    lab.meltemi(&["lab", "delete", "sidecar", "productpage"]).ok();
+    lab.meltemi(&["lab", "delete", "sidecar", "productpage"])
+        .ok();
     eventually("reviews answers again", || {
         (code(REVIEWS) == "200").then_some(())
     });

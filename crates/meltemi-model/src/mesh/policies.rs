@@ -8,6 +8,7 @@ use meltemi_core::Hostname;
 
 use super::{Dirty, Mesh};
 use crate::destination_rule::consolidate;
+use crate::virtual_service::Delegates;
 use crate::{
     Credential, MeshAuthorizationPolicy, MeshGateway, MeshSidecar, MeshVirtualService, Part,
 };
@@ -50,12 +51,12 @@ impl Mesh {
         if !dirty.virtual_services {
             return;
         }
-        let all: Vec<_> = self
-            .oldest_first(Kind::VirtualService, None)
+        let objects = self.oldest_first(Kind::VirtualService, None);
+        let delegates = Delegates::of(objects.iter());
+        let config = &self.snapshot.config;
+        let all: Vec<_> = objects
             .iter()
-            .filter_map(|object| {
-                MeshVirtualService::new(object, &self.snapshot.config, &self.domain)
-            })
+            .filter_map(|object| MeshVirtualService::new(object, &delegates, config, &self.domain))
             .map(Arc::new)
             .collect();
         let bound = all.iter().filter(|service| !service.gateways.is_empty());

@@ -79,6 +79,27 @@ fn a_route_by_claims_needs_someone_who_verifies_them() {
 }
 
 #[test]
+fn a_delegate_that_is_not_there_is_told() {
+    let root = "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v, namespace: default}\n\
+                spec: {hosts: [reviews], http: [{delegate: {name: part}}]}\n";
+    let part = "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: part, namespace: default}\n\
+                spec: {http: [{route: [{destination: {host: reviews}}]}]}\n";
+    assert_eq!(
+        findings(root),
+        [
+            "IST0101 VirtualService default/v: spec.http[0].delegate: referenced delegate not found: \"default/part\" (name a VirtualService without hosts that is exported to this namespace)"
+        ]
+    );
+    assert_eq!(findings(&[root, part].concat()), Vec::<String>::new());
+    assert_eq!(
+        findings(part),
+        [
+            "MEL0222 VirtualService default/part: spec.hosts: has no hosts, and no VirtualService leads to it: it has no effect (name its hosts, or let another VirtualService delegate to it)"
+        ]
+    );
+}
+
+#[test]
 fn sidecars_that_compete_or_import_nothing_are_told() {
     let sidecar = |name: &str, created: u8, spec: &str| {
         format!(

@@ -56,7 +56,7 @@ fn one(
     } else if let Some(response) = &http.direct_response {
         route::Action::DirectResponse(direct_response(response))
     } else if http.route.is_empty() {
-        // A delegate's routes live in another object; validation tells that it is not followed.
+        // Its delegate is not there, which is told of.
         return None;
     } else {
         route::Action::Route(forward(inputs, routed, http, port))

@@ -243,6 +243,9 @@ fn count(mut stream: TcpStream) -> BTreeMap<String, f64> {
     counts
 }
 
+/// A policy, what is down, and the shares that follow from Envoy's rules: a priority carries 1.4 times the part of it that works.
+type Case<'a> = (&'a str, &'a [u8], &'a [(u8, f64)]);
+
 #[test]
 fn requests_go_where_a_stock_envoy_sends_them() {
     let Some(envoy) = std::env::var_os("ENVOY_BINARY") else {
@@ -260,8 +263,7 @@ fn requests_go_where_a_stock_envoy_sends_them() {
     let shares =
         ", localityLbSetting: {distribute: [{from: 'r1/*', to: {'r1/z1/*': 20, r2: 70, r3: 10}}]}";
     let failover = ", localityLbSetting: {failover: [{from: r1, to: r3}]}";
-    // What is down; the shares that follow from Envoy's rules (a priority carries 1.4 times the part of it that works).
-    let cases: [(&str, &[u8], &[(u8, f64)]); 7] = [
+    let cases: [Case<'_>; 7] = [
         ("", &[], &[(11, 0.5), (12, 0.5)]),
         ("", &[11], &[(12, 0.7), (13, 0.3)]),
         ("", &[11, 12], &[(13, 1.0)]),

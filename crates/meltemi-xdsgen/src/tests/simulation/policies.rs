@@ -417,3 +417,41 @@ fn servers_outside_are_checked_as_istio_has_it() {
     let context = check("a.example.com", ", insecureSkipVerify: true", &[], false);
     assert_eq!(context, serde_json::json!({}));
 }
+
+/// A delegate's routes stand where its root leads to it, for what both match; its short names are of its own namespace.
+#[test]
+fn a_root_leaves_routes_to_its_delegates() {
+    let root = virtual_service(
+        "web",
+        "{name: r, match: [{uri: {prefix: /a}}], delegate: {name: part, namespace: other}}, \
+         {match: [{uri: {prefix: /gone}}], delegate: {name: nobody}}, {name: last, route: [{destination: {host: web}}]}",
+    );
+    let delegate = "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: part, namespace: other}\n\
+                    spec: {http: [{name: x, match: [{uri: {prefix: /a/x}}, {uri: {prefix: /b}}], route: [{destination: {host: api}}]}, \
+                    {name: never, match: [{uri: {prefix: /c}}], route: [{destination: {host: api}}]}, \
+                    {name: all, route: [{destination: {host: api.default.svc.cluster.local}}]}]}\n";
+    let mut world = shop(&[root, delegate.to_owned()]);
+    let paths = |world: &World| {
+        let proxy = Proxy::of(world, "web-v1");
+        ["/a/x", "/a/y", "/b", "/c", "/gone"].map(|path| {
+            proxy.outbound(Call {
+                path,
+                ..to_web("web")
+            })
+        })
+    };
+    let last = format!("http > last > {WEB}");
+    let api = "outbound|80||api.default.svc.cluster.local";
+    assert_eq!(
+        paths(&world),
+        [
+            "http > r-x > outbound|80||api.other.svc.cluster.local",
+            &format!("http > r-all > {api}"),
+            &last,
+            &last,
+            &last,
+        ]
+    );
+    world.apply(&delegate.replace("{http:", "{exportTo: ['.'], http:"));
+    assert_eq!(paths(&world), [(); 5].map(|()| last.as_str()));
+}

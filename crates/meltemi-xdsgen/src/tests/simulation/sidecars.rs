@@ -261,13 +261,10 @@ fn a_sidecar_says_what_the_workload_serves() {
         format!(
             "{} {} {} {}",
             cluster["type"].as_str().unwrap(),
-            cluster
-                .pointer(endpoint)
-                .map_or("-".to_owned(), |at| format!(
-                    "{}:{}",
-                    at["address"].as_str().unwrap(),
-                    at["portValue"]
-                )),
+            cluster.pointer(endpoint).map_or_else(
+                || "-".to_owned(),
+                |at| format!("{}:{}", at["address"].as_str().unwrap(), at["portValue"])
+            ),
             cluster["upstreamBindConfig"]["sourceAddress"]["address"]
                 .as_str()
                 .unwrap_or("-"),
