@@ -17,6 +17,8 @@ mod service_entry;
 mod sidecar;
 mod virtual_service;
 
+pub(crate) use sidecar::is_egress_host;
+
 use std::time::Duration;
 
 use meltemi_core::{Diagnostic, FieldPath, Hostname, Labels};

@@ -12,7 +12,7 @@ use crate::decode::{Problem, decode};
 use crate::object::{Kind, Meta, Object, ObjectKey, Resource};
 use crate::pod::{self, Pod};
 use crate::source::Source;
-use crate::tree::Node;
+use crate::tree::{Node, Value};
 use crate::{istio, k8s, support, validate};
 
 /// `None` if it has errors, which are reported.
@@ -56,33 +56,13 @@ pub(super) fn read(key: &ObjectKey, tree: Node, report: &mut Report) -> Option<O
     })
 }
 
-/// An AuthorizationPolicy that selects the same workloads, as far as that can be read, and allows nothing: one that nobody
-/// understands must not leave open what it was written to close. None for those that would decide nothing, and for those of
-/// targets, which are no workloads of ours.
+/// What counts of a refused object for those who have no earlier version of it: one that nobody understands must not leave open
+/// what it was written to close.
 pub(super) fn stand_in(key: &ObjectKey, tree: &Node) -> Option<Object> {
-    let spec = FieldPath::new("spec");
-    let texts = |path: &FieldPath| tree.texts(path);
-    let says = |path: &FieldPath, wanted: &str, means: &dyn Fn(&str) -> bool| {
-        let mut texts = texts(path).into_iter();
-        texts.any(|(name, value)| name == wanted && means(&value))
-    };
-    let annotations = FieldPath::new("metadata").field("annotations");
-    let is_dry_run = |text: &str| istio::AuthorizationPolicy::parse_dry_run(text) == Some(true);
-    if key.kind != Kind::AuthorizationPolicy
-        || ["targetRef", "targetRefs"]
-            .iter()
-            .any(|name| tree.has(&spec.field(name)))
-        || says(&spec, "action", &|action| action == "AUDIT")
-        || says(&annotations, "istio.io/dry-run", &is_dry_run)
-    {
-        return None;
-    }
-    let labels = texts(&spec.field("selector").field("matchLabels"));
-    let policy = istio::AuthorizationPolicy {
-        selector: Some(istio::LabelSelector {
-            match_labels: labels.into_iter().collect(),
-        }),
-        ..istio::AuthorizationPolicy::default()
+    let resource = match key.kind {
+        Kind::AuthorizationPolicy => closed_policy(tree)?.into(),
+        Kind::Sidecar => narrow_sidecar(tree)?.into(),
+        _ => return None,
     };
     let meta = Meta {
         name: key.name.clone(),
@@ -91,9 +71,119 @@ pub(super) fn stand_in(key: &ObjectKey, tree: &Node) -> Option<Object> {
     };
     Some(Object {
         meta,
-        resource: policy.into(),
+        resource,
         source: None,
     })
+}
+
+/// An AuthorizationPolicy that selects the same workloads, as far as that can be read, and allows nothing. None for those that
+/// would decide nothing, and for those of targets, which are no workloads of ours.
+fn closed_policy(tree: &Node) -> Option<istio::AuthorizationPolicy> {
+    let spec = FieldPath::new("spec");
+    let says = |path: &FieldPath, wanted: &str, means: &dyn Fn(&str) -> bool| {
+        let mut texts = tree.texts(path).into_iter();
+        texts.any(|(name, value)| name == wanted && means(&value))
+    };
+    let annotations = FieldPath::new("metadata").field("annotations");
+    let is_dry_run = |text: &str| istio::AuthorizationPolicy::parse_dry_run(text) == Some(true);
+    if ["targetRef", "targetRefs"]
+        .iter()
+        .any(|name| tree.has(&spec.field(name)))
+        || says(&spec, "action", &|action| action == "AUDIT")
+        || says(&annotations, "istio.io/dry-run", &is_dry_run)
+    {
+        return None;
+    }
+    let labels = tree.texts(&spec.field("selector").field("matchLabels"));
+    Some(istio::AuthorizationPolicy {
+        selector: Some(istio::LabelSelector {
+            match_labels: labels.into_iter().collect(),
+        }),
+        ..istio::AuthorizationPolicy::default()
+    })
+}
+
+/// A Sidecar with the readable part of what its workloads may call, and nothing in the place of the rest. What it says of their
+/// own ports is left out: they are served as their services say. None for one that narrows nothing.
+fn narrow_sidecar(tree: &Node) -> Option<istio::Sidecar> {
+    let spec = tree.get("spec")?;
+    let written = |name: &str| spec.get(name).filter(|node| !node.is_null());
+    let selector = FieldPath::new("spec").field("workloadSelector");
+    let workload_selector = tree.has(&selector).then(|| {
+        let labels = tree.texts(&selector.field("labels"));
+        istio::WorkloadSelector {
+            labels: labels.into_iter().collect(),
+        }
+    });
+    let outbound_traffic_policy = written("outboundTrafficPolicy").map(readable_policy);
+    let egress = written("egress").map(readable_egress).unwrap_or_default();
+    if egress.is_empty() && outbound_traffic_policy.is_none() {
+        return None;
+    }
+    Some(istio::Sidecar {
+        workload_selector,
+        egress,
+        outbound_traffic_policy,
+        ..istio::Sidecar::default()
+    })
+}
+
+/// REGISTRY_ONLY, if it cannot be read.
+fn readable_policy(node: &Node) -> istio::SidecarOutboundPolicy {
+    let (policy, problems) =
+        decode::<istio::SidecarOutboundPolicy>(node, &FieldPath::default(), &|_| false);
+    let is_whole = |policy: &istio::SidecarOutboundPolicy| {
+        let proxy = policy.egress_proxy.as_ref();
+        problems.is_empty() && proxy.is_none_or(|proxy| proxy.port.is_some())
+    };
+    policy.filter(is_whole).unwrap_or_default()
+}
+
+fn readable_egress(node: &Node) -> Vec<istio::EgressListener> {
+    if !matches!(node.value, Value::List(_)) {
+        return vec![importing_nothing(None)];
+    }
+    let mut listeners: Vec<_> = node.items().iter().map(readable_listener).collect();
+    let number = |one: &istio::EgressListener| one.port.as_ref().map(|port| port.number);
+    let numbers: Vec<_> = listeners.iter().map(number).collect();
+    // Of two for the same port nobody can tell which was meant.
+    for listener in &mut listeners {
+        let own = number(listener);
+        if numbers.iter().filter(|other| **other == own).count() > 1 {
+            *listener = importing_nothing(listener.port.take());
+        }
+    }
+    listeners
+}
+
+fn readable_listener(node: &Node) -> istio::EgressListener {
+    let is_aside = |field: &FieldPath| matches!(field.as_str(), "captureMode" | "bind");
+    let (listener, _) = decode::<istio::EgressListener>(node, &FieldPath::default(), &is_aside);
+    let Some(mut listener) = listener else {
+        return importing_nothing(None);
+    };
+    let port = listener.port.as_ref();
+    if port.is_some_and(|port| !(1..=0xffff).contains(&port.number)) {
+        return importing_nothing(None);
+    }
+    let is_read = |host: &String| validate::is_egress_host(host);
+    let leaves_out = |host: &&String| host.starts_with('~');
+    if !listener.hosts.iter().filter(leaves_out).all(is_read) {
+        return importing_nothing(listener.port);
+    }
+    listener.hosts.retain(is_read);
+    match listener.hosts.is_empty() {
+        true => importing_nothing(listener.port),
+        false => listener,
+    }
+}
+
+fn importing_nothing(port: Option<istio::SidecarPort>) -> istio::EgressListener {
+    istio::EgressListener {
+        port,
+        hosts: vec!["~/*".to_owned()],
+        ..istio::EgressListener::default()
+    }
 }
 
 /// What controllers write is looked at nowhere, and there is much of it.

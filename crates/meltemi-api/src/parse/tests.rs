@@ -474,3 +474,66 @@ fn what_stands_for_a_broken_policy_lets_nothing_through_where_it_would_have_coun
         assert!(stand_ins(spec, metadata).is_empty(), "{spec}");
     }
 }
+
+#[test]
+fn what_stands_for_a_broken_sidecar_opens_nothing_that_it_closed() {
+    let stand_in = |spec: &str| {
+        let text = format!(
+            "apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {{name: s, namespace: shop}}\nspec: {spec}\n"
+        );
+        let parsed = parse_text(&text);
+        assert_eq!(parsed.objects.len(), 0, "{spec}");
+        parsed.stand_ins.first().map(|object| {
+            let Resource::Sidecar(sidecar) = &object.resource else {
+                panic!("a Sidecar")
+            };
+            assert_eq!(object.key().to_string(), "Sidecar shop/s");
+            sidecar.as_ref().clone()
+        })
+    };
+    let ingress = "ingress: [{port: {number: 80, protocol: HTTP}, defaultEndpoint: 'unix:///a'}]";
+    let broken = stand_in(&format!(
+        "{{workloadSelector: {{labels: {{app: web}}}}, {ingress}, egress: [{{port: {{number: 80}}, hosts: [./*]}}, {{hosts: [a/*]}}], outboundTrafficPolicy: {{mode: REGISTRY_ONLY}}}}"
+    ))
+    .unwrap();
+    let selector = broken.workload_selector.unwrap().labels;
+    assert_eq!(selector.get("app"), Some("web"));
+    assert!(broken.ingress.is_empty());
+    let policy = broken.outbound_traffic_policy.unwrap();
+    assert_eq!(policy.mode(), OutboundTrafficPolicyMode::RegistryOnly);
+    let hosts = |egress: &str| {
+        let spec = format!("{{egress: {egress}, {ingress}}}");
+        let listeners = stand_in(&spec).unwrap().egress.into_iter();
+        let of_port = listeners.map(|one| (one.port.map(|port| port.number), one.hosts.join(" ")));
+        of_port.collect::<Vec<_>>()
+    };
+    let nothing = "~/*".to_owned();
+    assert_eq!(
+        hosts("[{port: {number: 80}, hosts: [./*]}, {hosts: [a/*]}]"),
+        [(Some(80), "./*".to_owned()), (None, "a/*".to_owned())]
+    );
+    assert_eq!(hosts("[{hosts: [./*, all]}]"), [(None, "./*".to_owned())]);
+    // What is left out, or of which port, cannot be read.
+    for egress in [
+        "everything",
+        "[{hosts: ['*/*', '~a']}]",
+        "[{hosts: ['*/*', '~A_B/*']}]",
+        "[{hosts: []}]",
+        "[{hosts: 7}]",
+        "[{port: {number: 0}, hosts: ['*/*']}]",
+    ] {
+        assert_eq!(hosts(egress), [(None, nothing.clone())], "{egress}");
+    }
+    let twice = hosts("[{hosts: ['*/*']}, {hosts: [./*]}]");
+    assert_eq!(twice, [(None, nothing.clone()), (None, nothing)]);
+    for policy in [
+        "7",
+        "{mode: ALLOW}",
+        "{mode: ALLOW_ANY, egressProxy: {host: a}}",
+    ] {
+        let sidecar = stand_in(&format!("{{outboundTrafficPolicy: {policy}}}")).unwrap();
+        let policy_read = sidecar.outbound_traffic_policy.unwrap();
+        assert_eq!(policy_read, Default::default(), "{policy}");
+    }
+    assert_eq!(stand_in(&format!("{{{ingress}}}")), None);
+}

@@ -1,5 +1,6 @@
 use std::net::{IpAddr, SocketAddr};
 
+use meltemi_core::names::port;
 use meltemi_core::{Diagnostic, FieldPath, Hostname};
 
 use super::destination_rule::check_pool;
@@ -8,6 +9,17 @@ use super::{Check, is_dns_label, repeated};
 use crate::istio::{
     CaptureMode, EgressListener, IngressListener, Sidecar, SidecarOutboundPolicy, SidecarPort,
 };
+
+/// Where the proxy listens: its administration, both directions, statistics, readiness and names.
+const PROXY_PORTS: [u16; 7] = [
+    port::ADMIN,
+    port::OUTBOUND,
+    port::INBOUND,
+    port::MERGED_STATS,
+    port::READINESS,
+    port::DNS,
+    port::ENVOY_STATS,
+];
 
 pub(super) fn check(sidecar: &Sidecar, spec: &FieldPath, check: &mut Check<'_>) {
     if let Some(selector) = &sidecar.workload_selector {
@@ -89,7 +101,7 @@ fn check_capture(mode: CaptureMode, path: &FieldPath, check: &mut Check<'_>) {
 
 fn check_ingress(listener: &IngressListener, path: &FieldPath, check: &mut Check<'_>) {
     match &listener.port {
-        Some(port) => check_port(port, &path.field("port"), check),
+        Some(port) => check_ingress_port(port, &path.field("port"), check),
         None => check.error(&path.field("port"), "an ingress listener needs a port"),
     }
     check_capture(listener.capture_mode, path, check);
@@ -103,6 +115,23 @@ fn check_ingress(listener: &IngressListener, path: &FieldPath, check: &mut Check
         let error = Diagnostic::error("MEL0005", message)
             .hint("end it at a gateway: a Gateway with a server of protocol HTTPS");
         check.add(&path.field("tls"), error);
+    }
+}
+
+fn check_ingress_port(port: &SidecarPort, path: &FieldPath, check: &mut Check<'_>) {
+    check_port(port, path, check);
+    if PROXY_PORTS.map(u32::from).contains(&port.number) {
+        check.error_hint(
+            &path.field("number"),
+            format!("the proxy itself listens on port {}", port.number),
+            "let the workload serve another port",
+        );
+    }
+    if port.protocol.eq_ignore_ascii_case("udp") {
+        let message = "UDP is not captured: the listener has no effect";
+        let warning = Diagnostic::warning("MEL0005", message)
+            .hint("remove the listener; datagrams reach the application without it");
+        check.add(&path.field("protocol"), warning);
     }
 }
 
@@ -153,6 +182,18 @@ fn check_egress(listener: &EgressListener, path: &FieldPath, check: &mut Check<'
     }
 }
 
+/// Whether an entry of `hosts` can be read.
+pub(crate) fn is_egress_host(host: &str) -> bool {
+    host.split_once('/').is_some_and(|(namespace, name)| {
+        is_egress_namespace(namespace) && Hostname::new(name).is_ok()
+    })
+}
+
+fn is_egress_namespace(namespace: &str) -> bool {
+    let known = namespace.strip_prefix('~').unwrap_or(namespace);
+    namespace == "~" || matches!(known, "." | "*") || is_dns_label(known)
+}
+
 /// `namespace/dns`, `./dns`, `*/dns`, `~/*`, and `~namespace/dns` for what is left out.
 fn check_egress_host(host: &str, field: &FieldPath, check: &mut Check<'_>) {
     let form = "write namespace/name, ./name or */name, with the full name of a service or *";
@@ -161,9 +202,7 @@ fn check_egress_host(host: &str, field: &FieldPath, check: &mut Check<'_>) {
         check.error_hint(field, message, form);
         return;
     };
-    let known = namespace.strip_prefix('~').unwrap_or(namespace);
-    if !matches!(namespace, "." | "*" | "~") && !matches!(known, "." | "*") && !is_dns_label(known)
-    {
+    if !is_egress_namespace(namespace) {
         let message =
             format!("\"{namespace}\" before the slash is no namespace, \".\", \"*\" or \"~\"");
         check.error_hint(field, message, form);

@@ -528,6 +528,15 @@ fn sidecar() {
     );
     check(
         kind,
+        "{ingress: [{port: {number: 15006, protocol: HTTP}}, {port: {number: 15090}}, {port: {number: 53, protocol: UDP}}]}",
+        &[
+            "ingress[0].port.number: the proxy itself listens on port 15006",
+            "ingress[1].port.number: the proxy itself listens on port 15090",
+            "ingress[2].port.protocol: UDP is not captured: the listener has no effect",
+        ],
+    );
+    check(
+        kind,
         "{outboundTrafficPolicy: {egressProxy: {host: a.b}}, egress: [{bind: 127.0.0.1, hosts: ['*/*']}]}",
         &[
             "outboundTrafficPolicy.egressProxy.port: the port of the egress proxy is required",
