@@ -65,6 +65,7 @@ pub fn analyze(mesh: &Mesh) -> Vec<Diagnostic> {
             Resource::Service(service) => {
                 selection::service(&pods, object, &mut found);
                 external_name(&snapshot, object, service, &mut found);
+                traffic_distribution(object, service, &mut found);
             }
             Resource::ServiceEntry(_) => shadowed_entry(&snapshot, object, &mut found),
             Resource::AuthorizationPolicy(_) => {
@@ -167,6 +168,21 @@ fn destinations(
                 check(&route.destination, entry.field("destination"), found);
             }
         }
+    }
+}
+
+fn traffic_distribution(object: &Object, service: &k8s::Service, found: &mut Vec<Diagnostic>) {
+    let spec = service.spec.as_ref();
+    if spec.is_some_and(|spec| spec.traffic_distribution.is_some()) {
+        found.push(report(
+            object,
+            Severity::Warning,
+            "MEL0005",
+            FieldPath::new("spec").field("trafficDistribution"),
+            "not supported yet, ignored: calls from the mesh go to all endpoints alike".to_owned(),
+            "set outlierDetection in a DestinationRule of the host: near endpoints then come first"
+                .to_owned(),
+        ));
     }
 }
 

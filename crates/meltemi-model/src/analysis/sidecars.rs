@@ -105,25 +105,40 @@ pub(super) fn sidecar(
     for (i, egress) in sidecar.spec.egress.iter().enumerate() {
         let path = spec.field("egress").index(i);
         for (j, host) in egress.hosts.iter().enumerate() {
-            let name = match host.split_once('/') {
-                Some((of, name)) if !of.starts_with('~') => Hostname::new(name).ok(),
-                _ => None,
+            let parts = host.split_once('/');
+            let Some((of, name)) = parts.filter(|(of, _)| !of.starts_with('~')) else {
+                continue;
             };
+            let name = Hostname::new(name).ok();
             let named = name.filter(|name| !name.is_wildcard() && name.as_str().contains('.'));
             let Some(name) = named else { continue };
+            let is_meant = |namespace_of_it: &str| match of {
+                "*" => true,
+                // In the root namespace it is every client's own.
+                "." => [mesh.config.root_namespace.as_str(), namespace_of_it].contains(&namespace),
+                of => namespace_of_it == of,
+            };
             let is_routed = || {
-                let mut routed = mesh.virtual_services.by_age.iter();
+                let routed = mesh.virtual_services.by_age.iter();
+                let mut routed = routed.filter(|routed| is_meant(routed.namespace()));
                 routed.any(|routed| routed.hosts.iter().any(|own| own.covers(&name)))
             };
-            let Some(service) = known_service(mesh, &name) else {
+            let Some(service) = mesh.service(&name).filter(|one| is_meant(&one.namespace)) else {
                 if !is_routed() {
                     found.push(report(
                         &sidecar.object,
                         Severity::Warning,
                         "MEL0220",
                         path.field("hosts").index(j),
-                        format!("no service is called {name}: the host imports nothing"),
-                        super::near_hosts(mesh, name.as_str(), &name, namespace),
+                        match of {
+                            "*" => format!("no service is called {name}: the host imports nothing"),
+                            "." => format!("no service of the workload's namespace is called {name}: the host imports nothing"),
+                            of => format!("no service of {of} is called {name}: the host imports nothing"),
+                        },
+                        match known_service(mesh, &name) {
+                            Some(near) => format!("write {}/{}", near.namespace, near.hostname),
+                            None => super::near_hosts(mesh, name.as_str(), &name, namespace),
+                        },
                     ));
                 }
                 continue;

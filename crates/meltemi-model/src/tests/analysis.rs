@@ -143,6 +143,44 @@ fn sidecars_that_compete_or_import_nothing_are_told() {
 }
 
 #[test]
+fn egress_hosts_that_import_nothing_are_told_by_what_imports() {
+    let outside = "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: all, namespace: default}\n\
+                   spec: {hosts: ['*.example.com'], ports: [{number: 80, name: http, protocol: HTTP}]}\n";
+    let sidecar = |namespace: &str, hosts: &str| {
+        format!(
+            "{outside}---\napiVersion: networking.istio.io/v1\nkind: Sidecar\n\
+             metadata: {{name: a, namespace: {namespace}}}\nspec: {{egress: [{{hosts: [{hosts}]}}]}}\n"
+        )
+    };
+    let wrong = "prod/reviews.default.svc.cluster.local, '*/api.example.com', './reviews.default.svc.cluster.local'";
+    assert_eq!(
+        findings(&sidecar("prod", wrong)),
+        [
+            "MEL0220 Sidecar prod/a: spec.egress[0].hosts[0]: no service of prod is called reviews.default.svc.cluster.local: the host imports nothing (write default/reviews.default.svc.cluster.local)",
+            "MEL0220 Sidecar prod/a: spec.egress[0].hosts[1]: no service is called api.example.com: the host imports nothing (write default/*.example.com)",
+            "MEL0220 Sidecar prod/a: spec.egress[0].hosts[2]: no service of the workload's namespace is called reviews.default.svc.cluster.local: the host imports nothing (write default/reviews.default.svc.cluster.local)",
+        ]
+    );
+    let right = "default/reviews.default.svc.cluster.local, '*/*.example.com', './reviews.default.svc.cluster.local'";
+    assert_eq!(
+        findings(&sidecar("istio-system", right)),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn traffic_distribution_of_a_service_is_told_as_ignored() {
+    let near = "---\napiVersion: v1\nkind: Service\nmetadata: {name: near, namespace: default}\n\
+                spec: {selector: {app: reviews}, trafficDistribution: PreferClose, ports: [{name: http, port: 80}]}\n";
+    assert_eq!(
+        findings(near),
+        [
+            "MEL0005 Service default/near: spec.trafficDistribution: not supported yet, ignored: calls from the mesh go to all endpoints alike (set outlierDetection in a DestinationRule of the host: near endpoints then come first)"
+        ]
+    );
+}
+
+#[test]
 fn a_port_that_the_service_does_not_have_is_told() {
     let yaml = "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v, namespace: default}\n\
                 spec: {hosts: [reviews], http: [{route: [{destination: {host: reviews, port: {number: 99}}}]}]}\n";
