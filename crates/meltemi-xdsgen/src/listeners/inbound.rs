@@ -51,22 +51,25 @@ pub(crate) struct InboundPort<'a> {
 /// The workload's ports, by number: those that its Sidecar lists, else those behind services.
 pub(crate) fn inbound_ports<'a>(inputs: &Inputs<'a>) -> Vec<InboundPort<'a>> {
     let mut served = served_ports(inputs);
-    let listed = inputs.ingress();
-    if listed.is_empty() {
+    let captured = inputs.ingress().iter().filter_map(|listener| {
+        let port = listener.port.as_ref()?;
+        let protocol = Protocol::from_word(&port.protocol).unwrap_or(Protocol::Auto);
+        let number = u16::try_from(port.number).ok()?;
+        (protocol != Protocol::Udp).then_some((number, protocol, listener))
+    });
+    let mut captured = captured.peekable();
+    if captured.peek().is_none() {
         return served.into_values().collect();
     }
-    let listed = listed.iter().filter_map(|listener| {
-        let port = listener.port.as_ref()?;
-        let number = u16::try_from(port.number).ok()?;
-        let protocol = Protocol::from_word(&port.protocol).unwrap_or(Protocol::Auto);
+    let listed = captured.map(|(number, protocol, listener)| {
         let own = served.remove(&number);
-        (protocol != Protocol::Udp).then(|| InboundPort {
+        InboundPort {
             target_port: number,
             service_port: own.as_ref().map_or(number, |own| own.service_port),
             protocol,
             services: own.map(|own| own.services).unwrap_or_default(),
             ingress: Some(listener),
-        })
+        }
     });
     let mut listed: Vec<_> = listed.collect();
     listed.sort_by_key(|port| port.target_port);
