@@ -4,7 +4,7 @@
 use meltemi_api::istio::{Distribute, LocalityLbSetting};
 use meltemi_core::Locality;
 use meltemi_core::names::label;
-use meltemi_model::{Endpoint, TOPOLOGY_SUBZONE};
+use meltemi_model::{Endpoint, Resolution, TOPOLOGY_SUBZONE};
 use meltemi_proto::envoy::config::endpoint::v3::LocalityLbEndpoints;
 
 use crate::clusters::Target;
@@ -32,7 +32,12 @@ impl<'a> Preference<'a> {
         let own = policy.load_balancer;
         let own = own.and_then(|balancer| balancer.locality_lb_setting.as_ref());
         let setting = own.unwrap_or_else(|| &inputs.config().locality_lb_setting);
-        if setting.enabled == Some(false) {
+        // A cluster of one name has one endpoint, wherever it is; one that keeps the address has none.
+        let is_of_places = matches!(
+            target.resolution(),
+            Resolution::Endpoints | Resolution::StrictDns
+        );
+        if setting.enabled == Some(false) || !is_of_places {
             return Self::None;
         }
         if !setting.distribute.is_empty() {

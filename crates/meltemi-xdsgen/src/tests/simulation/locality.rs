@@ -274,3 +274,21 @@ fn a_client_is_where_its_node_is() {
     let labelled = pod.replace("app: client}", "app: client, istio-locality: r2.z1.a}");
     assert_eq!(first(&labelled), "r2/z1/a");
 }
+
+/// Envoy refuses a cluster of one name that has no endpoint.
+#[test]
+fn a_cluster_of_one_name_keeps_its_endpoint() {
+    let entry = "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: far, namespace: default}\n\
+                 spec: {hosts: [far.example.com], ports: [{number: 80, name: http, protocol: HTTP}], resolution: DNS_ROUND_ROBIN}\n";
+    let shares = "localityLbSetting: {distribute: [{from: '*', to: {r1: 100}}]}\n";
+    let world = World::new(&format!("{MESH_OF_PLACES}{entry}")).config(shares);
+    let generated = world.generate("client", Flavour::Meltemi);
+    let cluster =
+        crate::tests::support::to_json(&generated.clusters["outbound|80||far.example.com"]);
+    assert_eq!(cluster["type"], "LOGICAL_DNS");
+    let endpoints = cluster.pointer("/loadAssignment/endpoints");
+    assert_eq!(
+        endpoints.and_then(|all| all.as_array()).map(Vec::len),
+        Some(1)
+    );
+}
