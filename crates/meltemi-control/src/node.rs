@@ -95,6 +95,7 @@ impl ProxyNode {
                 labels: metadata.labels("LABELS"),
                 service_account: service_account.to_owned(),
                 locality: locality(node),
+                sidecar: None,
                 flavour,
                 role,
                 // A stock Envoy has no way to ask for listeners as it needs them, and a gateway listens before anybody comes:

@@ -34,8 +34,6 @@ pub enum Part {
     GatewayVirtualServices,
     /// The certificates in a Secret, by namespace and name.
     Credential(String, String),
-    /// Whether there are Sidecars anywhere.
-    Sidecars,
     /// Sidecars of a namespace.
     Sidecar(String),
     /// PeerAuthentications of a namespace without a selector.

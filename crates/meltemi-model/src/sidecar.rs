@@ -54,6 +54,13 @@ impl MeshSidecar {
         selector.map(|selector| &selector.labels)
     }
 
+    /// Whether it means other services for clients of other namespaces.
+    pub fn is_relative(&self) -> bool {
+        let listeners = self.egress.iter();
+        let mut hosts = listeners.flat_map(|own| own.imported.iter().chain(&own.excluded));
+        hosts.any(|host| host.namespace == ".")
+    }
+
     fn listener(&self, port: u16) -> Option<&Egress> {
         let of_port = self.egress.iter().find(|own| own.port == Some(port));
         of_port.or_else(|| self.egress.iter().find(|own| own.port.is_none()))
@@ -199,11 +206,5 @@ impl Sidecars {
             .find(selects)
             .or_else(|| of(namespace).find(is_for_all))
             .or_else(|| of(root).find(is_for_all))
-    }
-
-    /// Whether it depends on a workload's labels which one it obeys.
-    pub(crate) fn are_by_labels(&self, namespace: &str) -> bool {
-        let own = self.by_namespace.get(namespace);
-        own.is_some_and(|own| own.iter().any(|one| one.selector().is_some()))
     }
 }

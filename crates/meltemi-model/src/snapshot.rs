@@ -187,20 +187,21 @@ impl MeshSnapshot {
             .filter(move |service| service.visible_to(client_namespace))
     }
 
-    /// Whether there is a Sidecar anywhere: `Part::Sidecars`.
+    /// Whether there is a Sidecar anywhere: `Part::Sidecar` of all namespaces.
     pub fn has_sidecars(&self) -> bool {
         !self.sidecars.by_namespace.is_empty()
-    }
-
-    /// Whether it depends on a workload's labels which Sidecar it obeys: `Part::Sidecar` of the namespace.
-    pub fn has_sidecar_by_labels(&self, namespace: &str) -> bool {
-        self.sidecars.are_by_labels(namespace)
     }
 
     /// The Sidecar that a workload obeys: `Part::Sidecar` of the namespace and of the root namespace.
     pub fn sidecar(&self, namespace: &str, labels: &Labels) -> Option<&Arc<MeshSidecar>> {
         let root = &self.config.root_namespace;
         self.sidecars.lookup(namespace, labels, root)
+    }
+
+    /// One Sidecar: `Part::Sidecar` of its namespace.
+    pub fn sidecar_named(&self, namespace: &str, name: &str) -> Option<&Arc<MeshSidecar>> {
+        let mut of_namespace = self.sidecars.by_namespace.get(namespace)?.iter();
+        of_namespace.find(|sidecar| sidecar.origin.name == name)
     }
 
     /// All Gateways, the oldest first: `Part::Gateways`.

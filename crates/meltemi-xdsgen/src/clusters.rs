@@ -70,7 +70,8 @@ pub(crate) fn targets<'a>(inputs: &Inputs<'a>, host: &Hostname) -> Vec<Target<'a
     let proxied = service
         .ports
         .iter()
-        .filter(|port| port.protocol != meltemi_model::Protocol::Udp);
+        .filter(|port| port.protocol != meltemi_model::Protocol::Udp)
+        .filter(|port| inputs.calls_port(service, port.number));
     proxied
         .flat_map(|port| {
             names.iter().map(move |&subset| Target {

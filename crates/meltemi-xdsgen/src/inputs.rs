@@ -166,32 +166,27 @@ impl<'a> Inputs<'a> {
         self.mesh.cluster_id()
     }
 
-    /// The Sidecar that the proxy obeys. Gateways obey none.
+    /// The Sidecar that the proxy obeys. Proxies that obey the same one, or none, agree in it.
     fn sidecar(&self) -> Option<&'a MeshSidecar> {
-        let is_noted = self.has_noted_sidecar.replace(true);
-        if !self.mesh.has_sidecars() {
-            // Every proxy has the same answer.
-            self.note(Part::Sidecars);
-            return None;
+        self.note_field(Field::Sidecar);
+        let origin = self.view.sidecar.as_ref()?;
+        let sidecar = self.mesh.sidecar_named(&origin.namespace, &origin.name);
+        if !self.has_noted_sidecar.replace(true) {
+            self.note(Part::Sidecar(origin.namespace.clone()));
+            let noted = sidecar.map(|own| Origin::Sidecar(Arc::clone(own)));
+            noted
+                .into_iter()
+                .for_each(|origin| self.note_origin(origin));
         }
-        if self.role() == Role::Router {
-            return None;
+        sidecar.map(AsRef::as_ref)
+    }
+
+    /// The namespace that a Sidecar means by `.`; for one that never says so, the proxy's is of no account.
+    fn namespace_of_scope(&self, sidecar: &MeshSidecar) -> &'a str {
+        match sidecar.is_relative() {
+            true => self.namespace(),
+            false => &self.view.namespace,
         }
-        let namespace = self.namespace();
-        if !is_noted {
-            self.note(Part::Sidecar(namespace.to_owned()));
-            let root = &self.config().root_namespace;
-            self.note(Part::Sidecar(root.clone()));
-        }
-        let labels = match self.mesh.has_sidecar_by_labels(namespace) {
-            true => self.labels(),
-            false => &self.view.labels,
-        };
-        let sidecar = self.mesh.sidecar(namespace, labels)?;
-        if !is_noted {
-            self.note_origin(Origin::Sidecar(Arc::clone(sidecar)));
-        }
-        Some(sidecar)
     }
 
     /// What the proxy's workload serves, if its Sidecar says so.
@@ -234,8 +229,21 @@ impl<'a> Inputs<'a> {
         let Some(sidecar) = self.sidecar() else {
             return true;
         };
-        sidecar.imports_any(self.namespace(), service)
-            || self.routed_to(sidecar).contains(&service.hostname)
+        sidecar.imports_any(self.namespace_of_scope(sidecar), service)
+            || self.is_led_to(sidecar, service)
+    }
+
+    /// The same of one of its ports. What is led to has all of them.
+    pub(crate) fn calls_port(&self, service: &Service, port: u16) -> bool {
+        let Some(sidecar) = self.sidecar() else {
+            return true;
+        };
+        sidecar.imports(self.namespace_of_scope(sidecar), service, port)
+            || self.is_led_to(sidecar, service)
+    }
+
+    fn is_led_to(&self, sidecar: &MeshSidecar, service: &Service) -> bool {
+        self.routed_to(sidecar).contains(&service.hostname)
             || self.fetches_keys_from(&service.hostname)
     }
 
@@ -291,7 +299,7 @@ impl<'a> Inputs<'a> {
             .services_on_port(port)
             .filter(|service| self.sees(&service.export_to))
             .filter(move |service| {
-                sidecar.is_none_or(|own| own.imports(self.namespace(), service, port))
+                sidecar.is_none_or(|own| own.imports(self.namespace_of_scope(own), service, port))
             })
     }
 
@@ -299,7 +307,8 @@ impl<'a> Inputs<'a> {
     pub(crate) fn service_on_port(&self, host: &Hostname, port: u16) -> Option<&'a Arc<Service>> {
         let service = self.service(host)?;
         let sidecar = self.sidecar();
-        let is_imported = sidecar.is_none_or(|own| own.imports(self.namespace(), service, port));
+        let is_imported =
+            sidecar.is_none_or(|own| own.imports(self.namespace_of_scope(own), service, port));
         is_imported.then_some(service)
     }
 
@@ -371,16 +380,18 @@ impl<'a> Inputs<'a> {
 
     /// Which VirtualServices the proxy's Sidecar has it obey on a port.
     fn imports_routes(&self, port: u16) -> impl Fn(&MeshVirtualService) -> bool + use<'a> {
-        let sidecar = self.sidecar().map(|own| (own, self.namespace()));
+        let sidecar = self.sidecar();
+        let sidecar = sidecar.map(|own| (own, self.namespace_of_scope(own)));
         move |routed| sidecar.is_none_or(|(own, of)| own.imports_routes(of, routed, port))
     }
 
-    /// VirtualServices with hosts that are no service, and those hosts, the oldest first; of those obeyed on a port.
+    /// VirtualServices with hosts that no service in the proxy's scope has on a port, and those hosts, the oldest first; of
+    /// those obeyed on the port.
     pub(crate) fn foreign_virtual_services(
         &self,
         port: u16,
     ) -> Vec<(&'a Hostname, &'a Arc<MeshVirtualService>)> {
-        self.note(Part::ForeignVirtualServices);
+        self.note_foreign();
         self.note(Part::ServiceNames);
         let mut seen = BTreeSet::new();
         let mut out = Vec::new();
@@ -388,7 +399,7 @@ impl<'a> Inputs<'a> {
         let all = self.mesh.virtual_services(self.namespace());
         for service in all.filter(|service| is_imported(service)) {
             for host in &service.hosts {
-                if self.mesh.service(host).is_none() && seen.insert(host) {
+                if self.is_foreign(host, port) && seen.insert(host) {
                     self.note_virtual_service(Some(service));
                     out.push((host, service));
                 }
@@ -397,13 +408,33 @@ impl<'a> Inputs<'a> {
         out
     }
 
-    /// The first VirtualService that names this host, if the host is no service.
+    /// In a scope a host of any service may be foreign.
+    fn note_foreign(&self) {
+        self.note(match self.sidecar() {
+            Some(_) => Part::VirtualServices,
+            None => Part::ForeignVirtualServices,
+        });
+    }
+
+    /// Whether no service that the proxy calls by this port has the host: one outside its scope is as good as none (Istio,
+    /// `BuildSidecarOutboundVirtualHosts` looks at the listener's services). Without a Sidecar the services of the mesh decide.
+    fn is_foreign(&self, host: &Hostname, port: u16) -> bool {
+        if self.mesh.service(host).is_none() {
+            return true;
+        }
+        if self.sidecar().is_none() {
+            return false;
+        }
+        self.service_on_port(host, port).is_none()
+    }
+
+    /// The first VirtualService that names this host, if no service in the proxy's scope has it on the port.
     pub(crate) fn foreign_virtual_service(
         &self,
         domain: &str,
         port: u16,
     ) -> Option<(&'a Hostname, &'a Arc<MeshVirtualService>)> {
-        self.note(Part::ForeignVirtualServices);
+        self.note_foreign();
         let is_imported = self.imports_routes(port);
         let all = self.mesh.virtual_services(self.namespace());
         let mut all = all.filter(|service| is_imported(service));
@@ -412,7 +443,7 @@ impl<'a> Inputs<'a> {
             Some((host, service))
         })?;
         self.note(Part::Service(host.clone()));
-        if self.mesh.service(host).is_some() {
+        if !self.is_foreign(host, port) {
             return None;
         }
         self.note_virtual_service(Some(service));

@@ -21,7 +21,7 @@ use crate::inputs::Read;
 use crate::origin::Origin;
 use crate::resource::{self, Resources};
 use crate::state::Unit;
-use crate::view::Field;
+use crate::view::Fields;
 
 /// Entries that nobody holds are swept when there are more than this, and then at every doubling.
 const SWEEP_MINIMUM: usize = 4096;
@@ -95,8 +95,8 @@ impl Made {
         self.source.is_stale()
     }
 
-    pub(crate) fn depends_on_locality(&self) -> bool {
-        self.source.read.fields.contains(Field::Locality)
+    pub(crate) fn depends_on(&self, fields: Fields) -> bool {
+        self.source.read.fields.intersects(fields)
     }
 
     /// The objects of users that it was made from.
@@ -115,6 +115,10 @@ impl Inventory {
 
     pub(crate) fn is_stale(&self) -> bool {
         self.source.is_stale()
+    }
+
+    pub(crate) fn depends_on(&self, fields: Fields) -> bool {
+        self.source.read.fields.intersects(fields)
     }
 }
 
@@ -140,6 +144,14 @@ impl Shelf {
             mesh,
             steps: HashMap::new(),
         }
+    }
+
+    /// How many units there are for all proxies.
+    #[cfg(test)]
+    pub(crate) fn unit_count(&self) -> usize {
+        let held =
+            |all: &Vec<Weak<Made>>| all.iter().filter(|made| made.strong_count() > 0).count();
+        self.made.values().map(held).sum()
     }
 
     fn outdate(&mut self, changes: &ChangeSet) {

@@ -66,11 +66,9 @@ pub fn generate(view: &ProxyView, mesh: &MeshSnapshot) -> Generated {
 }
 
 impl ProxyState {
-    pub fn new(mut view: ProxyView, round: &mut Round<'_>) -> Self {
-        if let Some(known) = view.known_locality(round.mesh) {
-            view.locality = known.clone();
-        }
-        let view = Arc::new(view);
+    pub fn new(view: ProxyView, round: &mut Round<'_>) -> Self {
+        let mut view = Arc::new(view);
+        view.follow(round.mesh);
         let wanted = Wanted::default();
         let inventory = inventory(&view, &wanted, round);
         let units = inventory.units.iter();
@@ -108,10 +106,9 @@ impl ProxyState {
 
     /// Brings the configuration up to date: only what was made from a changed part is made again.
     pub fn update(&mut self, round: &mut Round<'_>) -> UpdateReport {
-        let has_moved = self.relocate(round.mesh);
-        let is_stale =
-            |made: &Arc<Made>| made.is_stale() || has_moved && made.depends_on_locality();
-        if self.inventory.is_stale() {
+        let changed = self.view.follow(round.mesh);
+        let is_stale = |made: &Arc<Made>| made.is_stale() || made.depends_on(changed);
+        if self.inventory.is_stale() || self.inventory.depends_on(changed) {
             let inventory = inventory(&self.view, &self.wanted, round);
             self.renew(inventory, |_, made| is_stale(made), round)
         } else if self.made.iter().any(is_stale) {
@@ -119,19 +116,6 @@ impl ProxyState {
             self.renew(inventory, |_, made| is_stale(made), round)
         } else {
             UpdateReport::default()
-        }
-    }
-
-    /// Follows what the objects say of where the workload is: its node may be known later than itself.
-    fn relocate(&mut self, mesh: &MeshSnapshot) -> bool {
-        match self.view.known_locality(mesh) {
-            Some(known) if *known != self.view.locality => {
-                let mut view = self.view.as_ref().clone();
-                view.locality = known.clone();
-                self.view = Arc::new(view);
-                true
-            }
-            _ => false,
         }
     }
 

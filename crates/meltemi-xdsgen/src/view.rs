@@ -1,8 +1,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use meltemi_core::{Labels, Locality};
-use meltemi_model::{MeshSnapshot, Workload};
+use meltemi_core::{Labels, Locality, ObjectRef};
+use meltemi_model::{MeshSidecar, MeshSnapshot, Workload};
 
 /// Which program reads the configuration, and so which filters it knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,6 +33,8 @@ pub struct ProxyView {
     pub service_account: String,
     /// Where it says that it is; what the objects know of its workload counts before.
     pub locality: Locality,
+    /// The Sidecar that it obeys: found by its state, whatever stands here before.
+    pub sidecar: Option<ObjectRef>,
     pub flavour: Flavour,
     pub role: Role,
     /// Such as `default.svc.cluster.local`; the part after the namespace is the cluster's domain.
@@ -55,6 +57,7 @@ pub(crate) enum Field {
     Role,
     ServiceAccount,
     Locality,
+    Sidecar,
 }
 
 /// A set of them.
@@ -65,6 +68,10 @@ impl Fields {
     #[must_use]
     pub(crate) fn with(self, field: Field) -> Self {
         Self(self.0 | 1 << field as u8)
+    }
+
+    pub(crate) fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
     }
 
     pub(crate) fn contains(self, field: Field) -> bool {
@@ -81,6 +88,7 @@ impl ProxyView {
             || differs(Field::Http10, self.http10 == other.http10)
             || differs(Field::Role, self.role == other.role)
             || differs(Field::Locality, self.locality == other.locality)
+            || differs(Field::Sidecar, self.sidecar == other.sidecar)
             || differs(
                 Field::ServiceAccount,
                 self.service_account == other.service_account,
@@ -101,6 +109,7 @@ impl ProxyView {
             labels,
             service_account: service_account.to_owned(),
             locality: Locality::default(),
+            sidecar: None,
             flavour: Flavour::Meltemi,
             role: Role::Sidecar,
             dns_domain: format!("{namespace}.svc.cluster.local"),
@@ -117,10 +126,37 @@ impl ProxyView {
         })
     }
 
-    /// Where the workload is, as far as the objects say so.
-    pub(crate) fn known_locality<'a>(&self, mesh: &'a MeshSnapshot) -> Option<&'a Locality> {
+    /// Follows what the objects say of where the workload is and of the Sidecar that it obeys, and says which of the two changed.
+    pub(crate) fn follow(self: &mut Arc<Self>, mesh: &MeshSnapshot) -> Fields {
+        let mut changed = Fields::default();
+        if let Some(known) = self
+            .known_locality(mesh)
+            .filter(|known| **known != self.locality)
+        {
+            Arc::make_mut(self).locality = known.clone();
+            changed = changed.with(Field::Locality);
+        }
+        let sidecar = self.obeyed_sidecar(mesh).map(|sidecar| &sidecar.origin);
+        if sidecar != self.sidecar.as_ref() {
+            Arc::make_mut(self).sidecar = sidecar.cloned();
+            changed = changed.with(Field::Sidecar);
+        }
+        changed
+    }
+
+    /// Where the workload is, as far as the objects say so: its node may be known later than itself.
+    fn known_locality<'a>(&self, mesh: &'a MeshSnapshot) -> Option<&'a Locality> {
         let locality = &self.workload(mesh)?.locality;
         (*locality != Locality::default()).then_some(locality)
+    }
+
+    /// By the labels that the objects know; by the proxy's own only until they know any. Gateways obey none.
+    fn obeyed_sidecar<'a>(&self, mesh: &'a MeshSnapshot) -> Option<&'a Arc<MeshSidecar>> {
+        if self.role == Role::Router || !mesh.has_sidecars() {
+            return None;
+        }
+        let known = self.workload(mesh).map(|workload| &workload.labels);
+        mesh.sidecar(&self.namespace, known.unwrap_or(&self.labels))
     }
 
     /// The domain behind `svc.`, such as `cluster.local`.

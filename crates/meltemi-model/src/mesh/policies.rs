@@ -111,7 +111,6 @@ impl Mesh {
     }
 
     pub(super) fn refresh_sidecars(&mut self, dirty: &mut Dirty) {
-        let had_any = self.snapshot.has_sidecars();
         for namespace in std::mem::take(&mut dirty.sidecars) {
             let objects = self.oldest_first(Kind::Sidecar, Some(&namespace));
             let after = objects.iter().filter_map(MeshSidecar::new);
@@ -120,9 +119,6 @@ impl Mesh {
             if replace(&mut sidecars.by_namespace, &namespace, after) {
                 dirty.changes.insert(Part::Sidecar(namespace));
             }
-        }
-        if self.snapshot.has_sidecars() != had_any {
-            dirty.changes.insert(Part::Sidecars);
         }
     }
 

@@ -119,3 +119,47 @@ fn pods_of_a_workload_hold_the_same_maps() {
         assert!(Arc::ptr_eq(one.of(kind), other.of(kind)), "{kind:?}");
     }
 }
+
+/// A Sidecar concerns those who obey it: others share as if there were none, and those who obey it share whatever else differs.
+#[test]
+fn proxies_share_by_the_sidecar_that_they_obey() {
+    let sidecar = |namespace: &str, name: &str, spec: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {spec}\n"
+        )
+    };
+    let unit_count = |more: &str, views: &[ProxyView]| {
+        let mut world = World::new(CANARY);
+        world.apply(more);
+        let snapshot = world.mesh.snapshot();
+        let mut shelf = Shelf::default();
+        let mut round = shelf.round(&snapshot, &ChangeSet::default());
+        let states: Vec<_> = views
+            .iter()
+            .map(|view| ProxyState::new(view.clone(), &mut round))
+            .collect();
+        let count = shelf.unit_count();
+        drop(states);
+        count
+    };
+    // Of addresses that no pod has.
+    let view = |namespace: &str, app: &str| {
+        let address = IpAddr::from([10, 9, 9, 9]);
+        ProxyView::new(address, namespace, app, Labels::from([("app", app)]))
+    };
+    let everywhere = ["a", "b", "c", "d"].map(|namespace| view(namespace, "x"));
+    let without = unit_count("", &everywhere);
+    let elsewhere = sidecar("other", "own", "{egress: [{hosts: ['./*']}]}");
+    assert_eq!(unit_count(&elsewhere, &everywhere), without);
+    // One of the root namespace that does not speak of the client's is the same for all, but for what routes concern.
+    let of_root = sidecar("istio-system", "own", "{egress: [{hosts: ['*/*']}]}");
+    assert_eq!(unit_count(&of_root, &everywhere), without);
+    // Pods that differ in labels which the Sidecar does not ask for.
+    let by_label = "{workloadSelector: {labels: {app: x}}, egress: [{hosts: ['*/*']}]}";
+    let pods = ["0", "1", "2"].map(|index| ProxyView {
+        labels: Labels::from([("app", "x"), ("index", index)]),
+        ..view("a", "x")
+    });
+    let selected = sidecar("a", "own", by_label);
+    assert_eq!(unit_count(&selected, &pods), unit_count("", &pods));
+}

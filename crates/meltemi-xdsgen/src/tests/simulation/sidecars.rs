@@ -178,6 +178,16 @@ fn each_port_has_one_egress_listener() {
 }
 
 #[test]
+fn ports_that_are_not_imported_have_no_cluster() {
+    let spec = "{egress: [{port: {number: 80}, hosts: ['other/*']}]}";
+    let proxy = Proxy::of(&world(&[sidecar("default", "own", spec)]), "client");
+    assert_eq!(
+        clusters(&proxy),
+        ["outbound|80||api.other.svc.cluster.local"]
+    );
+}
+
+#[test]
 fn routes_are_obeyed_where_they_are_imported_and_lead_beyond() {
     let routed = |namespace: &str| {
         format!(
@@ -209,6 +219,46 @@ fn routes_are_obeyed_where_they_are_imported_and_lead_beyond() {
     let web = "http > default > outbound|80||web.default.svc.cluster.local";
     assert_eq!(http(&proxy, WEB), web);
     assert_eq!(clusters(&proxy).len(), 2);
+}
+
+/// A host outside the scope is as good as no service: a VirtualService of the scope gives it routes.
+#[test]
+fn routes_of_a_host_that_is_not_imported_are_obeyed() {
+    let routed = |timeout: u32| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: r, namespace: default}}\n\
+             spec: {{hosts: [api.other.svc.cluster.local], http: [{{name: own, timeout: {timeout}s, route: [{{destination: {{host: api.other.svc.cluster.local, port: {{number: 80}}}}}}]}}]}}\n"
+        )
+    };
+    let own = sidecar(
+        "default",
+        "own",
+        "{egress: [{hosts: ['./*']}], outboundTrafficPolicy: {mode: REGISTRY_ONLY}}",
+    );
+    let mut world = world(&[own, routed(7)]);
+    let called = ("10.96.0.3:80", "api.other.svc.cluster.local");
+    let proxy = Proxy::of(&world, "client");
+    assert_eq!(
+        http(&proxy, called),
+        "http > own > outbound|80||api.other.svc.cluster.local"
+    );
+    // Only by the name that the VirtualService has.
+    assert_eq!(http(&proxy, API), "http > 502");
+
+    let view = world.view("client", Flavour::Meltemi);
+    let mut shelf = crate::Shelf::default();
+    let snapshot = world.mesh.snapshot();
+    let none = meltemi_model::ChangeSet::default();
+    let mut state = crate::ProxyState::new(view.clone(), &mut shelf.round(&snapshot, &none));
+    let everything = sidecar("default", "own", "{egress: [{hosts: ['*/*']}]}");
+    for change in [routed(9), everything] {
+        let before = state.generated();
+        let changes = world.apply(&change);
+        let snapshot = world.mesh.snapshot();
+        state.update(&mut shelf.round(&snapshot, &changes));
+        assert_eq!(state.generated(), crate::generate(&view, &snapshot));
+        assert!(before != state.generated());
+    }
 }
 
 #[test]
@@ -286,6 +336,46 @@ fn a_sidecar_says_what_the_workload_serves() {
             .count(),
         0
     );
+}
+
+#[test]
+fn the_objects_say_which_sidecar_a_proxy_obeys() {
+    let of_server = sidecar(
+        "default",
+        "own",
+        "{workloadSelector: {labels: {app: server}}, egress: [{hosts: ['other/*']}]}",
+    );
+    let world = world(&[of_server]);
+    let whole = world.generate("client", Flavour::Meltemi);
+    // Its pod has no such label, whatever the proxy says.
+    let client = world.view("client", Flavour::Meltemi);
+    let server = world.view("server", Flavour::Meltemi);
+    let generate = |view| crate::generate(&view, &world.mesh.snapshot());
+    let lying = generate(crate::ProxyView {
+        labels: server.labels.clone(),
+        ..client.clone()
+    });
+    assert!(lying.clusters == whole.clusters);
+    let narrow = generate(server.clone());
+    assert!(narrow.clusters != whole.clusters);
+    let lying = generate(crate::ProxyView {
+        labels: client.labels,
+        ..server
+    });
+    assert!(lying.clusters == narrow.clusters);
+}
+
+#[test]
+fn datagrams_are_no_ingress() {
+    let of_datagrams = sidecar(
+        "default",
+        "own",
+        "{workloadSelector: {labels: {app: server}}, ingress: [{port: {number: 53, protocol: UDP, name: a}}]}",
+    );
+    let proxy = Proxy::of(&world(&[of_datagrams]), "server");
+    let to = "10.244.0.2:80";
+    let called = proxy.inbound(Call { to, ..HTTP });
+    assert_eq!(called, "http > default > inbound|80||");
 }
 
 #[test]
