@@ -18,6 +18,20 @@ pub(crate) fn trim(kind: Kind, object: &mut Value) {
             annotations.remove(LAST_APPLIED);
         }
     }
+    if kind == Kind::Node {
+        // Where it stands is all that is asked of it; the rest changes all the time.
+        keep(Some(&mut *object), &["apiVersion", "kind", "metadata"]);
+        keep(
+            object.get_mut("metadata"),
+            &[
+                "name",
+                "uid",
+                "resourceVersion",
+                "labels",
+                "creationTimestamp",
+            ],
+        );
+    }
     if kind == Kind::Secret {
         // Nobody needs the rest, and the authority's own key is among it.
         keep(object.get_mut("data"), &CREDENTIAL);
@@ -64,6 +78,21 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn of_a_node_only_the_place_is_left() {
+        let mut node = json!({
+            "kind": "Node",
+            "metadata": {"name": "a", "labels": {"topology.kubernetes.io/zone": "z"}, "annotations": {"csi": "changes"}},
+            "spec": {"podCIDR": "10.0.0.0/24"},
+            "status": {"conditions": [{}]},
+        });
+        trim(Kind::Node, &mut node);
+        assert_eq!(
+            node,
+            json!({"kind": "Node", "metadata": {"name": "a", "labels": {"topology.kubernetes.io/zone": "z"}}})
+        );
+    }
 
     #[test]
     fn of_a_pod_little_is_left() {

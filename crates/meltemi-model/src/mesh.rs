@@ -148,7 +148,9 @@ impl Mesh {
             return ChangeSet::default();
         }
         self.snapshot.config = Arc::new(config);
-        let keys: Vec<_> = self.objects.keys().cloned().collect();
+        // Nodes concern the mesh by their pods, which are marked themselves.
+        let keys = self.objects.keys().filter(|key| key.kind != Kind::Node);
+        let keys: Vec<_> = keys.cloned().collect();
         let mut dirty = Dirty::default();
         dirty.changes.insert(Part::MeshConfig);
         for key in &keys {

@@ -25,14 +25,15 @@ unsafe extern "C" {
 #[derive(Debug)]
 pub struct Allocator;
 
-fn is_any_block(align: usize) -> bool {
+/// Whether every block has this alignment.
+fn is_every_blocks(align: usize) -> bool {
     align <= size_of::<usize>()
 }
 
 // SAFETY: every call goes on to mimalloc, which frees and grows its blocks by their address, whichever function made them.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if is_any_block(layout.align()) {
+        if is_every_blocks(layout.align()) {
             // SAFETY: any size is allowed.
             unsafe { mi_malloc(layout.size()).cast() }
         } else {
@@ -42,7 +43,7 @@ unsafe impl GlobalAlloc for Allocator {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        if is_any_block(layout.align()) {
+        if is_every_blocks(layout.align()) {
             // SAFETY: any size is allowed.
             unsafe { mi_zalloc(layout.size()).cast() }
         } else {
@@ -57,7 +58,7 @@ unsafe impl GlobalAlloc for Allocator {
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        if is_any_block(layout.align()) {
+        if is_every_blocks(layout.align()) {
             // SAFETY: the block is one of mimalloc's, by the caller's promise.
             unsafe { mi_realloc(block.cast(), size).cast() }
         } else {

@@ -31,7 +31,7 @@ pub(crate) struct Inputs<'a> {
     fields: Cell<Fields>,
     origins: RefCell<Vec<Origin>>,
     has_noted_sidecar: Cell<bool>,
-    routed_to: OnceCell<BTreeSet<Hostname>>,
+    led_to: OnceCell<BTreeSet<Hostname>>,
 }
 
 /// What a generator has read.
@@ -53,7 +53,7 @@ impl<'a> Inputs<'a> {
             fields: Cell::default(),
             origins: RefCell::default(),
             has_noted_sidecar: Cell::new(false),
-            routed_to: OnceCell::new(),
+            led_to: OnceCell::new(),
         }
     }
 
@@ -173,10 +173,9 @@ impl<'a> Inputs<'a> {
         let sidecar = self.mesh.sidecar_named(&origin.namespace, &origin.name);
         if !self.has_noted_sidecar.replace(true) {
             self.note(Part::Sidecar(origin.namespace.clone()));
-            let noted = sidecar.map(|own| Origin::Sidecar(Arc::clone(own)));
-            noted
-                .into_iter()
-                .for_each(|origin| self.note_origin(origin));
+            if let Some(own) = sidecar {
+                self.note_origin(Origin::Sidecar(Arc::clone(own)));
+            }
         }
         sidecar.map(AsRef::as_ref)
     }
@@ -230,7 +229,7 @@ impl<'a> Inputs<'a> {
             return true;
         };
         sidecar.imports_any(self.namespace_of_scope(sidecar), service)
-            || self.is_led_to(sidecar, service)
+            || self.led_to(sidecar).contains(&service.hostname)
     }
 
     /// The same of one of its ports. What is led to has all of them.
@@ -239,17 +238,13 @@ impl<'a> Inputs<'a> {
             return true;
         };
         sidecar.imports(self.namespace_of_scope(sidecar), service, port)
-            || self.is_led_to(sidecar, service)
+            || self.led_to(sidecar).contains(&service.hostname)
     }
 
-    fn is_led_to(&self, sidecar: &MeshSidecar, service: &Service) -> bool {
-        self.routed_to(sidecar).contains(&service.hostname)
-            || self.fetches_keys_from(&service.hostname)
-    }
-
-    /// The hosts that the routes of imported VirtualServices lead to, and the egress proxy's.
-    fn routed_to(&self, sidecar: &MeshSidecar) -> &BTreeSet<Hostname> {
-        self.routed_to.get_or_init(|| {
+    /// The hosts that are called whether they are imported or not: where the routes of imported VirtualServices lead, the egress
+    /// proxy's, and those of keys that the proxy fetches.
+    fn led_to(&self, sidecar: &MeshSidecar) -> &BTreeSet<Hostname> {
+        self.led_to.get_or_init(|| {
             self.note(Part::VirtualServices);
             let namespace = self.namespace();
             let all = self.mesh.virtual_services(namespace);
@@ -260,21 +255,21 @@ impl<'a> Inputs<'a> {
                 Hostname::resolve(&proxy.host, own, self.cluster_domain()).ok()
             });
             let hosts: BTreeSet<Hostname> = named.chain(proxy).collect();
-            let hosts = hosts.into_iter();
-            hosts.map(|host| self.unaliased(host)).collect()
+            let hosts = hosts.into_iter().map(|host| self.unaliased(host));
+            hosts.chain(self.key_servers()).collect()
         })
     }
 
-    fn fetches_keys_from(&self, host: &Hostname) -> bool {
+    fn key_servers(&self) -> Vec<Hostname> {
         if self.mesh.key_fetching() == KeyFetching::ControlPlane {
-            return false;
+            return Vec::new();
         }
         let policies = self.request_authentications().into_iter();
         let rules = policies.flat_map(|policy| &policy.jwt_rules);
-        let mut servers = rules
+        let servers = rules
             .filter_map(JwksSource::of)
             .filter_map(|source| self.key_server(&source));
-        servers.any(|server| server.host == *host)
+        servers.map(|server| server.host).collect()
     }
 
     /// The host itself, or the one that it is another name of.

@@ -75,12 +75,12 @@ impl<'a> Delegates<'a> {
             if route.delegate.is_none() {
                 resolved.http.push(route.clone());
             } else if let Some((object, delegate)) = self.find(route, namespace, config) {
+                let root = in_namespace(route.clone(), namespace, domain);
                 let leaves = delegate.http.iter().filter(|leaf| leaf.delegate.is_none());
-                let merged = leaves.filter_map(|leaf| merged(route, leaf));
                 let of = &object.meta.namespace;
-                resolved
-                    .http
-                    .extend(merged.map(|merged| in_namespace(merged, of, domain)));
+                let leaves = leaves.map(|leaf| in_namespace(leaf.clone(), of, domain));
+                let merged = leaves.filter_map(|leaf| merged(&root, leaf));
+                resolved.http.extend(merged);
                 used.push(object);
             }
         }
@@ -88,7 +88,7 @@ impl<'a> Delegates<'a> {
     }
 }
 
-/// Short names mean services of the delegate's own namespace.
+/// Short names mean services of the namespace that they are written in.
 fn in_namespace(mut route: HttpRoute, namespace: &str, domain: &str) -> HttpRoute {
     let routes = route.route.iter_mut().map(|to| &mut to.destination);
     let mirrors = route.mirrors.iter_mut().map(|to| &mut to.destination);
@@ -108,7 +108,7 @@ fn joined(root: &str, leaf: &str) -> String {
 }
 
 /// `None` if no request could match both.
-fn merged(root: &HttpRoute, leaf: &HttpRoute) -> Option<HttpRoute> {
+fn merged(root: &HttpRoute, leaf: HttpRoute) -> Option<HttpRoute> {
     let matches: Vec<HttpMatch> = match (&root.matches[..], &leaf.matches[..]) {
         ([], all) | (all, []) => all.to_vec(),
         (roots, leaves) => {
@@ -134,12 +134,16 @@ fn merged(root: &HttpRoute, leaf: &HttpRoute) -> Option<HttpRoute> {
         fault: leaf.fault.clone().or_else(|| root.fault.clone()),
         mirror: leaf.mirror.clone().or_else(|| root.mirror.clone()),
         mirror_percentage: leaf.mirror_percentage.or(root.mirror_percentage),
+        mirrors: match &leaf.mirrors[..] {
+            [] => root.mirrors.clone(),
+            own => own.to_vec(),
+        },
         cors_policy: leaf
             .cors_policy
             .clone()
             .or_else(|| root.cors_policy.clone()),
         headers: merged_headers(root.headers.as_ref(), leaf.headers.as_ref()),
-        ..leaf.clone()
+        ..leaf
     })
 }
 
@@ -160,9 +164,8 @@ fn merged_operations(
 ) -> Option<HeaderOperations> {
     let mut merged = root.or(leaf)?.clone();
     if let (Some(_), Some(leaf)) = (root, leaf) {
-        let of = |map: &BTreeMap<String, String>| map.clone();
-        merged.set.extend(of(&leaf.set));
-        merged.add.extend(of(&leaf.add));
+        merged.set.extend(leaf.set.clone());
+        merged.add.extend(leaf.add.clone());
         merged.remove.extend(leaf.remove.iter().cloned());
     }
     Some(merged)

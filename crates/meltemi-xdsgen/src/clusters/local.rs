@@ -95,7 +95,8 @@ pub(crate) fn inbound(inputs: &Inputs<'_>, port: &InboundPort<'_>) -> Cluster {
     cluster
 }
 
-/// Of `0.0.0.0` or `::` it is the workload's own address, which is connected to as one that is passed through is.
+/// Of `0.0.0.0` or `::` it is the workload's own address, which is connected to as one that is passed through is: over IPv4
+/// where it has such an address, for only that way the proxy's own connections are told from captured ones.
 fn given(
     inputs: &Inputs<'_>,
     name: &str,
@@ -106,8 +107,9 @@ fn given(
     if !ip.is_unspecified() {
         return at(inputs, name, &ip.to_string(), endpoint.port(), pool);
     }
-    let mut own = inputs.addresses().iter();
-    let own = own.find(|own| own.is_ipv4() == ip.is_ipv4()).unwrap_or(&ip);
+    let all = inputs.addresses();
+    let own = all.iter().find(|own| own.is_ipv4()).or_else(|| all.first());
+    let own = own.unwrap_or(&ip);
     let mut cluster = at(inputs, name, &own.to_string(), endpoint.port(), pool);
     cluster.upstream_bind_config = own.is_ipv4().then(passthrough_source);
     cluster

@@ -455,3 +455,28 @@ fn a_root_leaves_routes_to_its_delegates() {
     world.apply(&delegate.replace("{http:", "{exportTo: ['.'], http:"));
     assert_eq!(paths(&world), [(); 5].map(|()| last.as_str()));
 }
+
+/// What a root says of all its delegates' routes is theirs, unless they say it themselves; its short names are of its own namespace.
+#[test]
+fn a_roots_mirrors_are_those_of_its_delegates() {
+    let root = virtual_service(
+        "web",
+        "{mirrors: [{destination: {host: copy}}], delegate: {name: part, namespace: other}}",
+    );
+    let delegate = "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: part, namespace: other}\n\
+                    spec: {http: [{match: [{uri: {prefix: /own}}], mirrors: [{destination: {host: own}}], route: [{destination: {host: api}}]}, \
+                    {route: [{destination: {host: api}}]}]}\n";
+    let world = shop(&[root, delegate.to_owned()]);
+    let mesh = world.mesh.snapshot();
+    let mut routed = mesh.virtual_services("default");
+    let routed = routed.find(|routed| !routed.spec.http.is_empty()).unwrap();
+    let mirrors = routed.spec.http.iter().map(|http| &http.mirrors[0]);
+    let hosts: Vec<&str> = mirrors.map(|to| &*to.destination.host).collect();
+    assert_eq!(
+        hosts,
+        [
+            "own.other.svc.cluster.local",
+            "copy.default.svc.cluster.local"
+        ]
+    );
+}

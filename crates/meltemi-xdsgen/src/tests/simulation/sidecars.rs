@@ -292,6 +292,7 @@ fn a_sidecar_says_what_the_workload_serves() {
     let spec = "{workloadSelector: {labels: {app: server}}, inboundConnectionPool: {tcp: {maxConnections: 7}}, ingress: [\
                 {port: {number: 9000, protocol: HTTP, name: a}, defaultEndpoint: '127.0.0.1:8080'}, \
                 {port: {number: 9001, protocol: TCP, name: b}, defaultEndpoint: '0.0.0.0:8081', connectionPool: {tcp: {maxConnections: 3}}}, \
+                {port: {number: 9002, protocol: TCP, name: d}, defaultEndpoint: '[::]:8082'}, \
                 {port: {number: 80, protocol: HTTP, name: c}}]}";
     let world = world(&[sidecar("default", "own", spec)]);
     let proxy = Proxy::of(&world, "server");
@@ -325,6 +326,10 @@ fn a_sidecar_says_what_the_workload_serves() {
     assert_eq!(
         cluster("inbound|9001||"),
         "STATIC 10.244.0.2:8081 127.0.0.6 3"
+    );
+    assert_eq!(
+        cluster("inbound|9002||"),
+        "STATIC 10.244.0.2:8082 127.0.0.6 7"
     );
     assert_eq!(cluster("inbound|80||"), "ORIGINAL_DST - 127.0.0.6 7");
     // Others of the namespace are not spoken of.
