@@ -1,6 +1,6 @@
 #![no_main]
 
-#[path = "../../crates/meltemi-proxy/src/fuzzing/chunked_body.rs"]
-mod fuzzing;
+#[path = "../http1.rs"]
+mod http1;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzzing::chunked_body(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| http1::fuzzing::chunked_body(bytes));

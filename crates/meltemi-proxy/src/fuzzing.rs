@@ -3,11 +3,11 @@
 //! A target panics where a property does not hold. `fuzz/` takes these files as they are: the whole crate would bring its
 //! crypto library, which need not be instrumented.
 
-mod chunked_body;
 mod sniff;
-mod wire_head;
 
 use std::path::Path;
+
+use crate::http1::fuzzing::{chunked_body, wire_head};
 
 fn replay(target: &str, run: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -31,10 +31,10 @@ fn kept_inputs_of_sniff() {
 
 #[test]
 fn kept_inputs_of_chunked_body() {
-    replay("chunked_body", chunked_body::chunked_body);
+    replay("chunked_body", chunked_body);
 }
 
 #[test]
 fn kept_inputs_of_wire_head() {
-    replay("wire_head", wire_head::wire_head);
+    replay("wire_head", wire_head);
 }

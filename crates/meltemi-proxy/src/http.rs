@@ -1,7 +1,7 @@
 //! HTTP through the proxy: one connection serves exchanges, one exchange is a request, its attempts and a response.
 //!
 //! ```text
-//! wire (bytes as they are, frame budgets) -> serve -> exchange: intake (strict check, path, identity headers)
+//! wire (frame budgets, time) -> serve -> exchange: intake (strict check, path, identity headers)
 //!       -> forward: virtual host -> route -> filters -> action
 //!       -> call: attempt* (host, lease, send) within bounds -> response headers -> body -> end of the record
 //! ```
@@ -16,6 +16,7 @@ mod filters;
 mod forward;
 mod grpc;
 mod headers;
+pub(crate) mod incoming;
 mod intake;
 mod jwt;
 mod mirror;
@@ -32,8 +33,6 @@ pub(crate) mod wire;
 
 pub(crate) use serve::serve;
 
-/// Bytes of a response's head accepted from an upstream.
-pub(crate) const MAX_HEAD_BYTES: usize = 128 * 1024;
 /// HTTP/2 flow-control windows; larger ones help bulk transfers and cost memory only when used. The library takes half of
 /// the connection's as its budget for small DATA frames that wait to be read, of which a thousand honest gRPC streams may
 /// have many at once.

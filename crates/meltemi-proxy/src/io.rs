@@ -16,11 +16,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
-pub(crate) use forward::forward_write;
+pub(crate) use forward::{forward_read, forward_write};
 pub(crate) use read_ahead::ReadAhead;
 pub(crate) use turn::{Gathered, Turn, gather};
 
-use forward::forward_read;
 use pieces::InPieces;
 
 /// What a boxed stream must be able to do: an upgraded HTTP stream or a memory pipe stands in for a socket.

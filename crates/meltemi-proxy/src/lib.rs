@@ -21,6 +21,7 @@ mod downstream;
 mod drain;
 mod envoy;
 mod http;
+mod http1;
 mod io;
 mod jwks;
 mod listener;

@@ -39,11 +39,12 @@ enum State {
 }
 
 /// Reads one chunked body, however it is cut.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ChunkScanner {
     state: State,
     extension_bytes: u32,
-    trailer_bytes: usize,
+    /// The lines behind the last chunk, as they stand.
+    trailers: Vec<u8>,
     max_trailer_bytes: usize,
 }
 
@@ -57,7 +58,7 @@ impl ChunkScanner {
         Self {
             state: SIZE,
             extension_bytes: 0,
-            trailer_bytes: 0,
+            trailers: Vec::new(),
             max_trailer_bytes,
         }
     }
@@ -67,28 +68,55 @@ impl ChunkScanner {
         self.state == State::End
     }
 
-    /// Reads on, to the end of the body at most, and says how many bytes belong to it.
+    /// Content that comes next. With none, framing does.
+    pub fn content(&self) -> u64 {
+        match self.state {
+            State::Data { left } => left,
+            _ => 0,
+        }
+    }
+
+    /// Content was taken, of which [`Self::content`] told.
+    pub fn took(&mut self, bytes: u64) {
+        if let State::Data { left } = self.state {
+            self.state = match left.saturating_sub(bytes) {
+                0 => State::DataCr,
+                left => State::Data { left },
+            };
+        }
+    }
+
+    /// The trailer section, up to its empty line, once the body has ended.
+    pub fn trailers(&self) -> &[u8] {
+        self.trailers.strip_suffix(b"\r\n").unwrap_or_default()
+    }
+
+    /// Reads framing, up to the next content or to the end of the body, and says how many bytes it is.
     ///
     /// # Errors
     /// With the number of bytes before the one that is wrong.
-    pub fn scan(&mut self, bytes: &[u8]) -> Result<usize, (usize, Malformed)> {
+    pub fn framing(&mut self, bytes: &[u8]) -> Result<usize, (usize, Malformed)> {
         let mut at = 0;
-        while at < bytes.len() && self.state != State::End {
-            if let State::Data { left } = self.state {
-                let taken = usize::try_from(left)
-                    .unwrap_or(usize::MAX)
-                    .min(bytes.len() - at);
-                at += taken;
-                let left = left - taken as u64;
-                self.state = if left == 0 {
-                    State::DataCr
-                } else {
-                    State::Data { left }
-                };
-                continue;
-            }
+        while at < bytes.len() && self.content() == 0 && !self.is_done() {
             self.state = self.step(bytes[at]).map_err(|malformed| (at, malformed))?;
             at += 1;
+        }
+        Ok(at)
+    }
+
+    /// Reads framing and passes over content, to the end of the body at most, and says how many bytes that is.
+    ///
+    /// # Errors
+    /// As [`Self::framing`].
+    pub fn scan(&mut self, bytes: &[u8]) -> Result<usize, (usize, Malformed)> {
+        let mut at = 0;
+        while at < bytes.len() && !self.is_done() {
+            let content = usize::try_from(self.content()).unwrap_or(usize::MAX);
+            let taken = content.min(bytes.len() - at);
+            self.took(taken as u64);
+            at += taken;
+            let framing = self.framing(&bytes[at..]);
+            at += framing.map_err(|(before, malformed)| (at + before, malformed))?;
         }
         Ok(at)
     }
@@ -140,10 +168,10 @@ impl ChunkScanner {
 
     /// Trailer fields obey the rules of header fields.
     fn trailer(&mut self, state: State, byte: u8) -> Result<State, Malformed> {
-        self.trailer_bytes += 1;
-        if self.trailer_bytes > self.max_trailer_bytes {
+        if self.trailers.len() >= self.max_trailer_bytes {
             return Err(Malformed::HeadTooLarge);
         }
+        self.trailers.push(byte);
         Ok(match (state, byte) {
             (State::FieldStart, b'\r') => State::EndLf,
             (State::EndLf, b'\n') => State::End,
@@ -243,6 +271,18 @@ mod tests {
         ] {
             check(body, Err(expected));
         }
+    }
+
+    #[test]
+    fn trailers_are_kept_as_they_stand() {
+        let mut scanner = ChunkScanner::new(1024);
+        scanner
+            .scan(b"2\r\nhi\r\n0\r\nx: a b\r\ny:\r\n\r\n")
+            .unwrap();
+        assert_eq!(scanner.trailers(), b"x: a b\r\ny:\r\n");
+        let mut scanner = ChunkScanner::new(1024);
+        scanner.scan(b"0\r\n\r\n").unwrap();
+        assert_eq!(scanner.trailers(), b"");
     }
 
     #[test]

@@ -3,7 +3,10 @@
 //! Two servers that read one head differently are how requests are smuggled, so everything that RFC 9112 lets a recipient
 //! repair is refused here: folded lines, bare line feeds, blanks around names, a second framing field.
 
+use std::ops::Range;
+
 use memchr::memchr;
+use smallvec::SmallVec;
 
 use super::{Malformed, is_length};
 
@@ -30,10 +33,22 @@ pub enum Framing {
 pub struct ScannedHead {
     /// With the empty line.
     pub len: usize,
+    pub is_http_10: bool,
     pub framing: Framing,
     /// CONNECT or `Upgrade`: what follows is HTTP only if the answer says so.
     pub asks_tunnel: bool,
 }
+
+/// Where a field stands in its head: two lengths of a line.
+#[derive(Debug, Clone, Copy, Default)]
+struct Span {
+    start: u32,
+    colon: u32,
+    end: u32,
+}
+
+/// Fields whose places are kept without an allocation.
+const INLINE_FIELDS: usize = 16;
 
 /// Reads one head, however it is cut.
 #[derive(Debug, Default)]
@@ -49,7 +64,9 @@ pub struct HeadScanner {
     has_upgrade: bool,
     is_chunked: bool,
     length: Option<u64>,
-    fields: usize,
+    method: Range<usize>,
+    target: Range<usize>,
+    fields: SmallVec<[Span; INLINE_FIELDS]>,
 }
 
 /// Bytes of a token (RFC 9110 section 5.6.2).
@@ -131,14 +148,14 @@ impl HeadScanner {
             let line = bytes[self.line..end]
                 .strip_suffix(b"\r")
                 .ok_or(Malformed::BareLineFeed)?;
-            self.line = end + 1;
+            let start = std::mem::replace(&mut self.line, end + 1);
             self.searched = end + 1;
             if !self.has_request_line {
-                self.first_line(line)?;
+                self.first_line(start, line)?;
             } else if line.is_empty() {
                 return self.finish(rules).map(Some);
             } else {
-                self.field(line, rules)?;
+                self.field(start, line, rules)?;
             }
         }
         self.searched = bytes.len();
@@ -151,8 +168,31 @@ impl HeadScanner {
         Ok(None)
     }
 
+    /// The method of a head that was read whole, which is `head`.
+    pub fn method<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        head.get(self.method.clone()).unwrap_or_default()
+    }
+
+    /// Its request target.
+    pub fn target<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        head.get(self.target.clone()).unwrap_or_default()
+    }
+
+    /// Its fields: names, and values without the blanks around them.
+    pub fn fields<'a>(
+        &self,
+        head: &'a [u8],
+    ) -> impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> {
+        self.fields.iter().map(|span| {
+            let (start, colon) = (span.start as usize, span.colon as usize);
+            let name = head.get(start..colon).unwrap_or_default();
+            let value = head.get(colon + 1..span.end as usize).unwrap_or_default();
+            (name, trim(value))
+        })
+    }
+
     /// The request line, or the one empty line that may stand before it (RFC 9112 section 2.2).
-    fn first_line(&mut self, line: &[u8]) -> Result<(), Malformed> {
+    fn first_line(&mut self, start: usize, line: &[u8]) -> Result<(), Malformed> {
         if line.is_empty() && !self.has_blank_line {
             self.has_blank_line = true;
             return Ok(());
@@ -178,12 +218,14 @@ impl HeadScanner {
         };
         self.is_connect = method == b"CONNECT";
         self.has_request_line = true;
+        self.method = start..start + method.len();
+        let target_at = self.method.end + 1;
+        self.target = target_at..target_at + target.len();
         check_target(method, target)
     }
 
-    fn field(&mut self, line: &[u8], rules: &HeadRules) -> Result<(), Malformed> {
-        self.fields += 1;
-        if self.fields > rules.max_fields {
+    fn field(&mut self, start: usize, line: &[u8], rules: &HeadRules) -> Result<(), Malformed> {
+        if self.fields.len() >= rules.max_fields {
             return Err(Malformed::HeadTooLarge);
         }
         if matches!(line[0], b' ' | b'\t') {
@@ -197,6 +239,7 @@ impl HeadScanner {
         if has_control(value) {
             return Err(Malformed::HeaderValue);
         }
+        self.fields.push(span(start, name.len(), line.len())?);
         match name.len() {
             7 if name.eq_ignore_ascii_case(b"upgrade") => self.has_upgrade = true,
             14 if name.eq_ignore_ascii_case(b"content-length") => {
@@ -257,10 +300,20 @@ impl HeadScanner {
         }
         Ok(ScannedHead {
             len: self.line,
+            is_http_10: self.is_http_10,
             framing,
             asks_tunnel: self.is_connect || (self.has_upgrade && !self.is_http_10),
         })
     }
+}
+
+fn span(start: usize, name: usize, line: usize) -> Result<Span, Malformed> {
+    let place = |at: usize| u32::try_from(at).map_err(|_| Malformed::HeadTooLarge);
+    Ok(Span {
+        start: place(start)?,
+        colon: place(start + name)?,
+        end: place(start + line)?,
+    })
 }
 
 /// Refuses what can no longer become a method, so that a client of another protocol is told at once.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 use meltemi_proxy_core::error::ResetReason;
 use meltemi_proxy_core::runtime::{
     AlpnProtocol, ForwardAction, UpstreamHttpVersion, WeightedCluster,
@@ -12,6 +11,7 @@ use meltemi_proxy_core::runtime::{
 use super::body::RequestBody;
 use super::exchange::Exchange;
 use super::forward::Matched;
+use super::incoming::Incoming;
 use super::request::{self, BodySource};
 use crate::upstream::connect::{self, Alpn, ConnectError, Wish};
 use crate::upstream::{Host, Lease, PoolProtocol, SendError, Upstream};
@@ -68,12 +68,7 @@ pub(crate) async fn send(
         connect::lease(worker, target.upstream, target.host, protocol, &wish, fresh).await?;
     let is_idempotent = exchange.head.method.is_idempotent();
     match lease.send(request).await {
-        Ok(response) => {
-            if !body.has_ended() {
-                lease.hand_over();
-            }
-            Ok((response, lease))
-        }
+        Ok(response) => Ok((response, lease)),
         Err(error) => Err(classify(&error, lease.is_reused(), is_idempotent)),
     }
 }
@@ -128,8 +123,8 @@ fn server_name(request: &Request<RequestBody>) -> Arc<str> {
 }
 
 fn classify(failed: &SendError, reused: bool, is_idempotent: bool) -> AttemptError {
-    let unsent = failed.unsent.is_some();
-    let reason = reset_reason(&failed.error);
+    let unsent = failed.is_unsent;
+    let reason = failed.error.reset_reason();
     // A request that was not written may go anywhere. One that was may have been acted on: only if doing it twice is
     // the same as once is it sent again without the retry policy's consent (RFC 9110 section 9.2.2).
     let lost_connection = matches!(reason, ResetReason::ConnectionTermination);
@@ -141,27 +136,5 @@ fn classify(failed: &SendError, reused: bool, is_idempotent: bool) -> AttemptErr
         failure: None,
         request_started: !unsent,
         stale,
-    }
-}
-
-fn reset_reason(error: &hyper::Error) -> ResetReason {
-    use std::error::Error as _;
-    let h2 = error
-        .source()
-        .and_then(|source| source.downcast_ref::<h2::Error>());
-    if let Some(h2) = h2 {
-        return match h2.reason() {
-            Some(h2::Reason::REFUSED_STREAM) => ResetReason::RemoteRefusedStream,
-            Some(h2::Reason::PROTOCOL_ERROR) if !h2.is_remote() => ResetReason::ProtocolError,
-            // After a graceful GOAWAY the streams above the last one taken were not processed.
-            Some(h2::Reason::NO_ERROR) if h2.is_go_away() => ResetReason::RemoteRefusedStream,
-            Some(_) if h2.is_reset() => ResetReason::RemoteReset,
-            _ => ResetReason::ConnectionTermination,
-        };
-    }
-    if error.is_parse() {
-        ResetReason::ProtocolError
-    } else {
-        ResetReason::ConnectionTermination
     }
 }

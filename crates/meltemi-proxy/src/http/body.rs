@@ -9,7 +9,6 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use meltemi_proxy_core::error::ErrorKind;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -18,6 +17,7 @@ use tokio::time::Instant;
 use super::bounds::Bounds;
 use super::exchange::Exchange;
 use super::grpc::MessageCounter;
+use super::incoming::Incoming;
 use crate::upstream::Lease;
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -30,8 +30,8 @@ pub(crate) const REPLAY_LIMIT_BYTES: usize = 64 * 1024;
 pub(crate) struct BodyProgress {
     bytes: AtomicU64,
     messages: AtomicU64,
-    /// The downstream failed before the body's end.
-    broken: AtomicBool,
+    /// Why the downstream's body has no end.
+    broken: OnceLock<ErrorKind>,
     /// It will not be kept as a whole.
     overflowed: AtomicBool,
     ended_at: OnceLock<Instant>,
@@ -48,7 +48,11 @@ impl BodyProgress {
     }
 
     pub(crate) fn is_broken(&self) -> bool {
-        self.broken.load(Ordering::Relaxed)
+        self.broken.get().is_some()
+    }
+
+    pub(crate) fn fault(&self) -> Option<&ErrorKind> {
+        self.broken.get()
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -88,8 +92,13 @@ impl BodyProgress {
         self.changed.notify_waiters();
     }
 
-    fn note(&self, what: &AtomicBool) {
-        what.store(true, Ordering::Relaxed);
+    fn broke(&self, fault: ErrorKind) {
+        let _first = self.broken.set(fault);
+        self.changed.notify_waiters();
+    }
+
+    fn overflow(&self) {
+        self.overflowed.store(true, Ordering::Relaxed);
         self.changed.notify_waiters();
     }
 
@@ -212,7 +221,7 @@ impl ReplayState {
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => {
-                progress.note(&progress.broken);
+                progress.broke(error.request_fault());
                 Poll::Ready(Some(Err(error.into())))
             }
             Poll::Ready(Some(Ok(frame))) => {
@@ -279,7 +288,7 @@ impl ReplayableBody {
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 Some(Ok(())) if state.kept_bytes > state.limit_bytes && !state.overflowed => {
                     state.overflowed = true;
-                    self.source.progress.note(&self.source.progress.overflowed);
+                    self.source.progress.overflow();
                     state.kept.drain(..self.position);
                     self.position = 0;
                 }
@@ -332,7 +341,6 @@ impl Body for RequestBody {
             Self::Kept(frames) => {
                 SizeHint::with_exact(frames.iter().map(|data| data.len() as u64).sum())
             }
-            // An announced length is sent as it is: hyper frames the body by the header of the request.
             Self::Stream(body) => body.source.size,
         }
     }
@@ -479,11 +487,7 @@ impl Body for UpstreamBody {
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = self.get_mut();
         let polled = loop {
-            let polled = match &mut this.lease {
-                Some(lease) => lease.poll_frame(cx, &mut this.incoming),
-                None => Pin::new(&mut this.incoming).poll_frame(cx),
-            };
-            match polled {
+            match Pin::new(&mut this.incoming).poll_frame(cx) {
                 // As in `ReplayState::keep`.
                 Poll::Ready(Some(Ok(frame))) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
                 polled => break polled,
@@ -526,7 +530,7 @@ impl Body for UpstreamBody {
 
 impl Drop for UpstreamBody {
     fn drop(&mut self) {
-        // hyper does not ask again after a frame that ended the stream.
+        // Nobody asks again after a frame that ended the stream.
         if self.lease.is_some() && self.incoming.is_end_stream() {
             self.end();
         }

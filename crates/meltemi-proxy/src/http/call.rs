@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use http::header::HeaderValue;
 use http::{Response, StatusCode, Version};
-use hyper::body::{Body as _, Incoming};
-use hyper::upgrade::OnUpgrade;
+use http_body::Body as _;
 use meltemi_proxy_core::error::{ErrorKind, ProxyError, ResetReason, grpc};
 use meltemi_proxy_core::flags::ResponseFlags;
 use meltemi_proxy_core::hash::{RequestHash, request_hash};
@@ -22,8 +21,10 @@ use super::bounds::{Bounds, Expiry};
 use super::exchange::Exchange;
 use super::forward::Matched;
 use super::headers::GRPC_STATUS;
+use super::incoming::Incoming;
 use super::request::BodySource;
 use super::timeouts::IdleTimer;
+use super::upgrade::OnUpgrade;
 use super::{attempt, mirror, respond, response, upgrade};
 use crate::upstream::cluster::{PickFor, Slot};
 use crate::upstream::{Host, Lease, Picked, Upstream};
@@ -359,7 +360,7 @@ impl<'a> Call<'a> {
         response::finish(&mut exchange, self.matched, self.weighted, host, &mut parts);
         exchange.responded(parts.status, &parts.headers);
         if switching {
-            return upgrade::tunnel(exchange, parts, body, lease, on_upgrade);
+            return upgrade::tunnel(exchange, parts, lease, on_upgrade);
         }
         if exchange.head.upgrade.is_some() {
             // What the client sent behind its upgrade is not HTTP: it must not be read as the next request.

@@ -9,23 +9,23 @@ use std::time::SystemTime;
 
 use futures_util::FutureExt as _;
 use http::{HeaderMap, Request, Response, StatusCode};
-use hyper::body::Incoming;
-use meltemi_proxy_core::error::{ErrorKind, ProxyError, ResetReason};
+use meltemi_proxy_core::error::{ErrorKind, ProxyError};
 use meltemi_proxy_core::flags::ResponseFlags;
 use meltemi_proxy_core::quick::QuickMap;
 use meltemi_proxy_core::record::AuthorizationRecord;
 use meltemi_proxy_core::retry::grpc_status;
 use meltemi_proxy_core::runtime::Route;
-use meltemi_proxy_core::strict::Malformed;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::body::{BodyProgress, ResponseBody};
+use super::incoming::{Incoming, StreamError};
 use super::intake::{self, Head, Intake};
 use super::record;
 use super::respond;
 use super::serve::HttpConnection;
+use super::upgrade::OnUpgrade;
 use crate::telemetry::peer::Workload;
 use crate::telemetry::series::HttpSeries;
 use crate::upstream::cluster::Slot;
@@ -36,13 +36,14 @@ use crate::upstream::{ConnectionFacts, Host, Principals, Upstream};
 pub(crate) fn answer(
     connection: &Arc<HttpConnection>,
     request: Request<Incoming>,
-) -> impl Future<Output = Result<Response<ResponseBody>, std::convert::Infallible>> + use<> {
+    on_upgrade: OnUpgrade,
+) -> impl Future<Output = Response<ResponseBody>> + use<> {
     let shared = connection.worker.shared.clone();
     shared.telemetry.counters.downstream_requests.add(1);
     let is_http1 = request.version() < http::Version::HTTP_2;
     let end = connection.end.clone();
     // Boxed before anything else holds it: it is large, and whoever passes it on would copy it.
-    let serving = contain(Box::pin(serve(connection.clone(), request)));
+    let serving = contain(Box::pin(serve(connection.clone(), request, on_upgrade)));
     async move {
         let mut response = match serving.await {
             Some(response) => response,
@@ -57,7 +58,7 @@ pub(crate) fn answer(
                 .headers_mut()
                 .insert(http::header::CONNECTION, close);
         }
-        Ok(response)
+        response
     }
 }
 
@@ -69,38 +70,20 @@ async fn contain<T>(request: Pin<Box<impl Future<Output = T>>>) -> Option<T> {
 
 async fn serve(
     connection: Arc<HttpConnection>,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
+    on_upgrade: OnUpgrade,
 ) -> Response<ResponseBody> {
-    let upgrade = hyper::upgrade::on(&mut request);
     let (parts, body) = request.into_parts();
     let number = connection.activity.begin();
-    match intake::take_in(&connection, number, parts) {
+    match intake::take_in(&connection, parts) {
         Intake::Accepted(mut head) => {
             let (peer, asked) = intake::downstream_peer(&connection, &mut head);
             let mut exchange = Exchange::new(connection, head, number);
             exchange.downstream_peer = peer;
             exchange.peer_asked = asked;
-            super::forward::route(exchange, body, upgrade).await
+            super::forward::route(exchange, body, on_upgrade).await
         }
-        Intake::Refused(head, kind) => {
-            connection
-                .worker
-                .shared
-                .telemetry
-                .counters
-                .refused_requests
-                .add(1);
-            let is_http1 = head.version < http::Version::HTTP_2;
-            let mut response = respond::error(Exchange::new(connection, head, number), kind.into());
-            if is_http1 {
-                // What follows a malformed head cannot be trusted to be the next request.
-                response.headers_mut().insert(
-                    http::header::CONNECTION,
-                    http::HeaderValue::from_static("close"),
-                );
-            }
-            response
-        }
+        Intake::Refused(head, kind) => refused(connection, head, kind, number),
         Intake::Redirect(head, location) => respond::redirect(
             Exchange::new(connection, head, number),
             StatusCode::TEMPORARY_REDIRECT,
@@ -109,25 +92,38 @@ async fn serve(
     }
 }
 
-/// Tells metrics and logs of a request that the HTTP library could not read, and has answered by itself.
-pub(crate) fn note_unparsed(connection: Arc<HttpConnection>) {
+/// Answers a request that could not be read.
+pub(crate) fn refuse(connection: Arc<HttpConnection>, kind: ErrorKind) -> Response<ResponseBody> {
     let counters = &connection.worker.shared.telemetry.counters;
     counters.downstream_requests.add(1);
-    counters.refused_requests.add(1);
     let number = connection.activity.begin();
-    let mut exchange = Exchange::new(connection, Head::unread(), number);
-    let error: ProxyError = ErrorKind::Malformed(Malformed::Codec).into();
-    exchange.failed(&error);
-    exchange.responded(error.status(), &HeaderMap::new());
-    exchange.complete();
+    refused(connection, Head::unread(), kind, number)
+}
+
+fn refused(
+    connection: Arc<HttpConnection>,
+    head: Head,
+    kind: ErrorKind,
+    number: u64,
+) -> Response<ResponseBody> {
+    let counters = &connection.worker.shared.telemetry.counters;
+    counters.refused_requests.add(1);
+    let is_http1 = head.version < http::Version::HTTP_2;
+    let mut response = respond::error(Exchange::new(connection, head, number), kind.into());
+    if is_http1 {
+        // What follows a malformed head cannot be trusted to be the next request.
+        let close = http::HeaderValue::from_static("close");
+        response
+            .headers_mut()
+            .insert(http::header::CONNECTION, close);
+    }
+    response
 }
 
 /// The state of one exchange. Dropped before it was completed, the downstream has gone.
 pub(crate) struct Exchange(Box<State>);
 
 pub(crate) struct State {
-    /// Among the connection's exchanges, counted from one.
-    pub(crate) number: u64,
     pub(crate) connection: Arc<HttpConnection>,
     pub(crate) started: Instant,
     pub(crate) started_at: SystemTime,
@@ -201,7 +197,6 @@ impl Exchange {
             connection.end.announce();
         }
         Self(Box::new(State {
-            number,
             started: Instant::now(),
             started_at: SystemTime::now(),
             connection,
@@ -243,17 +238,17 @@ impl Exchange {
         self.head.version < http::Version::HTTP_2
             && (self.head.upgrade.is_some()
                 || self.head.method == http::Method::CONNECT
-                || self.connection.wire.refusal(self.number).is_some())
+                || self.body_fault().is_some())
     }
 
     /// Why the downstream's body could not be read to its end.
     pub(crate) fn broken_body(&self) -> ErrorKind {
-        self.connection
-            .wire
-            .refusal(self.number)
-            .map_or(ErrorKind::DownstreamDisconnect, |refusal| {
-                refusal.kind.clone()
-            })
+        let fault = self.body_fault().cloned();
+        fault.unwrap_or(ErrorKind::DownstreamDisconnect)
+    }
+
+    fn body_fault(&self) -> Option<&ErrorKind> {
+        self.request_body.as_deref()?.fault()
     }
 
     /// Whom the request is from.
@@ -313,13 +308,8 @@ impl Exchange {
     }
 
     /// The upstream ended the response before its end.
-    pub(crate) fn upstream_reset(&mut self, error: &hyper::Error) {
-        let reason = if error.is_incomplete_message() || error.is_closed() {
-            ResetReason::ConnectionTermination
-        } else {
-            ResetReason::RemoteReset
-        };
-        self.failed(&ErrorKind::UpstreamResetAfterResponse(reason).into());
+    pub(crate) fn upstream_reset(&mut self, error: &StreamError) {
+        self.failed(&ErrorKind::UpstreamResetAfterResponse(error.reset_reason()).into());
         self.complete();
     }
 

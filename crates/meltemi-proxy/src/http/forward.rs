@@ -3,8 +3,6 @@
 use std::sync::Arc;
 
 use http::Response;
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
 use meltemi_proxy_core::error::{ErrorKind, ProxyError, ResetReason};
 use meltemi_proxy_core::runtime::{
     ClusterTarget, ForwardAction, PerFilterConfig, Route, RouteAction, RouteConfiguration,
@@ -16,6 +14,8 @@ use rand::Rng as _;
 use super::body::ResponseBody;
 use super::call::Call;
 use super::exchange::Exchange;
+use super::incoming::Incoming;
+use super::upgrade::OnUpgrade;
 use super::{filters, respond, response};
 use crate::config::demand::Unanswered;
 use crate::upstream::cluster::Slot;

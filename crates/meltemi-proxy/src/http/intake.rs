@@ -24,8 +24,8 @@ use super::headers::{
     X_FORWARDED_PROTO, XFCC,
 };
 use super::serve::HttpConnection;
-use super::wire::Answer;
 use crate::downstream::Downstream;
+use crate::http1::BrokenBody;
 use crate::telemetry::peer::Workload;
 
 /// A request's head as the rest of the pipeline sees it.
@@ -84,14 +84,8 @@ pub(crate) enum Intake {
     Redirect(Head, String),
 }
 
-pub(crate) fn take_in(connection: &HttpConnection, number: u64, parts: Parts) -> Intake {
+pub(crate) fn take_in(connection: &HttpConnection, parts: Parts) -> Intake {
     let manager = &connection.manager;
-    let refusal = connection.wire.refusal(number);
-    if let Some(refusal) = refusal
-        && !refusal.in_body
-    {
-        return Intake::Refused(Head::unread(), refusal.kind.clone());
-    }
     let default_host = manager.http1.default_host_for_http_10.as_deref();
     let strict = strict::check_head(
         &parts.method,
@@ -108,13 +102,12 @@ pub(crate) fn take_in(connection: &HttpConnection, number: u64, parts: Parts) ->
     }
     let mut head = head_of(&connection.downstream, parts, default_host);
     let protocol = head.extensions.remove::<Protocol>();
+    let broken = head.extensions.remove::<BrokenBody>();
     if !manager.http1.preserve_header_case {
         head.extensions = Extensions::new();
     }
-    if let Some(refusal) = refusal {
-        return Intake::Refused(head, refusal.kind.clone());
-    }
-    if let Err(malformed) = strict {
+    let broken = broken.map(|BrokenBody(malformed)| malformed);
+    if let Some(malformed) = broken.or(strict.err()) {
         return Intake::Refused(head, ErrorKind::Malformed(malformed));
     }
     if head.version == Version::HTTP_10 && !manager.http1.accept_http_10 {
@@ -135,9 +128,6 @@ pub(crate) fn take_in(connection: &HttpConnection, number: u64, parts: Parts) ->
     }
     if let Some(kind) = upgrade(manager, protocol.as_ref(), &mut head) {
         return Intake::Refused(head, kind);
-    }
-    if head.upgrade.is_none() && head.method != Method::CONNECT {
-        connection.wire.resolve(Answer::Http);
     }
     introduce(connection, &mut head);
     Intake::Accepted(head)

@@ -122,7 +122,7 @@ impl Copy {
                     shared.telemetry.counters.unmirrored.add(1);
                     return;
                 };
-                request::set_body(&mut self.request, RequestBody::Kept(body));
+                *self.request.body_mut() = RequestBody::Kept(body);
             }
             let _active = self.host.begin_request();
             self.upstream.stats.requests.add(1);
@@ -138,7 +138,6 @@ impl Copy {
             let Ok(response) = lease.send(self.request).await else {
                 return;
             };
-            lease.hand_over();
             if Limited::new(response.into_body(), ANSWER_LIMIT_BYTES)
                 .collect()
                 .await

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use http::header::{self, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Request, Uri, Version};
-use http_body::Body as _;
 use meltemi_proxy_core::runtime::{PeerMetadataMethod, WeightedCluster};
 use meltemi_proxy_core::{headers, rewrite};
 
@@ -113,25 +112,11 @@ pub(crate) fn build(
         map.insert(header::UPGRADE, kind);
     }
     let mut request = finish(head.method.clone(), head.scheme, target, map, protocol)?;
-    set_body(&mut request, body);
+    *request.body_mut() = body;
     if upstream.config.http.http1.preserve_header_case {
         *request.extensions_mut() = head.extensions.clone();
     }
     Ok(request)
-}
-
-/// Gives the request its body, and says how it is framed: the library sends none with GET and its like unless told.
-pub(crate) fn set_body(request: &mut Request<RequestBody>, body: RequestBody) {
-    let is_framed = request.version() != Version::HTTP_11
-        || body.is_end_stream()
-        || request.headers().contains_key(header::CONTENT_LENGTH);
-    if !is_framed {
-        let chunked = HeaderValue::from_static("chunked");
-        request
-            .headers_mut()
-            .insert(header::TRANSFER_ENCODING, chunked);
-    }
-    *request.body_mut() = body;
 }
 
 /// Marks a copy in its authority, in front of the port (Envoy's historic `-shadow`).

@@ -1,24 +1,31 @@
+use std::convert::Infallible;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use http::{HeaderValue, Request};
-use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use meltemi_proxy_core::runtime::{HttpCodec, HttpConnectionManager};
+use meltemi_proxy_core::strict::HeadRules;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::exchange::SeriesMemo;
 use super::filters::FilterPlan;
+use super::incoming::Incoming;
 use super::rate_limit::RateLimits;
+use super::upgrade::OnUpgrade;
 use super::watch::{Event, Outside, WATCH_INTERVAL};
 use super::wire::{Wire, WireState};
 use crate::downstream::Downstream;
 use crate::drain::ConnectionEnd;
+use crate::http1::{self, After, Next};
 use crate::io::{Replay, Transport, gather};
 use crate::listener::inspect::Spoken;
 use crate::listener::sniff::{Inspection, sniff};
@@ -189,66 +196,134 @@ async fn choose_codec(
     }
 }
 
-/// Room for the library's buffer beyond a head: the wire has bounded heads already.
-const BUFFER_MARGIN_BYTES: usize = 8192;
-/// Header lines that the library parses without an allocation.
-const INLINE_HEADERS: usize = 100;
-
 async fn serve_http1(connection: Arc<HttpConnection>, wire: Wire) {
-    let service = {
-        let connection = connection.clone();
-        service_fn(move |request: Request<Incoming>| super::exchange::answer(&connection, request))
-    };
     let manager = &connection.manager;
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(None)
-        .max_buf_size(
-            manager
-                .max_request_headers_bytes
-                .saturating_add(BUFFER_MARGIN_BYTES),
-        );
-    if manager.max_request_headers_count > INLINE_HEADERS {
-        builder.max_headers(manager.max_request_headers_count);
-    }
-    if manager.http1.preserve_header_case {
-        builder.preserve_header_case(true);
-    }
-    let serving = builder
-        .serve_connection(TokioIo::new(wire), service)
-        .with_upgrades();
-    let mut serving = std::pin::pin!(serving);
-    let mut outside = Outside::new(&connection);
-    let mut shut = false;
-    loop {
-        tokio::select! {
-            biased;
-            result = serving.as_mut() => {
-                if let Err(error) = result {
-                    tracing::debug!(id = connection.downstream.id, %error, "downstream connection ended");
-                    if error.is_parse() {
-                        super::exchange::note_unparsed(connection.clone());
-                    }
+    let options = http1::ServerOptions {
+        rules: HeadRules {
+            max_bytes: manager.max_request_headers_bytes,
+            max_fields: manager.max_request_headers_count,
+            allow_chunked_length: manager.http1.allow_chunked_length,
+        },
+        head_timeout: manager.request_headers_timeout,
+        preserve_header_case: manager.http1.preserve_header_case,
+        enable_trailers: manager.http1.enable_trailers,
+    };
+    let mut server = http1::Server::new(wire, options);
+    let mut ending = Ending {
+        outside: Outside::new(&connection),
+        shut: false,
+    };
+    // Whatever ends one of its steps early ends the connection.
+    while let Some(()) = serve_one(&connection, &mut server, &mut ending).await {}
+}
+
+/// Serves the next request. `None` is the end of the connection.
+async fn serve_one(
+    connection: &Arc<HttpConnection>,
+    server: &mut http1::Server,
+    ending: &mut Ending,
+) -> Option<()> {
+    let response = match ending.unless(server, http1::Server::poll_next).await? {
+        Next::Request(request, on_tunnel) => {
+            let on_upgrade = on_tunnel.map_or(OnUpgrade::Never, OnUpgrade::Http1);
+            let request = request.map(Incoming::Http1);
+            let mut answering = pin!(super::exchange::answer(connection, request, on_upgrade));
+            let answered = |server: &mut http1::Server, cx: &mut Context<'_>| {
+                let answer = answering.as_mut().poll(cx).map(Some);
+                if answer.is_pending() && server.poll_gone(cx).is_ready() {
+                    return Poll::Ready(None);
                 }
-                return;
-            }
-            event = outside.next() => match event {
-                Event::Announced => {}
-                Event::CloseIdle if shut => return,
-                Event::CloseIdle => {
-                    shut = true;
-                    serving.as_mut().graceful_shutdown();
-                }
-            },
+                answer
+            };
+            ending.unless(server, answered).await??
         }
+        Next::Refused(kind) => super::exchange::refuse(connection.clone(), kind),
+        Next::End => {
+            return close(server, ending).await;
+        }
+    };
+    let mut answer = match server.respond(response) {
+        Ok(answer) => answer,
+        Err(error) => {
+            tracing::debug!(id = connection.downstream.id, %error, "a response cannot be sent");
+            return close(server, ending).await;
+        }
+    };
+    let sent = ending
+        .unless(server, |server, cx| {
+            let sent = server.poll_answer(&mut answer, cx).map(Some);
+            if sent.is_pending() && server.poll_gone(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            sent
+        })
+        .await??;
+    if let Err(error) = sent {
+        tracing::debug!(id = connection.downstream.id, %error, "downstream connection ended");
+        if answer.ends_connection() {
+            server.reset();
+            return None;
+        }
+        return close(server, ending).await;
+    }
+    match ending.unless(server, http1::Server::poll_after).await? {
+        After::Next => Some(()),
+        After::Close => close(server, ending).await,
+        After::Tunnel => None,
+    }
+}
+
+async fn close(server: &mut http1::Server, ending: &mut Ending) -> Option<()> {
+    ending.unless(server, http1::Server::poll_close).await;
+    None
+}
+
+/// The end of an HTTP/1 connection, when it comes from outside.
+struct Ending {
+    outside: Outside,
+    /// It was told once.
+    shut: bool,
+}
+
+impl Ending {
+    /// Takes a step of the connection, unless it is to end at once.
+    async fn unless<T>(
+        &mut self,
+        server: &mut http1::Server,
+        mut step: impl FnMut(&mut http1::Server, &mut Context<'_>) -> Poll<T>,
+    ) -> Option<T> {
+        poll_fn(|cx| match step(server, cx) {
+            Poll::Ready(stepped) => Poll::Ready(Some(stepped)),
+            Poll::Pending if self.poll_now(server, cx) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+
+    fn poll_now(&mut self, server: &mut http1::Server, cx: &mut Context<'_>) -> bool {
+        while let Poll::Ready(event) = self.outside.poll(cx) {
+            match event {
+                // The next response says so.
+                Event::Announced => {}
+                Event::CloseIdle if self.shut || server.is_idle() => return true,
+                Event::CloseIdle => {
+                    self.shut = true;
+                    server.end_after_this();
+                }
+            }
+        }
+        false
     }
 }
 
 async fn serve_http2(connection: Arc<HttpConnection>, wire: Wire) {
     let service = {
         let connection = connection.clone();
-        service_fn(move |request: Request<Incoming>| super::exchange::answer(&connection, request))
+        service_fn(move |mut request: Request<hyper::body::Incoming>| {
+            let on_upgrade = OnUpgrade::Http2(hyper::upgrade::on(&mut request));
+            let request = request.map(Incoming::Http2);
+            super::exchange::answer(&connection, request, on_upgrade).map(Ok::<_, Infallible>)
+        })
     };
     let manager = &connection.manager;
     let header_limit = u32::try_from(manager.max_request_headers_bytes).unwrap_or(u32::MAX);

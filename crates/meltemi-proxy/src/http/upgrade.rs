@@ -3,43 +3,71 @@
 
 use http::response::Parts;
 use http::{Response, StatusCode, Version, header};
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use meltemi_proxy_core::error::ErrorKind;
 use parking_lot::Mutex;
 
 use super::body::ResponseBody;
 use super::exchange::Exchange;
-use super::wire::Answer;
+use super::respond;
+use crate::http1;
+use crate::io::{forward_read, forward_write};
 use crate::tcp::copy::{Copied, copy_bidirectional};
 use crate::upstream::Lease;
+
+/// What becomes of the downstream's connection, or its stream, if the answer is 101.
+pub(crate) enum OnUpgrade {
+    /// It did not ask for this.
+    Never,
+    Http1(http1::OnTunnel),
+    Http2(hyper::upgrade::OnUpgrade),
+}
+
+enum Granted {
+    Http1(http1::Tunnel),
+    Http2(TokioIo<Upgraded>),
+}
+
+forward_read!(Granted: Self::Http1(io) => io, Self::Http2(io) => io);
+forward_write!(Granted: Self::Http1(io) => io, Self::Http2(io) => io);
+
+impl OnUpgrade {
+    /// `None` if the downstream went before it got the answer.
+    async fn granted(self) -> Option<Granted> {
+        match self {
+            Self::Never => None,
+            Self::Http1(tunnel) => tunnel.await.ok().map(Granted::Http1),
+            Self::Http2(upgrade) => match upgrade.await {
+                Ok(upgraded) => Some(Granted::Http2(TokioIo::new(upgraded))),
+                Err(error) => {
+                    tracing::debug!(%error, "upgrade failed");
+                    None
+                }
+            },
+        }
+    }
+}
 
 /// Hands the 101 on and starts the tunnel.
 pub(crate) fn tunnel(
     mut exchange: Exchange,
     mut parts: Parts,
-    body: Incoming,
     mut lease: Lease,
     downstream: OnUpgrade,
 ) -> Response<ResponseBody> {
-    exchange.connection.wire.resolve(Answer::Tunnel);
-    lease.hand_over();
-    let mut answer = Response::from_parts(parts.clone(), body);
+    let Some(mut upstream) = lease.take_tunnel() else {
+        return respond::error(exchange, ErrorKind::UpstreamProtocol.into());
+    };
     if exchange.head.version == Version::HTTP_2 {
         speak_http2(&mut parts);
     }
-    let upstream = hyper::upgrade::on(&mut answer);
     let idle = exchange.connection.manager.stream_idle_timeout;
     tokio::spawn(async move {
         let _lease = lease;
-        let (downstream, upstream) = match tokio::try_join!(downstream, upstream) {
-            Ok(both) => both,
-            Err(error) => {
-                tracing::debug!(%error, "upgrade failed");
-                return;
-            }
+        let Some(mut downstream) = downstream.granted().await else {
+            return;
         };
-        let (mut downstream, mut upstream) = (TokioIo::new(downstream), TokioIo::new(upstream));
         let connection = exchange.connection.clone();
         let copied = Mutex::new(Copied::default());
         let copying = copy_bidirectional(&mut downstream, &mut upstream, idle, |so_far| {

@@ -1,7 +1,9 @@
 //! What ends a connection from outside: drain, a replaced filter chain, time, its last exchange.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -46,12 +48,16 @@ impl Outside {
 
     /// Cancel-safe: what was begun stays.
     pub(super) async fn next(&mut self) -> Event {
-        match self.next.next().await {
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        match ready!(self.next.poll_next_unpin(cx)) {
             Some((watch, event)) => {
                 self.push(watch);
-                event
+                Poll::Ready(event)
             }
-            None => std::future::pending().await,
+            None => Poll::Pending,
         }
     }
 }

@@ -1,10 +1,9 @@
-//! The bytes of a downstream HTTP connection, between its transport and the HTTP library.
+//! The bytes of an HTTP connection, between its transport and whoever reads them as HTTP.
 //!
-//! What the library would repair or answer without end is stopped here: HTTP/1 heads and chunks are read as they stand on
-//! the wire ([`http1`]), HTTP/2 frames are counted ([`http2`]). On the way out the connection lingers for a while after its
-//! last byte, so that an answer is not lost to a reset (Envoy `delayed_close_timeout`).
+//! On a downstream's, what the HTTP/2 library would repair or answer without end is stopped here ([`http2`]); a peer that
+//! takes nothing is given up; and the connection lingers for a while after its last byte, so that an answer is not lost to a
+//! reset (Envoy `delayed_close_timeout`).
 
-pub(crate) mod http1;
 mod http2;
 mod patience;
 mod state;
@@ -12,32 +11,28 @@ mod state;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use meltemi_proxy_core::runtime::HttpConnectionManager;
-use meltemi_proxy_core::strict::HeadRules;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-use patience::{Unfinished, poll_discard};
-pub(crate) use state::{Answer, Refusal, WireState};
+pub(crate) use patience::Unfinished;
+use patience::poll_discard;
+pub(crate) use state::WireState;
 
 use crate::io::Transport;
 
-/// A transport with the guard of its protocol.
+/// A transport with what watches over it.
 pub(crate) struct Wire {
     transport: Transport,
-    guard: Guard,
-    /// A peer that takes nothing of what waits for it (Envoy `stream_idle_timeout`). The library asks a body for nothing
-    /// while it cannot write, so the limits of the response itself see nothing of this.
+    /// Of HTTP/2.
+    guard: Option<Box<http2::Guard>>,
+    /// A peer that takes nothing of what waits for it (Envoy `stream_idle_timeout`). Nobody asks a body for anything while
+    /// the connection cannot write, so the limits of the response itself see nothing of this.
     stalled: Unfinished,
     linger: Linger,
-}
-
-enum Guard {
-    Http1(Box<http1::Guard>),
-    Http2(Box<http2::Guard>),
 }
 
 /// What is left to do when the library has closed its side.
@@ -49,35 +44,54 @@ struct Linger {
 }
 
 impl Wire {
+    /// Of a downstream.
     pub(crate) fn new(
         transport: Transport,
         is_http2: bool,
         manager: &HttpConnectionManager,
         state: Arc<WireState>,
     ) -> Self {
-        let guard = if is_http2 {
-            Guard::Http2(Box::new(http2::Guard::new(manager, state)))
-        } else {
-            let rules = HeadRules {
-                max_bytes: manager.max_request_headers_bytes,
-                max_fields: manager.max_request_headers_count,
-                allow_chunked_length: manager.http1.allow_chunked_length,
-            };
-            let head_limit = manager.request_headers_timeout;
-            Guard::Http1(Box::new(http1::Guard::new(rules, head_limit, state)))
-        };
-        let linger = Linger {
-            limit: manager.delayed_close_timeout,
-            is_shut: false,
-            peer_is_gone: false,
-            timer: None,
-        };
+        Self {
+            guard: is_http2.then(|| Box::new(http2::Guard::new(manager, state))),
+            stalled: Unfinished::new(manager.stream_idle_timeout),
+            ..Self::bare(transport, manager.delayed_close_timeout)
+        }
+    }
+
+    /// Of an upstream, which its requests watch over.
+    pub(crate) fn upstream(transport: Transport) -> Self {
+        Self::bare(transport, None)
+    }
+
+    fn bare(transport: Transport, linger: Option<Duration>) -> Self {
         Self {
             transport,
-            guard,
-            stalled: Unfinished::new(manager.stream_idle_timeout),
-            linger,
+            guard: None,
+            stalled: Unfinished::new(None),
+            linger: Linger {
+                limit: linger,
+                is_shut: false,
+                peer_is_gone: false,
+                timer: None,
+            },
         }
+    }
+
+    /// From now on it carries bytes that mean nothing to us, for as long as both sides like.
+    pub(crate) fn become_tunnel(&mut self) {
+        self.stalled = Unfinished::new(None);
+        self.linger.limit = None;
+    }
+
+    /// Closing it sends a TCP reset.
+    pub(crate) fn reset_on_close(&self) {
+        self.transport.socket().reset_on_close();
+    }
+
+    /// Ends it in good order, as far as that goes without waiting.
+    pub(crate) fn hang_up(mut self) {
+        let cx = &mut Context::from_waker(Waker::noop());
+        let _unsaid = Pin::new(&mut self.transport).poll_shutdown(cx);
     }
 }
 
@@ -90,8 +104,8 @@ impl AsyncRead for Wire {
         let this = self.get_mut();
         let before = buf.filled().len();
         let result = ready!(match &mut this.guard {
-            Guard::Http1(guard) => guard.poll_read(&mut this.transport, cx, buf),
-            Guard::Http2(guard) => guard.poll_read(&mut this.transport, cx, buf),
+            Some(guard) => guard.poll_read(&mut this.transport, cx, buf),
+            None => Pin::new(&mut this.transport).poll_read(cx, buf),
         });
         this.linger.peer_is_gone |= result.is_ok() && buf.filled().len() == before;
         Poll::Ready(result)
@@ -105,7 +119,7 @@ impl Wire {
         cx: &mut Context<'_>,
         written: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        if let (Guard::Http2(guard), Poll::Ready(Ok(bytes))) = (&mut self.guard, &written) {
+        if let (Some(guard), Poll::Ready(Ok(bytes))) = (&mut self.guard, &written) {
             guard.sent(*bytes);
         }
         self.bounded(cx, written)
@@ -119,14 +133,10 @@ impl Wire {
     ) -> Poll<io::Result<T>> {
         if taken.is_ready() {
             self.stalled.done();
-        } else if !self.is_tunnel() && self.stalled.poll_expired(cx) {
+        } else if self.stalled.poll_expired(cx) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         taken
-    }
-
-    fn is_tunnel(&self) -> bool {
-        matches!(&self.guard, Guard::Http1(guard) if guard.is_tunnel())
     }
 }
 
@@ -170,7 +180,7 @@ impl AsyncWrite for Wire {
             ready!(Pin::new(&mut this.transport).poll_shutdown(cx))?;
             this.linger.is_shut = true;
         }
-        if this.is_tunnel() || this.linger.peer_is_gone {
+        if this.linger.peer_is_gone {
             return Poll::Ready(Ok(()));
         }
         let Some(limit) = this.linger.limit else {
@@ -207,15 +217,11 @@ mod tests {
         linger: Option<Duration>,
     ) -> Wire {
         Wire {
-            transport: Transport::Plain(Replay::from(Socket::boxed(stream))),
-            guard: Guard::Http1(Box::new(http1::Guard::for_tests())),
             stalled: Unfinished::new(limit),
-            linger: Linger {
-                limit: linger,
-                is_shut: false,
-                peer_is_gone: false,
-                timer: None,
-            },
+            ..Wire::bare(
+                Transport::Plain(Replay::from(Socket::boxed(stream))),
+                linger,
+            )
         }
     }
 

@@ -16,6 +16,8 @@ use super::cluster::{Slot, Upstream};
 use super::connection::{self, ConnectionFacts};
 use super::host::{ActiveConnection, Host, HostTls};
 use super::pool::{Admission, Lease, Place, Pool, PoolKey, PoolProtocol, Turn};
+use crate::http::wire::Wire;
+use crate::http1::{Client, ClientOptions};
 use crate::io::{ReadAhead, Replay, Socket, Transport};
 use crate::listener::socket::{self, UpstreamSocketOptions};
 use crate::telemetry::tls::Row;
@@ -369,13 +371,15 @@ async fn make_own(
     let protocol = Some(PoolProtocol::Http11);
     let connected = connect_in(&worker.shared, upstream, host, wish, protocol, slot).await;
     let connected = connected.inspect_err(|error| place.failure = Some(error.clone()))?;
-    let keep_case = upstream.config.http.http1.preserve_header_case;
+    let http1 = &upstream.config.http.http1;
+    let options = ClientOptions {
+        preserve_header_case: http1.preserve_header_case,
+        enable_trailers: http1.enable_trailers,
+    };
+    let client = Client::new(Wire::upstream(connected.transport), options);
     // In this order they end: who is told of the place finds the slot free.
     let guard = (connected.guard, place);
-    let (sender, driver) = connection::http1(connected.transport, keep_case, guard)
-        .await
-        .map_err(|error| ConnectError::new(ResetReason::ConnectionTermination, error))?;
-    Ok(pool.lease_new_own(sender, driver, connected.facts))
+    Ok(pool.lease_new_own(client, connected.facts, guard))
 }
 
 /// Waits for a stream of an HTTP/2 connection, one that is there or a new one.

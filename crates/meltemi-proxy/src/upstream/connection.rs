@@ -5,14 +5,12 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use meltemi_pki::HandshakeInfo;
 use parking_lot::Mutex;
-use tokio::runtime::Handle;
-use tokio::task::coop::has_budget_remaining;
 
 use crate::http::body::RequestBody;
 use crate::io::{Gathered, Transport, Turn, gather};
@@ -42,80 +40,6 @@ impl Principals {
             local: local.map(ToString::to_string),
             peer: peer.map(|peer| peer.identity.to_string()),
         }
-    }
-}
-
-/// Speaks HTTP/1 on `transport`.
-pub(crate) async fn http1(
-    transport: Transport,
-    preserve_header_case: bool,
-    guard: impl Send + 'static,
-) -> hyper::Result<(http1::SendRequest<RequestBody>, Driver)> {
-    let (sender, connection) = http1::Builder::new()
-        .max_buf_size(crate::http::MAX_HEAD_BYTES)
-        .preserve_header_case(preserve_header_case)
-        .handshake(TokioIo::new(transport))
-        .await?;
-    let driving = async move {
-        if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(%error, "upstream connection ended");
-        }
-        drop(guard);
-    };
-    Ok((sender, Driver(Some(Box::pin(driving)))))
-}
-
-/// Reads and writes an HTTP/1 connection, in the task of the request that it carries: a task of its own would be two more
-/// wake-ups per request. Between requests nothing drives it; what its peer did then shows at the next look.
-pub(crate) struct Driver(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
-
-impl Driver {
-    /// Lets the connection go as far as it can, then looks at what that brought to `exchange`, the connection's other end.
-    pub(crate) fn poll<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        mut exchange: impl FnMut(&mut Context<'_>) -> Poll<T>,
-    ) -> Poll<T> {
-        if self.0.is_none() {
-            return exchange(cx);
-        }
-        self.drive(cx);
-        if !has_budget_remaining() {
-            // The runtime makes it wait for the next turn, whatever there is.
-            return exchange(cx);
-        }
-        // Nobody but the connection moves this end, so that it has nothing to wake.
-        exchange(&mut Context::from_waker(Waker::noop()))
-    }
-
-    /// Takes note of what the peer did in the meantime.
-    pub(crate) fn look(&mut self) {
-        self.drive(&mut Context::from_waker(Waker::noop()));
-    }
-
-    /// Leaves the connection to a task, where nobody will ask for both its directions.
-    pub(crate) fn hand_over(&mut self) {
-        if let Some(driving) = self.0.take()
-            && let Ok(runtime) = Handle::try_current()
-        {
-            runtime.spawn(driving);
-        }
-    }
-
-    fn drive(&mut self, cx: &mut Context<'_>) {
-        if let Some(driving) = &mut self.0
-            && driving.as_mut().poll(cx).is_ready()
-        {
-            self.0 = None;
-        }
-    }
-}
-
-impl Drop for Driver {
-    /// Ends the connection in good order; its requests are gone before.
-    fn drop(&mut self) {
-        self.look();
-        self.hand_over();
     }
 }
 

@@ -11,29 +11,26 @@
 //! | `max_pending_requests` wait already | an overflow (`UO`) |
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
-use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Request, Response};
-use hyper::body::{Body as _, Frame, Incoming};
-use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::client::conn::http2;
 use meltemi_proxy_core::quick::QuickMap;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use super::cluster::{ClusterStats, Slot};
-use super::connect::ConnectError;
-use super::connection::{ConnectionFacts, Driver};
+use super::connect::{ConnectError, ConnectedGuard};
+use super::connection::ConnectionFacts;
 use super::dial::Dial;
 use crate::http::body::RequestBody;
+use crate::http::incoming::{Incoming, StreamError};
+use crate::http1::{Client, Tunnel};
 
 /// Streams opened on one HTTP/2 connection before another is made, when the peer allows more (our secure default).
 pub(crate) const DEFAULT_MAX_STREAMS: usize = 100;
@@ -229,12 +226,12 @@ struct Idle {
 
 /// An HTTP/1 connection.
 pub(crate) struct OwnConnection {
-    /// Dropped before the driver, which then ends the connection.
-    sender: http1::SendRequest<RequestBody>,
-    driver: Driver,
+    client: Client,
     facts: Arc<ConnectionFacts>,
     requests: u32,
     made: Instant,
+    /// Dropped after the connection.
+    _guard: (ConnectedGuard, Place),
 }
 
 /// An HTTP/2 connection.
@@ -271,10 +268,10 @@ impl Pool {
     fn pop_idle(&self) -> Option<OwnConnection> {
         let oldest = Instant::now().checked_sub(self.limits.idle_timeout);
         loop {
-            let mut idle = self.own.lock().idle.pop_back()?;
+            let idle = self.own.lock().idle.pop_back()?;
             let expired = oldest.is_some_and(|oldest| idle.since < oldest);
             let is_too_old = self.limits.is_too_old(idle.connection.made);
-            if !expired && !is_too_old && idle.connection.is_open() {
+            if !expired && !is_too_old && idle.connection.client.is_open() {
                 return Some(idle.connection);
             }
         }
@@ -359,16 +356,16 @@ impl Pool {
     /// Leases a connection just made.
     pub(crate) fn lease_new_own(
         self: &Arc<Self>,
-        sender: http1::SendRequest<RequestBody>,
-        driver: Driver,
+        client: Client,
         facts: Arc<ConnectionFacts>,
+        guard: (ConnectedGuard, Place),
     ) -> Lease {
         let connection = OwnConnection {
-            sender,
-            driver,
+            client,
             facts,
             requests: 0,
             made: Instant::now(),
+            _guard: guard,
         };
         Lease::Own(OwnLease {
             connection,
@@ -410,21 +407,19 @@ impl Pool {
         if used_up || self.limits.is_too_old(connection.made) {
             return;
         }
-        if connection.sender.is_ready() || connection.is_open() {
+        if connection.client.is_free() {
             self.park(connection);
-            return;
+        } else if connection.client.is_sending() {
+            // The response ended before the request did.
+            let pool = Arc::clone(self);
+            tokio::spawn(async move {
+                let settling = connection.client.settle();
+                let settled = tokio::time::timeout(SETTLE_LIMIT, settling).await;
+                if settled.is_ok() && connection.client.is_free() {
+                    pool.park(connection);
+                }
+            });
         }
-        if connection.sender.is_closed() {
-            return;
-        }
-        // The response ended before the request did.
-        let pool = Arc::clone(self);
-        tokio::spawn(async move {
-            let ready = connection.ready();
-            if let Ok(Ok(())) = tokio::time::timeout(SETTLE_LIMIT, ready).await {
-                pool.park(connection);
-            }
-        });
     }
 
     /// Hands a connection to the first that waits, or keeps it.
@@ -446,7 +441,7 @@ impl Pool {
             return;
         };
         let mut idle = std::mem::take(&mut self.own.lock().idle);
-        idle.retain_mut(|idle| idle.since >= oldest && idle.connection.is_open());
+        idle.retain(|idle| idle.since >= oldest && idle.connection.client.is_open());
         self.own.lock().idle = idle;
         self.shared.lock().retain(|connection| {
             let is_idle = connection.streams.load(Ordering::Relaxed) == 0;
@@ -469,28 +464,6 @@ impl Pool {
 
     fn is_empty(&self) -> bool {
         self.own.lock().idle.is_empty() && self.shared.lock().is_empty()
-    }
-}
-
-impl OwnConnection {
-    /// Whether it waits for a request, as far as its peer has told.
-    fn is_open(&mut self) -> bool {
-        self.driver.look();
-        self.sender.is_ready()
-    }
-
-    async fn ready(&mut self) -> hyper::Result<()> {
-        let Self { sender, driver, .. } = self;
-        poll_fn(|cx| driver.poll(cx, |cx| sender.poll_ready(cx))).await
-    }
-
-    async fn send(
-        &mut self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
-        let Self { sender, driver, .. } = self;
-        let mut sending = pin!(sender.try_send_request(request));
-        poll_fn(|cx| driver.poll(cx, |cx| sending.as_mut().poll(cx))).await
     }
 }
 
@@ -539,9 +512,9 @@ impl Drop for StreamLease {
 /// A request that got no response.
 #[derive(Debug)]
 pub(crate) struct SendError {
-    pub(crate) error: hyper::Error,
-    /// The request, when none of it was written.
-    pub(crate) unsent: Option<Box<Request<RequestBody>>>,
+    pub(crate) error: StreamError,
+    /// Nothing of it was written.
+    pub(crate) is_unsent: bool,
 }
 
 impl Lease {
@@ -565,44 +538,32 @@ impl Lease {
         &mut self,
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, SendError> {
-        let result = match self {
-            Self::Own(lease) => lease.connection.send(request).await,
-            Self::Stream(lease) => {
-                lease
-                    .connection
-                    .sender
-                    .clone()
-                    .try_send_request(request)
-                    .await
-            }
-        };
-        result.map_err(|mut failed| {
-            let unsent = failed.take_message().map(Box::new);
-            SendError {
-                error: failed.into_error(),
-                unsent,
-            }
-        })
-    }
-
-    /// Reads on in the response's body.
-    pub(crate) fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-        body: &mut Incoming,
-    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
-        let mut read = |cx: &mut Context<'_>| Pin::new(&mut *body).poll_frame(cx);
         match self {
-            Self::Own(lease) => lease.connection.driver.poll(cx, read),
-            Self::Stream(_) => read(cx),
+            Self::Own(lease) => match lease.connection.client.send(request).await {
+                Ok(response) => Ok(response.map(Incoming::Http1)),
+                Err(failed) => Err(SendError {
+                    error: failed.error.into(),
+                    is_unsent: failed.is_unsent,
+                }),
+            },
+            Self::Stream(lease) => {
+                let sender = &mut lease.connection.sender.clone();
+                match sender.try_send_request(request).await {
+                    Ok(response) => Ok(response.map(Incoming::Http2)),
+                    Err(mut failed) => Err(SendError {
+                        is_unsent: failed.take_message().is_some(),
+                        error: failed.into_error().into(),
+                    }),
+                }
+            }
         }
     }
 
-    /// Lets the connection go on by itself, whether or not anybody reads the response: the request is still being sent, or
-    /// both directions are to be used on their own.
-    pub(crate) fn hand_over(&mut self) {
-        if let Self::Own(lease) = self {
-            lease.connection.driver.hand_over();
+    /// The connection behind a 101, which HTTP/1 alone has.
+    pub(crate) fn take_tunnel(&mut self) -> Option<Tunnel> {
+        match self {
+            Self::Own(lease) => lease.connection.client.take_tunnel(),
+            Self::Stream(_) => None,
         }
     }
 
