@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 use http_body::{Frame, SizeHint};
 
@@ -40,6 +40,9 @@ pub(super) struct Asked<'a> {
 }
 
 /// Writes a response's head. Says how its body is to be sent, and whether another request may follow.
+///
+/// # Errors
+/// It announces a length that is none. What was written of it must not be sent.
 pub(super) fn response(
     parts: &http::response::Parts,
     body: (bool, SizeHint),
@@ -48,12 +51,6 @@ pub(super) fn response(
 ) -> Result<(Encoder, bool), Error> {
     let status = parts.status;
     let is_switching = status == StatusCode::SWITCHING_PROTOCOLS;
-    let announced = announced_length(&parts.headers)?;
-    let framed = Framed::of_response(status, announced, body, asked);
-    let is_last = !is_switching
-        && (framed.encoder == Encoder::UntilEnd
-            || !asked.keeps_alive
-            || says_close(&parts.headers));
     out.reserve(USUAL_HEAD_BYTES);
     out.put_slice(match asked.version {
         Version::HTTP_10 => b"HTTP/1.0 ",
@@ -64,19 +61,20 @@ pub(super) fn response(
     out.put_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     out.put_slice(b"\r\n");
     let written = asked.keeps_case.then(|| parts.extensions.get()).flatten();
-    fields(&parts.headers, written, framed.keeps_length, out);
-    if !is_switching && !parts.headers.contains_key(header::DATE) {
+    let noted = fields(&parts.headers, written, may_have_length(status), out)?;
+    let framed = Framed::of_response(status, noted.length, body, asked);
+    let is_last = !is_switching
+        && (framed.encoder == Encoder::UntilEnd || !asked.keeps_alive || noted.says_close);
+    if !is_switching && !noted.has_date {
         out.put_slice(b"date: ");
         date::write(out);
         out.put_slice(b"\r\n");
     }
-    if !parts.headers.contains_key(header::CONNECTION) {
-        match asked.version {
-            _ if is_switching => {}
-            Version::HTTP_10 if !is_last => out.put_slice(b"connection: keep-alive\r\n"),
-            Version::HTTP_10 => {}
-            _ if is_last => out.put_slice(b"connection: close\r\n"),
-            _ => {}
+    if !noted.has_connection && !is_switching {
+        match (asked.version, is_last) {
+            (Version::HTTP_10, false) => out.put_slice(b"connection: keep-alive\r\n"),
+            (Version::HTTP_10, true) | (_, false) => {}
+            (_, true) => out.put_slice(b"connection: close\r\n"),
         }
     }
     framed.end_head(out);
@@ -84,14 +82,15 @@ pub(super) fn response(
 }
 
 /// Writes a request's head and says how its body is to be sent.
+///
+/// # Errors
+/// As [`response`].
 pub(super) fn request(
     parts: &http::request::Parts,
     is_empty: bool,
     trailers: bool,
     out: &mut BytesMut,
 ) -> Result<Encoder, Error> {
-    let announced = announced_length(&parts.headers)?;
-    let framed = Framed::of_request(&parts.method, announced, is_empty, trailers);
     out.reserve(USUAL_HEAD_BYTES);
     out.put_slice(parts.method.as_str().as_bytes());
     out.put_u8(b' ');
@@ -100,12 +99,8 @@ pub(super) fn request(
         None => out.put_u8(b'/'),
     }
     out.put_slice(b" HTTP/1.1\r\n");
-    fields(
-        &parts.headers,
-        parts.extensions.get(),
-        framed.keeps_length,
-        out,
-    );
+    let noted = fields(&parts.headers, parts.extensions.get(), true, out)?;
+    let framed = Framed::of_request(&parts.method, noted.length, is_empty, trailers);
     framed.end_head(out);
     Ok(framed.encoder)
 }
@@ -113,10 +108,13 @@ pub(super) fn request(
 /// How a body is sent, and what the head says of it.
 struct Framed {
     encoder: Encoder,
-    /// The `content-length` of the message stays.
-    keeps_length: bool,
-    /// One that it did not have.
+    /// A `content-length` that it did not have.
     new_length: Option<u64>,
+}
+
+/// RFC 9110 section 8.6.
+fn may_have_length(status: StatusCode) -> bool {
+    !status.is_informational() && status != StatusCode::NO_CONTENT
 }
 
 impl Framed {
@@ -126,15 +124,15 @@ impl Framed {
         (is_empty, size): (bool, SizeHint),
         asked: &Asked<'_>,
     ) -> Self {
-        if status.is_informational() || status == StatusCode::NO_CONTENT {
-            return Self::nothing(false, None);
+        if !may_have_length(status) {
+            return Self::nothing(None);
         }
         let known = announced.or_else(|| size.exact().filter(|_| !is_empty));
         if asked.method == Method::HEAD || status == StatusCode::NOT_MODIFIED {
-            return Self::nothing(true, known.filter(|_| announced.is_none()));
+            return Self::nothing(known.filter(|_| announced.is_none()));
         }
         let encoder = match known {
-            _ if is_empty && announced.is_none() => return Self::nothing(false, Some(0)),
+            _ if is_empty && announced.is_none() => return Self::nothing(Some(0)),
             Some(0) => Encoder::Nothing,
             Some(length) => Encoder::Length(length),
             None if asked.version == Version::HTTP_10 => Encoder::UntilEnd,
@@ -144,7 +142,6 @@ impl Framed {
         };
         Self {
             encoder,
-            keeps_length: true,
             new_length: known.filter(|_| announced.is_none()),
         }
     }
@@ -155,20 +152,18 @@ impl Framed {
         let encoder = match announced {
             Some(0) => Encoder::Nothing,
             Some(length) => Encoder::Length(length),
-            None if is_empty => return Self::nothing(true, brings.then_some(0)),
+            None if is_empty => return Self::nothing(brings.then_some(0)),
             None => Encoder::Chunked { trailers },
         };
         Self {
             encoder,
-            keeps_length: true,
             new_length: None,
         }
     }
 
-    fn nothing(keeps_length: bool, new_length: Option<u64>) -> Self {
+    fn nothing(new_length: Option<u64>) -> Self {
         Self {
             encoder: Encoder::Nothing,
-            keeps_length,
             new_length,
         }
     }
@@ -185,53 +180,54 @@ impl Framed {
     }
 }
 
-fn announced_length(headers: &HeaderMap) -> Result<Option<u64>, Error> {
-    let Some(length) = headers.get(header::CONTENT_LENGTH) else {
-        return Ok(None);
-    };
-    let parsed = length.to_str().ok().and_then(|text| text.parse().ok());
-    parsed.map(Some).ok_or(Error::Length)
+/// What the fields of a message say of its framing.
+#[derive(Default)]
+struct Noted {
+    length: Option<u64>,
+    has_date: bool,
+    has_connection: bool,
+    says_close: bool,
 }
 
-fn says_close(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::CONNECTION) && !head::keeps_alive(Version::HTTP_11, headers)
-}
-
-/// Writes the fields of a message. How it is framed is the connection's to say.
+/// Writes the fields of a message, but for those of its framing that do not hold for the connection that it leaves by.
 fn fields(
     headers: &HeaderMap,
     written: Option<&WrittenNames>,
-    keeps_length: bool,
+    may_have_length: bool,
     out: &mut BytesMut,
-) {
-    let mut has_length = !keeps_length;
-    let mut line = |name: &[u8], value: &[u8]| {
-        out.put_slice(name);
-        out.put_slice(b": ");
-        out.put_slice(value);
-        out.put_slice(b"\r\n");
-    };
-    let mut is_kept = |name: &header::HeaderName| {
+) -> Result<Noted, Error> {
+    let mut noted = Noted::default();
+    let mut field = |name: &HeaderName, written: &[u8], value: &HeaderValue| {
         if name == header::CONTENT_LENGTH {
-            // One of several that agree.
-            return !std::mem::replace(&mut has_length, true);
+            let length = value.to_str().ok().and_then(|text| text.parse().ok());
+            let length: u64 = length.ok_or(Error::Length)?;
+            // Of several that agree one is enough.
+            if noted.length.replace(length).is_some() || !may_have_length {
+                return Ok(());
+            }
+        } else if name == header::CONNECTION {
+            noted.has_connection = true;
+            noted.says_close |= head::words(value).any(|word| word.eq_ignore_ascii_case(b"close"));
+        } else if name == header::DATE {
+            noted.has_date = true;
+        } else if name == header::TRANSFER_ENCODING {
+            return Ok(());
         }
-        name != header::TRANSFER_ENCODING
+        out.put_slice(written);
+        out.put_slice(b": ");
+        out.put_slice(value.as_bytes());
+        out.put_slice(b"\r\n");
+        Ok(())
     };
     match written {
         None => {
             for (name, value) in headers {
-                if is_kept(name) {
-                    line(name.as_str().as_bytes(), value.as_bytes());
-                }
+                field(name, name.as_str().as_bytes(), value)?;
             }
         }
-        Some(written) => written.each(headers, |name, written, value| {
-            if is_kept(name) {
-                line(written, value);
-            }
-        }),
+        Some(written) => written.each(headers, field)?,
     }
+    Ok(noted)
 }
 
 impl Encoder {
@@ -245,7 +241,7 @@ impl Encoder {
                     (&*self, frame.into_trailers())
                 {
                     to.output.put_slice(b"0\r\n");
-                    fields(&trailers, None, false, &mut to.output);
+                    fields(&trailers, None, false, &mut to.output)?;
                     to.output.put_slice(b"\r\n");
                     *self = Self::Nothing;
                 }

@@ -38,19 +38,12 @@ pub(super) fn request(
         map.append(parsed, value.map_err(|_| Malformed::HeaderValue)?);
     }
     *request.headers_mut() = map;
-    request.extensions_mut().extend(extension(written));
+    if let Some(written) = written {
+        request.extensions_mut().insert(written);
+    }
     Ok(request)
 }
 
-fn extension(written: Option<WrittenNames>) -> http::Extensions {
-    let mut extensions = http::Extensions::new();
-    if let Some(written) = written {
-        extensions.insert(written);
-    }
-    extensions
-}
-
-/// Most requests are of few methods.
 fn method(name: &[u8]) -> Result<Method, Malformed> {
     Method::from_bytes(name).map_err(|_| Malformed::RequestLine)
 }
@@ -86,13 +79,18 @@ pub(super) fn keeps_alive(version: Version, headers: &HeaderMap) -> bool {
     let mut says_close = false;
     let mut says_keep = false;
     for value in headers.get_all(header::CONNECTION) {
-        for word in value.as_bytes().split(|byte| *byte == b',') {
-            let word = word.trim_ascii();
+        for word in words(value) {
             says_close |= word.eq_ignore_ascii_case(b"close");
             says_keep |= word.eq_ignore_ascii_case(b"keep-alive");
         }
     }
     !says_close && (version == Version::HTTP_11 || says_keep)
+}
+
+/// The members of a list.
+pub(super) fn words(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    let members = value.as_bytes().split(|byte| *byte == b',');
+    members.map(<[u8]>::trim_ascii)
 }
 
 /// Where the head ends that `input` begins with, counted with its empty line; `seen` bytes of it were looked at before.
@@ -137,6 +135,7 @@ pub(super) fn response(
     *response.version_mut() = version(parsed.version == Some(0));
     let mut map = HeaderMap::with_capacity(parsed.headers.len());
     let mut written = keeps_case.then(WrittenNames::default);
+    let mut said = Said::default();
     for field in parsed.headers.iter() {
         let name = names::parse(field.name.as_bytes());
         let name = name.ok_or(Error::Response("malformed header name"))?;
@@ -144,14 +143,15 @@ pub(super) fn response(
             written.push(name.clone(), head.slice_ref(field.name.as_bytes()));
         }
         let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value));
-        map.append(
-            name,
-            value.map_err(|_| Error::Response("malformed header value"))?,
-        );
+        let value = value.map_err(|_| Error::Response("malformed header value"))?;
+        said.note(&name, value.as_bytes())?;
+        map.append(name, value);
     }
-    let decoder = response_framing(asked, status, response.version(), &map)?;
+    let decoder = response_framing(asked, status, response.version(), said)?;
     *response.headers_mut() = map;
-    response.extensions_mut().extend(extension(written));
+    if let Some(written) = written {
+        response.extensions_mut().insert(written);
+    }
     Ok(Some((response, decoder)))
 }
 
@@ -161,10 +161,8 @@ fn response_framing(
     asked: &Method,
     status: StatusCode,
     version: Version,
-    headers: &HeaderMap,
+    Said { length, is_chunked }: Said,
 ) -> Result<Decoder, Error> {
-    let length = content_length(headers)?;
-    let is_chunked = is_chunked(headers)?;
     if is_chunked.is_some() && (length.is_some() || version == Version::HTTP_10) {
         return Err(Error::Response(
             "transfer-encoding beside content-length or in HTTP/1.0",
@@ -180,35 +178,42 @@ fn response_framing(
     })
 }
 
-/// Decimal digits; lines that agree are one.
-fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Error> {
-    let mut length = None;
-    for value in headers.get_all(header::CONTENT_LENGTH) {
-        let digits = value.as_bytes();
-        let text = std::str::from_utf8(digits).ok();
-        let parsed = text.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-        let parsed = parsed.and_then(|text| text.parse::<u64>().ok());
-        let parsed = parsed.ok_or(Error::Response("malformed content-length"))?;
-        if length.is_some_and(|length| length != parsed) {
-            return Err(Error::Response("two content-lengths"));
-        }
-        length = Some(parsed);
-    }
-    Ok(length)
+/// What a response says of its length.
+#[derive(Default)]
+struct Said {
+    length: Option<u64>,
+    /// Whether the last coding is `chunked`; `None` without any.
+    is_chunked: Option<bool>,
 }
 
-/// Whether the last coding is `chunked`; `None` without any.
-fn is_chunked(headers: &HeaderMap) -> Result<Option<bool>, Error> {
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).into_iter();
-    let Some(value) = codings.next() else {
-        return Ok(None);
-    };
-    if codings.next().is_some() {
-        return Err(Error::Response("two transfer-encodings"));
+impl Said {
+    fn note(&mut self, name: &header::HeaderName, value: &[u8]) -> Result<(), Error> {
+        if name == header::CONTENT_LENGTH {
+            let length = decimal(value).ok_or(Error::Response("malformed content-length"))?;
+            // Lines that agree are one.
+            if self
+                .length
+                .replace(length)
+                .is_some_and(|before| before != length)
+            {
+                return Err(Error::Response("two content-lengths"));
+            }
+        } else if name == header::TRANSFER_ENCODING {
+            let last = value.rsplit(|byte| *byte == b',').next();
+            let last = last.unwrap_or_default().trim_ascii();
+            let is_chunked = last.eq_ignore_ascii_case(b"chunked");
+            if self.is_chunked.replace(is_chunked).is_some() {
+                return Err(Error::Response("two transfer-encodings"));
+            }
+        }
+        Ok(())
     }
-    let last = value.as_bytes().rsplit(|byte| *byte == b',').next();
-    let last = last.unwrap_or_default().trim_ascii();
-    Ok(Some(last.eq_ignore_ascii_case(b"chunked")))
+}
+
+fn decimal(digits: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(digits).ok()?;
+    let is_decimal = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| is_decimal)
 }
 
 #[cfg(test)]

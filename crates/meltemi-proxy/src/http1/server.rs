@@ -196,7 +196,9 @@ impl Server {
             trailers: self.options.enable_trailers,
         };
         let size = (body.is_end_stream(), body.size_hint());
-        let (encoder, is_last) = encode::response(&parts, size, &asked, &mut stream.output)?;
+        let before = stream.output.len();
+        let encoded = encode::response(&parts, size, &asked, &mut stream.output);
+        let (encoder, is_last) = encoded.inspect_err(|_| stream.output.truncate(before))?;
         self.is_last |= is_last;
         if parts.status != StatusCode::SWITCHING_PROTOCOLS {
             self.tunnel = None;
