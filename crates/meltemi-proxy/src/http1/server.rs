@@ -37,6 +37,8 @@ pub(crate) struct Server {
     scanner: HeadScanner,
     head_timer: Unfinished,
     served: Served,
+    /// A request has come that was not answered to its end.
+    is_serving: bool,
     /// No other request follows.
     is_last: bool,
     /// Gets the connection when the answer grants it.
@@ -85,6 +87,7 @@ impl Server {
                 keeps_alive: false,
             },
             options,
+            is_serving: false,
             is_last: false,
             tunnel: None,
         }
@@ -130,6 +133,7 @@ impl Server {
             version: request.version(),
             keeps_alive: head::keeps_alive(request.version(), request.headers()),
         };
+        self.is_serving = true;
         stream.decoder = scanned.framing.into();
         if let Some(malformed) = stream.decoder.foresee(&stream.input) {
             request.extensions_mut().insert(BrokenBody(malformed));
@@ -146,13 +150,14 @@ impl Server {
 
     /// Where another request would begin is not known.
     fn refuse(&mut self, kind: ErrorKind) -> Next {
+        self.is_serving = true;
         self.is_last = true;
         Next::Refused(kind)
     }
 
-    /// Whether nothing of a request has come.
+    /// Whether it waits for a request of which nothing has come.
     pub(crate) fn is_idle(&self) -> bool {
-        self.scanner.is_empty() && self.shared.lock().input.is_empty()
+        !self.is_serving && self.scanner.is_empty() && self.shared.lock().input.is_empty()
     }
 
     /// No request is taken after the one that is being served.
@@ -187,7 +192,8 @@ impl Server {
     {
         let (parts, body) = response.into_parts();
         let mut stream = self.shared.lock();
-        stream.expects_continue = false;
+        // Whether the body comes that the client was not asked for, is not known.
+        self.is_last |= std::mem::take(&mut stream.expects_continue);
         let asked = Asked {
             method: &self.served.method,
             version: self.served.version,
@@ -248,6 +254,7 @@ impl Server {
                 return Poll::Ready(After::Close);
             }
         }
+        self.is_serving = false;
         Poll::Ready(After::Next)
     }
 
@@ -267,6 +274,13 @@ impl Server {
     /// Ends the connection so that nobody takes what was sent for whole.
     pub(crate) fn reset(&mut self) {
         self.shared.lock().reset_on_close();
+    }
+}
+
+impl Drop for Server {
+    /// A body may outlive the connection; it is not to keep it open.
+    fn drop(&mut self) {
+        drop(self.shared.lock().take());
     }
 }
 

@@ -137,7 +137,10 @@ impl Stream {
 
     /// Waits for the end of the body or of its reader.
     pub(super) fn wait(&mut self, cx: &Context<'_>) {
-        self.waiter = Some(cx.waker().clone());
+        match &mut self.waiter {
+            Some(waiter) => waiter.clone_from(cx.waker()),
+            None => self.waiter = Some(cx.waker().clone()),
+        }
     }
 
     /// Whoever waits is to be woken: the body that was read has ended, or its reader has gone.

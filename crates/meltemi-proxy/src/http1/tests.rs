@@ -255,6 +255,34 @@ async fn what_waits_for_an_answer_is_bounded() {
 }
 
 #[tokio::test]
+async fn a_connection_is_idle_between_requests_alone() {
+    let (mut far, near) = duplex(4096);
+    let mut server = server(near);
+    assert!(server.is_idle());
+    far.write_all(GET).await.unwrap();
+    let served = request(&mut server).await;
+    assert!(!server.is_idle());
+    drop(served);
+    answer(&mut server, Response::new(Full::from("hi"))).await;
+    assert!(server.is_idle());
+    far.write_all(b"G").await.unwrap();
+    let reading = tokio::time::timeout(Duration::from_millis(20), next(&mut server));
+    assert!(reading.await.is_err());
+    assert!(!server.is_idle());
+}
+
+#[tokio::test]
+async fn a_body_does_not_keep_its_connection_open() {
+    let (mut far, near) = duplex(4096);
+    let mut server = server(near);
+    far.write_all(CHUNKED).await.unwrap();
+    let mut body = request(&mut server).await.into_body();
+    drop(server);
+    assert_eq!(read_all(&mut far).await, "");
+    assert!(body.frame().await.unwrap().is_err());
+}
+
+#[tokio::test]
 async fn a_client_that_goes_is_noticed() {
     let (mut far, near) = duplex(4096);
     let mut server = server(near);
@@ -292,6 +320,24 @@ async fn a_client_that_waits_is_told_to_go_on() {
     assert_eq!(read_some(&mut far).await, "HTTP/1.1 100 Continue\r\n\r\n");
     far.write_all(b"hello").await.unwrap();
     assert_eq!(reading.await.unwrap().unwrap().to_bytes(), "hello");
+}
+
+/// What it sends next may be the content, or another request.
+#[tokio::test]
+async fn a_client_that_was_not_told_to_go_on_is_told_to_go() {
+    let (mut far, near) = duplex(4096);
+    let mut server = server(near);
+    far.write_all(
+        b"PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n",
+    )
+    .await
+    .unwrap();
+    let unread = request(&mut server).await;
+    let after = answer(&mut server, Response::new(Full::from("no"))).await;
+    drop(unread);
+    assert_eq!(after, After::Close);
+    let head = read_some(&mut far).await;
+    assert!(head.contains("\r\nconnection: close\r\n"), "{head}");
 }
 
 #[tokio::test]
