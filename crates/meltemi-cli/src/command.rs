@@ -37,6 +37,9 @@ Examples:
     /// Inspects who may call what
     #[command(subcommand)]
     Authz(AuthzCommand),
+    /// Shows who really talks to whom, and how
+    #[command(subcommand)]
+    Mtls(MtlsCommand),
     /// Prints the versions of this program, the control plane and the proxies
     #[command(
         after_help = "Examples:\n  meltemi version\n  meltemi version --remote=false --short\n  meltemi version -o json"
@@ -133,6 +136,35 @@ Examples:
   meltemi authn tls-check productpage-v1.default reviews:9080
   meltemi authn tls-check deploy/productpage-v1 -o json")]
     TlsCheck(TlsCheckArgs),
+}
+
+#[derive(Clone, Debug, Subcommand)]
+#[non_exhaustive]
+pub enum MtlsCommand {
+    /// Lists the connections that proxies have seen: encrypted or not, between whom, and what STRICT would break
+    #[command(after_help = "\
+Read from the sidecars' live connections, not from policies: an edge shows up once there was traffic on it. TRAFFIC is what the \
+last connection was. UNDER STRICT says what becomes of the edge when a PeerAuthentication has the called workload refuse plain \
+text; callers without a sidecar are what it breaks.
+
+Examples:
+  meltemi mtls status
+  meltemi mtls status -A
+  meltemi mtls status reviews-v1 -o json | jq '.edges[] | select(.underStrict == \"breaks\")'")]
+    Status(MtlsStatusArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct MtlsStatusArgs {
+    /// Only edges of this pod, as [type/]name[.namespace]; the name of its workload will do
+    pub pod: Option<String>,
+    #[command(flatten)]
+    pub namespace: Namespace,
+    /// Edges of every namespace
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -19,6 +19,7 @@ mod io;
 mod istioctl_flags;
 mod kube_inject;
 mod manifest;
+mod mtls_status;
 mod output;
 mod proxy_config;
 mod proxy_status;
@@ -37,7 +38,7 @@ mod tests;
 pub use access::{Access, AccessError, Answer, ClusterObjects, Method, Pod, Response};
 pub use command::{
     AuthnCommand, AuthzCommand, CanArgs, CheckArgs, Command, ExperimentalCommand, LogArgs,
-    ManifestCommand, PodArgs, ProxyConfigCommand, TagCommand, TlsCheckArgs,
+    ManifestCommand, MtlsCommand, PodArgs, ProxyConfigCommand, TagCommand, TlsCheckArgs,
 };
 pub use error::{CliError, exit};
 pub use io::Io;
@@ -51,6 +52,7 @@ pub async fn run(command: Command, access: &dyn Access, io: &mut Io<'_>) -> u8 {
         Command::ProxyStatus(args) => proxy_status::run(&args, access, io).await,
         Command::ProxyConfig(command) => proxy_config::run(command, access, io).await,
         Command::Authn(AuthnCommand::TlsCheck(args)) => tls_check::run(&args, access, io).await,
+        Command::Mtls(MtlsCommand::Status(args)) => mtls_status::run(&args, access, io).await,
         Command::Authz(command) | Command::Experimental(ExperimentalCommand::Authz(command)) => {
             authz::run(&command, access, io).await
         }

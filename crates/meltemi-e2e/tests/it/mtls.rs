@@ -31,6 +31,12 @@ fn strict_refuses_plaintext_before_a_byte_reaches_the_app() {
         (0, "200"),
         "PERMISSIVE takes plaintext: {output:?}"
     );
+    let seen = lab.meltemi(&["mtls", "status", "-A"]).ok();
+    let edge = seen.lines().find(|line| line.starts_with("curl-"));
+    assert!(
+        edge.is_some_and(|edge| edge.contains("plaintext") && edge.ends_with("BREAKS")),
+        "what STRICT breaks is known before: {seen}"
+    );
 
     lab.set_mode("STRICT", "deploy/echo");
     // The counter's own request passes over loopback and is counted too: its size is the same each time.
@@ -64,6 +70,14 @@ fn strict_refuses_plaintext_before_a_byte_reaches_the_app() {
     assert!(
         echoed.contains("URI=spiffe://cluster.local/ns/default/sa/httpbin"),
         "XFCC names the caller: {echoed}"
+    );
+    let seen = lab
+        .meltemi(&["mtls", "status", "httpbin", "-o", "json"])
+        .json();
+    assert_eq!(seen["edges"][0]["mode"], "mtls", "{seen}");
+    assert_eq!(
+        seen["edges"][0]["callerIdentity"], "spiffe://cluster.local/ns/default/sa/httpbin",
+        "{seen}"
     );
 }
 
