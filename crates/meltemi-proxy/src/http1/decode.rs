@@ -8,6 +8,9 @@ use meltemi_proxy_core::strict::{ChunkScanner, Malformed};
 use super::error::Error;
 use super::names;
 
+/// Trailers of a body (Envoy's default `max_headers_count`).
+const MAX_TRAILERS: usize = 100;
+
 /// How the rest of a body is delimited (RFC 9112 section 6.3).
 #[derive(Debug)]
 pub(super) enum Decoder {
@@ -152,6 +155,9 @@ fn trailers(section: &[u8]) -> Result<Option<HeaderMap>, Malformed> {
         let name = names::parse(name).ok_or(Malformed::Trailer)?;
         let value = value.get(1..).unwrap_or_default().trim_ascii();
         let value = HeaderValue::from_bytes(value).map_err(|_| Malformed::Trailer)?;
+        if fields.len() >= MAX_TRAILERS {
+            return Err(Malformed::HeadTooLarge);
+        }
         if is_allowed(&name) {
             fields.append(name, value);
         }
