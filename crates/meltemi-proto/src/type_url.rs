@@ -25,6 +25,8 @@ pub const HTTP_CONNECTION_MANAGER: &str = "type.googleapis.com/envoy.extensions.
 pub const TCP_PROXY: &str =
     "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
 pub const NETWORK_RBAC: &str = "type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC";
+pub const NETWORK_EXT_AUTHZ: &str =
+    "type.googleapis.com/envoy.extensions.filters.network.ext_authz.v3.ExtAuthz";
 pub const TCP_METADATA_EXCHANGE: &str =
     "type.googleapis.com/envoy.tcp.metadataexchange.config.MetadataExchange";
 
@@ -46,6 +48,8 @@ pub const JWT_AUTHN_PER_ROUTE: &str =
     "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig";
 pub const EXT_AUTHZ: &str =
     "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz";
+pub const EXT_AUTHZ_PER_ROUTE: &str =
+    "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute";
 pub const LOCAL_RATE_LIMIT: &str =
     "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit";
 pub const RATE_LIMIT: &str =
@@ -115,6 +119,7 @@ pub(crate) const ALL: &[&str] = &[
     HTTP_CONNECTION_MANAGER,
     TCP_PROXY,
     NETWORK_RBAC,
+    NETWORK_EXT_AUTHZ,
     TCP_METADATA_EXCHANGE,
     ROUTER,
     FAULT,
@@ -127,6 +132,7 @@ pub(crate) const ALL: &[&str] = &[
     JWT_AUTHN,
     JWT_AUTHN_PER_ROUTE,
     EXT_AUTHZ,
+    EXT_AUTHZ_PER_ROUTE,
     LOCAL_RATE_LIMIT,
     RATE_LIMIT,
     UPSTREAM_CODEC,

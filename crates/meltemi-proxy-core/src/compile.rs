@@ -13,6 +13,7 @@ mod access_log;
 mod cluster;
 mod common;
 mod endpoint;
+mod ext_authz;
 mod filter;
 mod http_connection_manager;
 mod jwt;

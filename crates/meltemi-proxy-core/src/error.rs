@@ -124,6 +124,12 @@ pub enum ErrorKind {
     JwtMisconfigured {
         message: Arc<str>,
     },
+    /// An external authorizer said no, with this status.
+    ExtAuthzDenied(StatusCode),
+    /// It could not be asked, or could not say; with the status that is configured for it.
+    ExtAuthzFailed(StatusCode),
+    /// It wants changes of the request that cannot be made.
+    ExtAuthzInvalid,
     LocalRateLimited {
         status: StatusCode,
         as_resource_exhausted: bool,
@@ -367,6 +373,9 @@ impl ErrorKind {
             | Self::RbacDenied { .. }
             | Self::JwtDenied { .. }
             | Self::JwtMisconfigured { .. }
+            | Self::ExtAuthzDenied(_)
+            | Self::ExtAuthzFailed(_)
+            | Self::ExtAuthzInvalid
             | Self::LocalRateLimited { .. }
             | Self::DropOverload
             | Self::Overloaded
@@ -458,6 +467,24 @@ impl ErrorKind {
             }
             Self::JwtDenied { .. } => answer(S::UNAUTHORIZED, F::NONE, "", ""),
             Self::JwtMisconfigured { .. } => answer(S::FORBIDDEN, F::NONE, "", ""),
+            Self::ExtAuthzDenied(status) => answer(
+                *status,
+                F::UNAUTHORIZED_EXTERNAL_SERVICE,
+                "ext_authz_denied",
+                "",
+            ),
+            Self::ExtAuthzFailed(status) => answer(
+                *status,
+                F::UNAUTHORIZED_EXTERNAL_SERVICE,
+                "ext_authz_error",
+                "",
+            ),
+            Self::ExtAuthzInvalid => answer(
+                S::INTERNAL_SERVER_ERROR,
+                F::UNAUTHORIZED_EXTERNAL_SERVICE,
+                "ext_authz_invalid",
+                "",
+            ),
             Self::LocalRateLimited {
                 status,
                 as_resource_exhausted,

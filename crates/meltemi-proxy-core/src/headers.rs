@@ -45,6 +45,20 @@ pub fn apply(
     pseudo
 }
 
+/// A header that somebody else than the configuration wants changed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeaderChange {
+    pub name: HeaderName,
+    pub value: HeaderValue,
+    pub append: HeaderAppend,
+}
+
+impl HeaderChange {
+    pub fn apply(&self, headers: &mut HeaderMap) {
+        put(headers, &self.name, self.value.clone(), self.append);
+    }
+}
+
 /// Envoy `HeaderValueOption.HeaderAppendAction`.
 fn put(headers: &mut HeaderMap, name: &HeaderName, value: HeaderValue, append: HeaderAppend) {
     let is_there = headers.contains_key(name);
@@ -91,6 +105,11 @@ const HOP_BY_HOP: [HeaderName; 7] = [
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("http2-settings"),
 ];
+
+/// Whether the header says where its message ends, or belongs to one hop: nobody may write it into another message.
+pub fn is_framing(name: &HeaderName) -> bool {
+    *name == header::CONTENT_LENGTH || *name == header::TRAILER || is_hop_by_hop(name)
+}
 
 fn is_hop_by_hop(name: &HeaderName) -> bool {
     // The lengths of the names above: other names cost a comparison of two numbers.

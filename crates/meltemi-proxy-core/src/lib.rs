@@ -23,6 +23,7 @@ pub mod listener_table;
 pub mod sniff;
 
 // A request finds its cluster.
+pub mod ext_authz;
 pub mod jwt;
 pub mod path;
 pub mod rbac;

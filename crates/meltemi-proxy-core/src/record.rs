@@ -9,7 +9,9 @@ use http::HeaderMap;
 use crate::error::ProxyError;
 use crate::flags::ResponseFlags;
 use crate::rbac::Verdict;
-use crate::runtime::{Cluster, Endpoint, RbacAction, RbacFilter, Route, TrafficDirection};
+use crate::runtime::{
+    Cluster, Endpoint, ExtAuthzMetadata, RbacAction, RbacFilter, Route, TrafficDirection,
+};
 
 /// What one downstream connection is, shared by its requests.
 #[derive(Debug, Clone)]
@@ -88,6 +90,8 @@ pub struct AuthorizationRecord {
     dry_runs: Vec<(Arc<str>, Judged)>,
     /// Whether a rule that only tells (Istio's AUDIT) matched.
     is_audited: Option<bool>,
+    /// What an external authorizer left to be logged.
+    authorizer: Option<ExtAuthzMetadata>,
 }
 
 /// A verdict, and the policy that matched.
@@ -150,6 +154,16 @@ impl AuthorizationRecord {
             let rest = key.strip_prefix(&**prefix)?.strip_prefix("shadow_")?;
             judged.value(rest)
         })
+    }
+
+    /// Keeps what an external authorizer says of the request; of two the later one counts.
+    pub fn note_authorizer(&mut self, metadata: Option<ExtAuthzMetadata>) {
+        self.authorizer = metadata.or_else(|| self.authorizer.take());
+    }
+
+    /// What Envoy's filter leaves in its dynamic metadata of that.
+    pub fn authorizer(&self, key: &str) -> Option<&serde_json::Value> {
+        self.authorizer.as_ref()?.get(key)
     }
 
     /// `access_log_hint` of `envoy.common`.

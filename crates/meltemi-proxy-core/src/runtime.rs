@@ -7,6 +7,7 @@
 mod access_log;
 mod cluster;
 mod endpoint;
+mod ext_authz;
 mod filter;
 mod http_connection_manager;
 mod jwt;
@@ -30,6 +31,10 @@ pub use cluster::{
 pub use endpoint::{
     ClusterLoadAssignment, DropOverload, Endpoint, EndpointAddress, Health, LocalityEndpoints,
     WorkloadMetadata,
+};
+pub use ext_authz::{
+    Authorizer, CheckedBody, ExtAuthz, ExtAuthzMetadata, ExtAuthzPerRoute, GrpcAuthorizer,
+    HeaderNames, HttpAuthorizer, NetworkExtAuthz, PolicyMatcher,
 };
 pub use filter::{
     AlpnOverrides, AlpnProtocol, Cors, FaultAbort, FaultAbortStatus, FaultDelay, FaultInjection,

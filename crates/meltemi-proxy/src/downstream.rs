@@ -12,7 +12,7 @@ use meltemi_proxy_core::filter_chain::{ConnectionFacts, match_filter_chain};
 use meltemi_proxy_core::rbac;
 use meltemi_proxy_core::record::{AuthorizationRecord, ConnectionRecord, TlsRecord};
 use meltemi_proxy_core::runtime::{
-    DownstreamTls, FilterChain, Listener, NetworkFilter, RbacFilter, Terminal, TrafficDirection,
+    DownstreamTls, FilterChain, Listener, NetworkFilter, Terminal, TrafficDirection,
 };
 use meltemi_proxy_core::xfcc::{self, PeerCertificate};
 use tokio_rustls::TlsAcceptor;
@@ -21,7 +21,7 @@ use crate::drain::{ConnectionGuard, Phase};
 use crate::io::{ReadAhead, Replay, Socket, Transport};
 use crate::listener::inspect::Spoken;
 use crate::listener::{names, transport};
-use crate::telemetry::Telemetry;
+use crate::tcp::ext_authz;
 use crate::worker::{Shared, Worker};
 
 /// Bound of a TLS handshake when the chain sets none.
@@ -98,13 +98,6 @@ fn connection_record(
     }
 }
 
-fn rbac_filters(chain: &FilterChain) -> impl Iterator<Item = &Arc<RbacFilter>> {
-    chain.filters.iter().filter_map(|filter| match filter {
-        NetworkFilter::Rbac(config) => Some(config),
-        _ => None,
-    })
-}
-
 impl Downstream {
     /// The verified peer, as `spiffe://...`.
     pub(crate) fn principal(&self) -> Option<&str> {
@@ -134,21 +127,44 @@ impl Downstream {
         tokio::time::sleep(shared.drain_time).await;
     }
 
-    /// Asks the RBAC filters of the chain, which stand before HTTP as before TCP.
-    pub(crate) fn authorise(
+    /// Asks the filters of the chain that guard it, which stand before HTTP as before TCP.
+    pub(crate) async fn authorise(
         &self,
-        telemetry: &Telemetry,
+        worker: &Worker,
         record: &mut AuthorizationRecord,
     ) -> Result<(), ProxyError> {
+        let judged = self.judge(worker, &self.chain, record, true).await;
+        judged.map_err(ProxyError::from)
+    }
+
+    /// `counts` unless the connection is one that was judged before.
+    async fn judge(
+        &self,
+        worker: &Worker,
+        chain: &FilterChain,
+        record: &mut AuthorizationRecord,
+        counts: bool,
+    ) -> Result<(), ErrorKind> {
         let request = self.rbac_request();
-        for config in rbac_filters(&self.chain) {
-            let (verdict, shadow) = rbac::evaluate(config, &request);
-            let series = telemetry.rbac.of_connections(config);
-            series.tell(config, verdict, shadow);
-            record.note(config, verdict, shadow);
-            if !verdict.is_allowed {
-                let policy = verdict.policy.cloned();
-                return Err(ErrorKind::RbacDenied { policy }.into());
+        for filter in &chain.filters {
+            match filter {
+                NetworkFilter::Rbac(config) => {
+                    let (verdict, shadow) = rbac::evaluate(config, &request);
+                    if counts {
+                        let series = worker.shared.telemetry.rbac.of_connections(config);
+                        series.tell(config, verdict, shadow);
+                    }
+                    record.note(config, verdict, shadow);
+                    if !verdict.is_allowed {
+                        let policy = verdict.policy.cloned();
+                        return Err(ErrorKind::RbacDenied { policy });
+                    }
+                }
+                NetworkFilter::ExtAuthz(config) => {
+                    // Boxed, so that connections that nobody is asked about do not keep its room.
+                    Box::pin(ext_authz::judge(self, worker, config, record)).await?;
+                }
+                NetworkFilter::MetadataExchange(_) | NetworkFilter::Stats(_) => {}
             }
         }
         Ok(())
@@ -168,15 +184,23 @@ impl Downstream {
 
     /// Returns when policies that came later deny the open connection: a new one like it would be closed. What replaces its
     /// chain otherwise leaves it alone.
-    pub(crate) async fn denied_later(&self, shared: &Shared) -> ProxyError {
-        let mut config = shared.store.watch();
+    pub(crate) async fn denied_later(&self, worker: &Worker) -> ProxyError {
+        let store = &worker.shared.store;
+        let mut config = store.watch();
+        // An authorizer is asked once of every chain, not at every change of anything.
+        let mut judged = self.chain_fingerprint;
         loop {
             config.mark_unchanged();
-            let in_force = shared
-                .store
-                .is_in_force(&self.listener.name, self.chain_fingerprint);
-            if !in_force && let Some(policy) = self.denial_now(shared) {
-                return ErrorKind::RbacDenied { policy }.into();
+            let in_force = store.is_in_force(&self.listener.name, self.chain_fingerprint);
+            if !in_force && let Some(chain) = self.chain_now(&worker.shared) {
+                let fingerprint = store.chain_fingerprint(&chain);
+                if fingerprint != judged {
+                    judged = fingerprint;
+                    let mut record = AuthorizationRecord::default();
+                    if let Err(kind) = self.judge(worker, &chain, &mut record, false).await {
+                        return kind.into();
+                    }
+                }
             }
             if config.changed().await.is_err() {
                 return std::future::pending().await;
@@ -184,8 +208,8 @@ impl Downstream {
         }
     }
 
-    /// The denial, by the policy that matched, of the chain that a connection like this one would get now.
-    fn denial_now(&self, shared: &Shared) -> Option<Option<Arc<str>>> {
+    /// The chain that a connection like this one would get now.
+    fn chain_now(&self, shared: &Shared) -> Option<Arc<FilterChain>> {
         let listeners = shared.store.listeners.load();
         let mut listeners = listeners.iter();
         let listener = listeners.find(|listener| listener.name == self.listener.name)?;
@@ -198,11 +222,7 @@ impl Downstream {
             transport: transport(&self.arrival.spoken),
             application_protocols: &protocols,
         };
-        let chain = match_filter_chain(listener, &facts)?;
-        let request = self.rbac_request();
-        let verdicts = rbac_filters(chain).map(|config| rbac::evaluate(config, &request).0);
-        let mut denials = verdicts.filter(|verdict| !verdict.is_allowed);
-        denials.next().map(|denial| denial.policy.cloned())
+        match_filter_chain(listener, &facts).cloned()
     }
 
     pub(crate) fn is_inbound(&self) -> bool {
@@ -228,7 +248,7 @@ pub(crate) async fn serve(
     match &chain.terminal {
         Terminal::Http(hcm) => {
             let mut record = AuthorizationRecord::default();
-            if let Err(error) = downstream.authorise(&worker.shared.telemetry, &mut record) {
+            if let Err(error) = downstream.authorise(worker, &mut record).await {
                 tracing::debug!(peer = %downstream.arrival.peer, details = error.details(), "refused a connection");
                 transport.socket().reset_on_close();
                 return;

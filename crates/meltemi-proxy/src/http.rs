@@ -6,11 +6,12 @@
 //!       -> call: attempt* (host, lease, send) within bounds -> response headers -> body -> end of the record
 //! ```
 
-mod attempt;
+pub(crate) mod attempt;
 pub(crate) mod body;
 mod bounds;
 mod call;
 pub(crate) mod exchange;
+mod ext_authz;
 pub(crate) mod faults;
 mod filters;
 mod forward;

@@ -15,16 +15,14 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use http::header::{self, HeaderValue};
 use http::{Request, Uri, Version};
-use http_body_util::{BodyExt as _, Limited};
 use meltemi_proxy_core::jwt::{JWKS_LIMIT_BYTES, Jwks};
-use meltemi_proxy_core::runtime::{RemoteJwks, UpstreamHttpVersion};
+use meltemi_proxy_core::runtime::RemoteJwks;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::http::body::RequestBody;
-use crate::upstream::cluster::PickFor;
-use crate::upstream::connect::{self, Alpn, Wish};
-use crate::upstream::{Picked, PoolProtocol};
+use crate::upstream::PoolProtocol;
+use crate::upstream::ask::{Question, Speech, ask};
 use crate::worker::Worker;
 
 /// How long keys outlive their time when new ones cannot be had.
@@ -141,59 +139,18 @@ async fn renew(
 
 /// Asks the cluster once. Redirects are answers like any other that is not 200: where keys come from is configured.
 async fn fetch(worker: &Arc<Worker>, remote: &RemoteJwks) -> Result<Jwks, String> {
-    let upstream = worker.shared.store.upstream(&remote.cluster);
-    let upstream = upstream.ok_or("there is no such cluster")?;
-    let pick = PickFor {
-        hash: None,
-        attempts: 0,
-        original_dst: None,
-        tried: &[],
-    };
-    let Picked::Host(host) = upstream.pick(&pick) else {
-        return Err("no healthy upstream".to_owned());
-    };
-    let (protocol, alpn) = match upstream.config.http.version {
-        UpstreamHttpVersion::Http2 => (PoolProtocol::Http2, Alpn::OfTheCluster),
-        UpstreamHttpVersion::Alpn => (
-            PoolProtocol::Http11,
-            Alpn::These([Arc::from("http/1.1")].into()),
-        ),
-        UpstreamHttpVersion::Http1 | UpstreamHttpVersion::Downstream => {
-            (PoolProtocol::Http11, Alpn::OfTheCluster)
-        }
-    };
     let uri: Uri = remote.uri.parse().map_err(|_| "the URI is malformed")?;
-    let wish = Wish {
-        alpn,
-        server_name: upstream
-            .config
-            .http
-            .auto_sni
-            .then(|| uri.host().unwrap_or_default().into()),
+    let question = Question {
+        cluster: &remote.cluster,
+        speech: Speech::OfTheCluster,
+        server_name: uri.host().unwrap_or_default(),
+        limit_bytes: JWKS_LIMIT_BYTES,
     };
-    let request = request(uri, protocol).map_err(|error| error.to_string())?;
-    let _active = host.begin_request();
-    upstream.stats.requests.add(1);
-    let lease = connect::lease(worker, &upstream, &host, protocol, &wish, false).await;
-    let mut lease = lease.map_err(|error| {
-        error
-            .failure
-            .unwrap_or_else(|| error.reason.as_str().to_owned())
-    })?;
-    let response = lease
-        .send(request)
-        .await
-        .map_err(|failed| failed.error.to_string())?;
-    let status = response.status();
-    if status != http::StatusCode::OK {
-        return Err(format!("the answer is {status}"));
+    let answer = ask(worker, &question, |protocol| request(uri.clone(), protocol)).await?;
+    if answer.status != http::StatusCode::OK {
+        return Err(format!("the answer is {}", answer.status));
     }
-    let body = Limited::new(response.into_body(), JWKS_LIMIT_BYTES)
-        .collect()
-        .await;
-    let body = body.map_err(|error| error.to_string())?.to_bytes();
-    lease.finish();
-    Jwks::parse(&body).map_err(|error| error.to_string())
+    Jwks::parse(&answer.body).map_err(|error| error.to_string())
 }
 
 fn request(uri: Uri, protocol: PoolProtocol) -> Result<Request<RequestBody>, http::Error> {

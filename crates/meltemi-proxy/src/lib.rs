@@ -12,6 +12,7 @@
 mod admin;
 mod app;
 pub mod applets;
+mod authorizer;
 mod bootstrap;
 mod certificates;
 mod config;

@@ -1,6 +1,7 @@
 //! Whole proxies on loopback: real sockets, real handshakes, configuration as resources, scripted upstreams.
 
 pub(crate) mod configuration;
+mod ext_authz;
 mod gateway;
 mod hostile;
 mod http;
@@ -11,6 +12,7 @@ mod on_demand;
 mod origination;
 mod policies;
 mod protocol;
+mod stock;
 mod strict;
 mod tcp;
 mod telemetry;

@@ -1,5 +1,6 @@
 //! Upstreams: clusters with their hosts, connections to them, and what is learnt from their answers.
 
+pub(crate) mod ask;
 pub(crate) mod cluster;
 pub(crate) mod connect;
 mod connection;

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
+use crate::authorizer;
 use crate::certificates::CredentialStore;
 use crate::config::Store;
 use crate::drain::Drain;
@@ -47,6 +48,8 @@ pub(crate) struct Shared {
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) pools: Pools,
+    /// Questions to external authorizers.
+    pub(crate) checks: Semaphore,
 }
 
 impl Worker {
@@ -54,6 +57,7 @@ impl Worker {
         Arc::new(Self {
             shared,
             pools: Pools::default(),
+            checks: Semaphore::new(authorizer::CHECK_LIMIT),
         })
     }
 }

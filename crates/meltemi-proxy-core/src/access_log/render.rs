@@ -235,7 +235,8 @@ fn value<'r>(operator: &Operator, record: &'r RequestRecord) -> Option<Value<'r>
         O::ConnectionId => Some(Value::Number(connection.id)),
         O::GrpcStatus => record.grpc_status.map(|code| Value::Text(grpc_name(code))),
         O::GrpcStatusNumber => record.grpc_status.map(|code| Value::Number(code.into())),
-        O::DynamicMetadata { namespace, key } => borrowed(metadata(record, namespace, key)),
+        O::DynamicMetadata { namespace, key } => borrowed(metadata(record, namespace, key))
+            .or_else(|| authorizer(record, namespace, key)),
         O::Absent => None,
     }
 }
@@ -254,6 +255,19 @@ fn metadata<'r>(record: &'r RequestRecord, namespace: &str, key: &str) -> Option
         (namespace, key) if namespace == own => record.authorization.metadata(key),
         _ => None,
     }
+}
+
+/// What an external authorizer said of the request, or of the connection.
+fn authorizer<'r>(record: &'r RequestRecord, namespace: &str, key: &str) -> Option<Value<'r>> {
+    let own = match record.protocol {
+        Protocol::Tcp => "envoy.filters.network.ext_authz",
+        _ => "envoy.filters.http.ext_authz",
+    };
+    let said = record.authorization.authorizer(key);
+    Some(match said.filter(|_| namespace == own)? {
+        serde_json::Value::String(text) => Value::Foreign(text.as_bytes()),
+        other => Value::Text(Cow::Owned(other.to_string())),
+    })
 }
 
 fn borrowed(text: Option<&str>) -> Option<Value<'_>> {

@@ -17,7 +17,7 @@ use super::common::{
     duration, fraction, header_matcher, header_mutations, header_value, is_true, number, resolve,
     runtime_fraction, status, string_matcher, unpack,
 };
-use super::{jwt, rbac};
+use super::{ext_authz, jwt, rbac};
 use crate::runtime::{
     AlpnOverrides, AlpnProtocol, Cors, FaultAbort, FaultAbortStatus, FaultDelay, FaultInjection,
     FilterOverride, Fraction, GrpcStats, HttpFilter, HttpFilterKind, LocalRateLimit,
@@ -103,6 +103,10 @@ fn http_filter(scope: &Scope<'_>, mut filter: hcm_proto::HttpFilter) -> Option<H
         type_url::JWT_AUTHN => {
             HttpFilterKind::Jwt(Arc::new(jwt::filter(&scope, unpack(&scope, &config)?)?))
         }
+        type_url::EXT_AUTHZ => HttpFilterKind::ExtAuthz(Arc::new(ext_authz::http_filter(
+            &scope,
+            unpack(&scope, &config)?,
+        )?)),
         _ if is_optional => return None,
         other => return scope.refuse(format!("{other} is not supported")),
     };
@@ -406,6 +410,10 @@ fn apply_per_filter(scope: &Scope<'_>, config: &Any, into: &mut FilterOverride) 
         type_url::JWT_AUTHN_PER_ROUTE => {
             OverrideConfig::Jwt(jwt::per_route(scope, unpack(scope, &config)?)?)
         }
+        type_url::EXT_AUTHZ_PER_ROUTE => OverrideConfig::ExtAuthz(Arc::new(ext_authz::per_route(
+            scope,
+            unpack(scope, &config)?,
+        )?)),
         other => return scope.refuse(format!("{other} is not supported")),
     });
     Some(())

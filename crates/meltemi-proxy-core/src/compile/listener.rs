@@ -13,6 +13,7 @@ use super::Scope;
 use super::access_log::access_logs;
 use super::cluster::metadata_exchange_filter;
 use super::common::{cidr, is_true, limit, number, port, resolve, socket_address, unpack};
+use super::ext_authz;
 use super::filter::istio_stats;
 use super::http_connection_manager::http_connection_manager;
 use super::rbac;
@@ -294,6 +295,10 @@ fn network_filter(scope: &Scope<'_>, config: &Any) -> Option<NetworkFilter> {
         type_url::NETWORK_RBAC => {
             let filter = rbac::network_filter(scope, unpack(scope, config)?)?;
             Some(NetworkFilter::Rbac(Arc::new(filter)))
+        }
+        type_url::NETWORK_EXT_AUTHZ => {
+            let filter = ext_authz::network_filter(scope, unpack(scope, config)?)?;
+            Some(NetworkFilter::ExtAuthz(Arc::new(filter)))
         }
         type_url::TCP_PROXY | type_url::HTTP_CONNECTION_MANAGER => {
             scope.refuse("must be the last filter")

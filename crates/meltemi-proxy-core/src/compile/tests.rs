@@ -207,7 +207,7 @@ fn unknown_filters_are_refused_unless_optional() {
         let filters = listener["filterChains"][1]["filters"][0]["typedConfig"]["httpFilters"]
             .as_array_mut()
             .unwrap();
-        filters.insert(0, json!({"name": "authz", "isOptional": is_optional, "typedConfig": {"@type": type_url::EXT_AUTHZ}}));
+        filters.insert(0, json!({"name": "limit", "isOptional": is_optional, "typedConfig": {"@type": type_url::RATE_LIMIT}}));
         compile_listener(&listener)
     };
     assert!(wasm(true).is_ok());
@@ -215,7 +215,7 @@ fn unknown_filters_are_refused_unless_optional() {
         wasm(false),
         &format!(
             "virtualInbound: filter_chains[1].filters[0].typed_config.http_filters[0].typed_config: {} is not supported",
-            type_url::EXT_AUTHZ
+            type_url::RATE_LIMIT
         ),
     );
 }

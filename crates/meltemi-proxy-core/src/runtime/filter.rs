@@ -4,8 +4,8 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use super::{
-    Fraction, HeaderMatcher, HeaderMutations, JwtAuthentication, JwtPerRoute, RbacFilter,
-    StringMatcher,
+    ExtAuthz, ExtAuthzPerRoute, Fraction, HeaderMatcher, HeaderMutations, JwtAuthentication,
+    JwtPerRoute, NetworkExtAuthz, RbacFilter, StringMatcher,
 };
 
 /// A network filter in front of the terminal one.
@@ -14,6 +14,7 @@ pub enum NetworkFilter {
     /// `istio.metadata_exchange` over TCP.
     MetadataExchange(TcpMetadataExchange),
     Rbac(Arc<RbacFilter>),
+    ExtAuthz(Arc<NetworkExtAuthz>),
     /// `istio.stats`.
     Stats(Stats),
 }
@@ -50,6 +51,7 @@ pub enum HttpFilterKind {
     Rbac(Arc<RbacFilter>),
     LocalRateLimit(Arc<LocalRateLimit>),
     Jwt(Arc<JwtAuthentication>),
+    ExtAuthz(Arc<ExtAuthz>),
 }
 
 /// `envoy.filters.http.router`, always the last filter.
@@ -80,6 +82,7 @@ pub enum OverrideConfig {
     Rbac(Option<Arc<RbacFilter>>),
     LocalRateLimit(Arc<LocalRateLimit>),
     Jwt(JwtPerRoute),
+    ExtAuthz(Arc<ExtAuthzPerRoute>),
 }
 
 impl PerFilterConfig {

@@ -19,7 +19,7 @@ use meltemi_proto::envoy::service::discovery::v3::{
 use meltemi_proto::google::protobuf::Any;
 use meltemi_proto::type_url;
 use meltemi_proxy_core::runtime::{
-    HttpFilter, HttpFilterKind, JwtKeys, LazyVirtualHost, Listener, RouteAction,
+    HttpFilter, HttpFilterKind, JwtKeys, LazyVirtualHost, Listener, NetworkFilter, RouteAction,
     RouteConfiguration, RouteSource, Terminal, VirtualHost,
 };
 use meltemi_xds::Resource;
@@ -427,23 +427,35 @@ fn clusters_of_listener(listener: &Listener) -> Vec<Arc<str>> {
         }
         Terminal::Close => Vec::new(),
     };
+    let of_network_filter = |filter: &NetworkFilter| match filter {
+        NetworkFilter::ExtAuthz(config) => Some(config.authorizer.cluster.clone()),
+        _ => None,
+    };
     listener
         .chains()
-        .flat_map(|chain| of_terminal(&chain.terminal))
+        .flat_map(|chain| {
+            let asked = chain.filters.iter().filter_map(of_network_filter);
+            let mut clusters = of_terminal(&chain.terminal);
+            clusters.extend(asked);
+            clusters
+        })
         .collect()
 }
 
-/// Where a filter fetches the keys of tokens.
+/// Where a filter fetches the keys of tokens, or asks an authorizer.
 fn clusters_of_filter(filter: &HttpFilter) -> Vec<Arc<str>> {
-    let HttpFilterKind::Jwt(config) = &filter.kind else {
-        return Vec::new();
-    };
-    let providers = config.providers.iter();
-    let clusters = providers.filter_map(|provider| match &provider.keys {
-        JwtKeys::Remote(remote) => Some(remote.cluster.clone()),
-        JwtKeys::Local(_) => None,
-    });
-    clusters.collect()
+    match &filter.kind {
+        HttpFilterKind::Jwt(config) => {
+            let providers = config.providers.iter();
+            let clusters = providers.filter_map(|provider| match &provider.keys {
+                JwtKeys::Remote(remote) => Some(remote.cluster.clone()),
+                JwtKeys::Local(_) => None,
+            });
+            clusters.collect()
+        }
+        HttpFilterKind::ExtAuthz(config) => vec![config.authorizer.cluster().clone()],
+        _ => Vec::new(),
+    }
 }
 
 fn clusters_of_routes(routes: &RouteConfiguration) -> Vec<Arc<str>> {

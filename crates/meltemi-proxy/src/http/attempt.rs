@@ -122,7 +122,8 @@ fn server_name(request: &Request<RequestBody>) -> Arc<str> {
     meltemi_proxy_core::request::without_port(authority).into()
 }
 
-fn classify(failed: &SendError, reused: bool, is_idempotent: bool) -> AttemptError {
+/// What became of a request that got no answer.
+pub(crate) fn classify(failed: &SendError, reused: bool, is_idempotent: bool) -> AttemptError {
     let unsent = failed.is_unsent;
     let reason = failed.error.reset_reason();
     // A request that was not written may go anywhere. One that was may have been acted on: only if doing it twice is

@@ -192,6 +192,37 @@ impl ReplaySource {
         (state.ended && !state.overflowed).then(|| state.kept.clone())
     }
 
+    /// Reads until the body has ended, or this much of it is kept, before any attempt does. Cancel-safe.
+    ///
+    /// # Errors
+    /// The downstream broke off.
+    pub(crate) async fn prefetch(&self, bytes: usize) -> Result<(), BoxError> {
+        std::future::poll_fn(|cx| {
+            let mut state = self.state.lock();
+            while !state.ended && state.kept_bytes < bytes {
+                match std::task::ready!(state.poll_read(cx, &self.progress)) {
+                    None => break,
+                    Some(Err(error)) => return Poll::Ready(Err(error)),
+                    Some(Ok(())) => {}
+                }
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await
+    }
+
+    /// What was prefetched, up to a length, and whether that is the whole body.
+    pub(crate) fn prefix(&self, bytes: usize) -> (Bytes, bool) {
+        let state = self.state.lock();
+        let mut prefix = Vec::with_capacity(state.kept_bytes.min(bytes));
+        for data in &state.kept {
+            let room = bytes - prefix.len();
+            prefix.extend(data.iter().take(room));
+        }
+        let is_whole = state.ended && state.kept_bytes <= bytes;
+        (prefix.into(), is_whole)
+    }
+
     /// Starts over; an earlier attempt that is still around reads no further.
     pub(crate) fn attempt(self: &Arc<Self>) -> RequestBody {
         let mut state = self.state.lock();

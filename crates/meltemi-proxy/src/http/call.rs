@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use http::header::HeaderValue;
 use http::{Response, StatusCode, Version};
-use http_body::Body as _;
 use meltemi_proxy_core::error::{ErrorKind, ProxyError, ResetReason, grpc};
 use meltemi_proxy_core::flags::ResponseFlags;
 use meltemi_proxy_core::hash::{RequestHash, request_hash};
@@ -16,7 +15,7 @@ use meltemi_proxy_core::runtime::{ForwardAction, WeightedCluster};
 use meltemi_proxy_core::timeout::RequestTimeouts;
 use rand::Rng as _;
 
-use super::body::{REPLAY_LIMIT_BYTES, ReplaySource, ResponseBody, UpstreamBody};
+use super::body::{ResponseBody, UpstreamBody};
 use super::bounds::{Bounds, Expiry};
 use super::exchange::Exchange;
 use super::forward::Matched;
@@ -64,7 +63,7 @@ impl<'a> Call<'a> {
         action: &'a ForwardAction,
         weighted: Option<&'a WeightedCluster>,
         upstream: Arc<Upstream>,
-        body: Incoming,
+        body: BodySource,
     ) -> Self {
         let steers = steers(exchange);
         let connection = exchange.connection.clone();
@@ -80,20 +79,6 @@ impl<'a> Call<'a> {
             hash = request_hash(&action.hash, &exchange.head.view(), source, rand::random());
         }
         exchange.set_cookie = hash.set_cookie;
-        let body = if body.is_end_stream() {
-            BodySource::Empty
-        } else {
-            let keeps_trailers =
-                exchange.head.version == Version::HTTP_2 || manager.http1.enable_trailers;
-            let source = ReplaySource::new(
-                body,
-                REPLAY_LIMIT_BYTES,
-                exchange.head.is_grpc,
-                keeps_trailers,
-            );
-            exchange.request_body = Some(source.progress().clone());
-            BodySource::Stream(source)
-        };
         let bounds = Bounds::new(timeouts, request_timeout, exchange.request_body.clone());
         Self {
             matched,

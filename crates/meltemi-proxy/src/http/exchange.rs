@@ -11,6 +11,7 @@ use futures_util::FutureExt as _;
 use http::{HeaderMap, Request, Response, StatusCode};
 use meltemi_proxy_core::error::{ErrorKind, ProxyError};
 use meltemi_proxy_core::flags::ResponseFlags;
+use meltemi_proxy_core::headers::HeaderChange;
 use meltemi_proxy_core::quick::QuickMap;
 use meltemi_proxy_core::record::AuthorizationRecord;
 use meltemi_proxy_core::retry::grpc_status;
@@ -159,6 +160,8 @@ pub(crate) struct State {
     pub(crate) set_cookie: Option<String>,
     /// The payloads of tokens that were verified, by the name that their provider gives them.
     pub(crate) verified: Option<Arc<Map<String, Value>>>,
+    /// What authorizers want changed on the response.
+    pub(crate) response_changes: Vec<Arc<[HeaderChange]>>,
     pub(crate) guards: Guards,
     completed: bool,
 }
@@ -227,6 +230,7 @@ impl Exchange {
             grpc_status: None,
             set_cookie: None,
             verified: None,
+            response_changes: Vec::new(),
             guards: Guards::default(),
             completed: false,
         }))

@@ -6,16 +6,20 @@ use http::header::{HeaderMap, HeaderValue};
 use http::{Method, Response, StatusCode, header};
 use meltemi_proxy_core::error::ErrorKind;
 use meltemi_proxy_core::runtime::{
-    AlpnOverrides, Cors, FaultInjection, FilterOverride, HttpConnectionManager, HttpFilterKind,
-    JwtAuthentication, LocalRateLimit, OverrideConfig, PeerMetadataExchange, RbacFilter, Stats,
+    AlpnOverrides, Cors, ExtAuthz, FaultInjection, FilterOverride, HttpConnectionManager,
+    HttpFilterKind, JwtAuthentication, LocalRateLimit, OverrideConfig, PeerMetadataExchange,
+    RbacFilter, Stats,
 };
 use meltemi_proxy_core::{headers, rbac};
 
 use super::body::ResponseBody;
 use super::exchange::Exchange;
+use super::ext_authz::{self, Passed};
 use super::forward::{Found, Matched};
 use super::jwt::{self, Refusal};
+use super::request::BodySource;
 use super::{record, respond};
+use crate::config::demand::Unanswered;
 use crate::telemetry::Telemetry;
 use crate::telemetry::rbac::RbacSeries;
 
@@ -44,6 +48,7 @@ enum Gate {
     Rbac(Arc<RbacFilter>, Arc<RbacSeries>),
     RateLimit(Arc<LocalRateLimit>),
     Jwt(Arc<JwtAuthentication>),
+    ExtAuthz(Arc<ExtAuthz>),
 }
 
 impl FilterPlan {
@@ -66,6 +71,9 @@ impl FilterPlan {
                     plan.gates.push((named, Gate::RateLimit(config.clone())))
                 }
                 HttpFilterKind::Jwt(config) => plan.gates.push((named, Gate::Jwt(config.clone()))),
+                HttpFilterKind::ExtAuthz(config) => {
+                    plan.gates.push((named, Gate::ExtAuthz(config.clone())))
+                }
                 HttpFilterKind::GrpcStats(_) => {}
                 // No route speaks of these.
                 _ if filter.disabled => {}
@@ -100,9 +108,16 @@ impl FilterPlan {
 pub(crate) enum Answer {
     Error(ErrorKind),
     Unauthenticated(Refusal),
+    Unauthorized(Box<ext_authz::Refusal>),
     Limited(Arc<LocalRateLimit>),
     /// A CORS preflight that was allowed.
     Preflight(Arc<Cors>),
+}
+
+impl From<ext_authz::Refusal> for Answer {
+    fn from(refusal: ext_authz::Refusal) -> Self {
+        Self::Unauthorized(Box::new(refusal))
+    }
 }
 
 pub(crate) fn reply(exchange: Exchange, answer: Answer) -> Response<ResponseBody> {
@@ -115,6 +130,14 @@ pub(crate) fn reply(exchange: Exchange, answer: Answer) -> Response<ResponseBody
                 response.headers_mut().insert(name, challenge);
             }
             response
+        }
+        Answer::Unauthorized(refusal) => {
+            let ext_authz::Refusal {
+                kind,
+                headers,
+                body,
+            } = *refusal;
+            respond::in_words(exchange, kind.into(), body, headers)
         }
         Answer::Limited(config) => {
             let mut added = HeaderMap::new();
@@ -146,26 +169,49 @@ pub(crate) fn reply(exchange: Exchange, answer: Answer) -> Response<ResponseBody
     }
 }
 
-/// Runs the filters that may answer before the router. Without a route only those have a say that may lead to one.
-pub(crate) async fn before_routing(exchange: &mut Exchange, found: &mut Found) -> Option<Answer> {
+/// Runs the filters that may answer before the router. A request without a route is judged as the listener says.
+pub(crate) async fn before_routing(
+    exchange: &mut Exchange,
+    found: &mut Found,
+    body: &BodySource,
+) -> Option<Answer> {
     let connection = exchange.connection.clone();
     for (named, gate) in &connection.plan.gates {
         let matched = found.matched.as_ref();
         if matched.map_or(named.is_off, |matched| named.is_off_for(matched)) {
             continue;
         }
-        if let Gate::Jwt(config) = gate {
-            match authenticate(exchange, named, config, matched).await {
-                Ok(true) => found.select(exchange),
-                Ok(false) => {}
-                Err(refusal) => return Some(Answer::Unauthenticated(refusal)),
-            }
-            continue;
-        }
-        let Some(matched) = matched else { continue };
-        let over = named.config(matched);
+        let over = matched.and_then(|matched| named.config(matched));
         let answer = match (gate, over) {
-            (Gate::Jwt(_), _) => None,
+            (Gate::Jwt(config), over) => {
+                let over = match over {
+                    Some(OverrideConfig::Jwt(over)) => Some(over),
+                    _ => None,
+                };
+                match jwt::judge(exchange, config, over).await {
+                    Ok(true) => found.select(exchange),
+                    Ok(false) => {}
+                    Err(refusal) => return Some(Answer::Unauthenticated(refusal)),
+                }
+                None
+            }
+            (Gate::ExtAuthz(config), over) => {
+                let over = match over {
+                    Some(OverrideConfig::ExtAuthz(over)) => Some(&**over),
+                    _ => None,
+                };
+                match ext_authz::judge(exchange, config, over, body).await {
+                    Ok(Passed::AsItWas) => None,
+                    Ok(Passed::Elsewhere) => match Found::of(exchange).await {
+                        Ok(again) => {
+                            *found = again;
+                            None
+                        }
+                        Err(Unanswered) => Some(Answer::Error(ErrorKind::NotDiscovered)),
+                    },
+                    Err(refusal) => Some(refusal.into()),
+                }
+            }
             (Gate::Cors, Some(OverrideConfig::Cors(cors))) => preflight(exchange, cors),
             // Only routes carry policies.
             (Gate::Cors, _) => None,
@@ -181,20 +227,6 @@ pub(crate) async fn before_routing(exchange: &mut Exchange, found: &mut Found) -
         }
     }
     None
-}
-
-/// Asks for the tokens that the route, or else the filter, requires.
-async fn authenticate(
-    exchange: &mut Exchange,
-    named: &Named,
-    config: &Arc<JwtAuthentication>,
-    matched: Option<&Matched>,
-) -> Result<bool, Refusal> {
-    let over = match matched.and_then(|matched| named.config(matched)) {
-        Some(OverrideConfig::Jwt(over)) => Some(over),
-        _ => None,
-    };
-    jwt::judge(exchange, config, over).await
 }
 
 impl Named {
@@ -312,6 +344,14 @@ fn allow_origin(cors: &Cors, origin: Option<HeaderValue>, headers: &mut HeaderMa
             HeaderValue::from_static("true"),
         );
     }
+}
+
+/// Makes the changes that authorizers asked for, to every response that there is after they allowed the request.
+pub(crate) fn on_any_response(exchange: &Exchange, headers: &mut HeaderMap) {
+    let changes = exchange.response_changes.iter();
+    changes
+        .flat_map(|changes| changes.iter())
+        .for_each(|change| change.apply(headers));
 }
 
 /// Adds what filters add to responses.

@@ -15,33 +15,25 @@ use super::body::ResponseBody;
 use super::call::Call;
 use super::exchange::Exchange;
 use super::incoming::Incoming;
+use super::request::BodySource;
 use super::upgrade::OnUpgrade;
 use super::{filters, respond, response};
 use crate::config::demand::Unanswered;
 use crate::upstream::cluster::Slot;
 
-/// Finds the route of a request and does what it says.
+/// Finds the route of a request and does what it says. The filters judge a request without a route, too: it may not learn
+/// from the answer what there is.
 pub(crate) async fn route(
     mut exchange: Exchange,
     body: Incoming,
     on_upgrade: OnUpgrade,
 ) -> Response<ResponseBody> {
-    let Some(config) = route_configuration(&exchange) else {
-        return respond::error(exchange, ErrorKind::RouteNotFound.into());
-    };
-    let host = match virtual_host(&exchange, &config).await {
-        Ok(Some(host)) => host,
-        Ok(None) => return respond::error(exchange, ErrorKind::RouteNotFound.into()),
+    let body = BodySource::new(&mut exchange, body);
+    let mut found = match Found::of(&mut exchange).await {
+        Ok(found) => found,
         Err(Unanswered) => return respond::error(exchange, ErrorKind::NotDiscovered.into()),
     };
-    exchange.virtual_host = Some(host.name.clone());
-    let mut found = Found {
-        config,
-        host,
-        matched: None,
-    };
-    found.select(&mut exchange);
-    if let Some(answer) = filters::before_routing(&mut exchange, &mut found).await {
+    if let Some(answer) = filters::before_routing(&mut exchange, &mut found, &body).await {
         return filters::reply(exchange, answer);
     }
     let Some(matched) = found.matched else {
@@ -66,20 +58,38 @@ pub(crate) async fn route(
 
 /// The virtual host of a request, and the route that it has come to.
 pub(crate) struct Found {
-    config: Arc<RouteConfiguration>,
-    host: Arc<VirtualHost>,
+    host: Option<(Arc<RouteConfiguration>, Arc<VirtualHost>)>,
     pub(crate) matched: Option<Matched>,
 }
 
 impl Found {
+    /// Finds virtual host and route by what the request says now.
+    pub(crate) async fn of(exchange: &mut Exchange) -> Result<Self, Unanswered> {
+        let mut found = Self {
+            host: None,
+            matched: None,
+        };
+        if let Some(config) = route_configuration(exchange) {
+            let host = virtual_host(exchange, &config).await?;
+            found.host = host.map(|host| (config, host));
+        }
+        let host = found.host.as_ref();
+        exchange.virtual_host = host.map(|(_, host)| host.name.clone());
+        found.select(exchange);
+        Ok(found)
+    }
+
     /// Finds the route by what is known of the request now.
     pub(crate) fn select(&mut self, exchange: &mut Exchange) {
+        let Some((config, host)) = &self.host else {
+            return;
+        };
         let (head, verified) = (exchange.head.view(), exchange.jwt_payload());
         let random = rand::rng().random();
-        let route = routing::select_verified(&self.host, &head, verified, random).cloned();
+        let route = routing::select_verified(host, &head, verified, random).cloned();
         exchange.route = route.clone();
-        self.matched = route
-            .map(|route| Matched::new(self.config.clone(), self.host.clone(), route, exchange));
+        self.matched =
+            route.map(|route| Matched::new(config.clone(), host.clone(), route, exchange));
     }
 }
 
@@ -186,7 +196,7 @@ async fn forward(
     mut exchange: Exchange,
     matched: &Matched,
     action: &ForwardAction,
-    body: Incoming,
+    body: BodySource,
     on_upgrade: OnUpgrade,
 ) -> Response<ResponseBody> {
     let Some(cluster) = matched.cluster.clone() else {

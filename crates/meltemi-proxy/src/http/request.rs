@@ -5,17 +5,19 @@ use std::sync::Arc;
 use http::header::{self, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Request, Uri, Version};
+use http_body::Body as _;
 use meltemi_proxy_core::runtime::{PeerMetadataMethod, WeightedCluster};
 use meltemi_proxy_core::{headers, rewrite};
 
 use super::attempt;
-use super::body::{ReplaySource, RequestBody};
+use super::body::{REPLAY_LIMIT_BYTES, ReplaySource, RequestBody};
 use super::exchange::Exchange;
 use super::forward::Matched;
 use super::headers::{
     ATTEMPT_COUNT, EXPECTED_TIMEOUT, ORIGINAL_PATH, PEER_METADATA, PEER_METADATA_ID,
     X_FORWARDED_HOST, number,
 };
+use super::incoming::Incoming;
 use super::record;
 use crate::upstream::{PoolProtocol, Upstream};
 
@@ -27,6 +29,20 @@ pub(crate) enum BodySource {
 }
 
 impl BodySource {
+    /// Takes in the body of a request; nothing is read of it yet.
+    pub(crate) fn new(exchange: &mut Exchange, body: Incoming) -> Self {
+        if body.is_end_stream() {
+            return Self::Empty;
+        }
+        let manager = &exchange.connection.manager;
+        let keeps_trailers =
+            exchange.head.version == Version::HTTP_2 || manager.http1.enable_trailers;
+        let is_grpc = exchange.head.is_grpc;
+        let source = ReplaySource::new(body, REPLAY_LIMIT_BYTES, is_grpc, keeps_trailers);
+        exchange.request_body = Some(source.progress().clone());
+        Self::Stream(source)
+    }
+
     pub(crate) fn body(&self) -> RequestBody {
         match self {
             Self::Empty => RequestBody::Empty,

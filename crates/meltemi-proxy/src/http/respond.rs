@@ -8,6 +8,7 @@ use meltemi_proxy_core::runtime::ServerHeader;
 
 use super::body::ResponseBody;
 use super::exchange::Exchange;
+use super::filters;
 use super::headers::{GRPC_MESSAGE, GRPC_STATUS, OVERLOADED};
 
 /// Answers with an error as Envoy does: its text, its flag, and for gRPC a trailers-only response.
@@ -19,6 +20,22 @@ pub(crate) fn error(mut exchange: Exchange, error: ProxyError) -> Response<Respo
     }
     let grpc = exchange.head.is_grpc.then(|| error.grpc_status());
     reply(exchange, error.status(), grpc, error.body().into(), headers)
+}
+
+/// Answers with an error in the words of whoever caused it.
+pub(crate) fn in_words(
+    mut exchange: Exchange,
+    error: ProxyError,
+    body: Bytes,
+    mut headers: HeaderMap,
+) -> Response<ResponseBody> {
+    exchange.failed(&error);
+    headers.remove(header::CONTENT_LENGTH);
+    if body.is_empty() {
+        headers.remove(header::CONTENT_TYPE);
+    }
+    let grpc = exchange.head.is_grpc.then(|| error.grpc_status());
+    reply(exchange, error.status(), grpc, body, headers)
 }
 
 /// Answers a request of which nothing is left but its connection.
@@ -81,6 +98,7 @@ fn reply(
             .or_insert(HeaderValue::from_static("text/plain"));
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     }
+    filters::on_any_response(&exchange, &mut headers);
     server_header(&exchange, &mut headers);
     if exchange.is_last() {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));

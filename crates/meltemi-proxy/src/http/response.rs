@@ -44,6 +44,7 @@ pub(crate) fn finish(
             .insert(ATTEMPT_COUNT, number(exchange.attempts.into()));
     }
     filters::on_response(exchange, matched, &mut parts.headers);
+    filters::on_any_response(exchange, &mut parts.headers);
     if exchange
         .connection
         .manager

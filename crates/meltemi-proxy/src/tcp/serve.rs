@@ -81,10 +81,10 @@ pub(crate) async fn serve(
         copied: Copied::default(),
         is_counted: false,
     };
-    let telemetry = &worker.shared.telemetry;
     let verdict = session
         .downstream
-        .authorise(telemetry, &mut session.authorization);
+        .authorise(worker, &mut session.authorization)
+        .await;
     if let Err(error) = verdict {
         session.failed(&error);
         transport.socket().reset_on_close();
@@ -203,7 +203,7 @@ async fn copy(
             .add(now.to_downstream - reported.to_downstream);
         *reported = now;
     };
-    let (downstream, shared) = (session.downstream.clone(), session.worker.shared.clone());
+    let (downstream, worker) = (session.downstream.clone(), session.worker.clone());
     let copying = copy_bidirectional(transport, &mut connected.transport, idle, report);
     let limit = session.proxy.max_downstream_connection_duration;
     let copying = async {
@@ -215,7 +215,7 @@ async fn copy(
     let ended = tokio::select! {
         biased;
         ended = copying => Ok(ended),
-        denied = downstream.denied_later(&shared) => Err(denied),
+        denied = downstream.denied_later(&worker) => Err(denied),
     };
     let result = match ended {
         Ok(Some((_, result))) => result,

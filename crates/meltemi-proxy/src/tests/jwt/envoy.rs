@@ -1,72 +1,9 @@
 //! The same filter, the same requests: a stock Envoy says the same. `ENVOY_BINARY=/path/to/envoy` names it.
 
-use std::io::Write as _;
-use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
-
 use jsonwebtoken::crypto;
-use tokio::net::TcpStream;
 
+use super::super::stock::{self, Envoy};
 use super::*;
-
-/// A stock Envoy that ends with the test.
-struct Envoy {
-    process: Child,
-    _config: tempfile::NamedTempFile,
-    address: SocketAddr,
-}
-
-impl Drop for Envoy {
-    fn drop(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-}
-
-impl Envoy {
-    async fn start(binary: &std::ffi::OsStr, manager: &Value) -> Self {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
-        let listener = json!({"name": "l",
-            "address": {"socketAddress": {"address": "127.0.0.1", "portValue": address.port()}},
-            "filterChains": [{"filters": [{"name": "hcm", "typedConfig": manager}]}]});
-        let mut config = tempfile::NamedTempFile::with_suffix(".json").unwrap();
-        write!(
-            config,
-            "{}",
-            json!({"staticResources": {"listeners": [listener]}})
-        )
-        .unwrap();
-        let process = Command::new(binary)
-            .args([
-                "--use-dynamic-base-id",
-                "--concurrency",
-                "1",
-                "-l",
-                "error",
-                "-c",
-            ])
-            .arg(config.path())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut envoy = Self {
-            process,
-            _config: config,
-            address,
-        };
-        while TcpStream::connect(address).await.is_err() {
-            assert!(
-                envoy.process.try_wait().unwrap().is_none(),
-                "Envoy has ended"
-            );
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        envoy
-    }
-}
 
 /// Routes that answer by themselves, and tell in the answer what is left of the request.
 fn manager(filter: &Value) -> Value {
@@ -331,18 +268,11 @@ fn shown(response: &Response<bytes::Bytes>) -> String {
 
 #[tokio::test]
 async fn a_stock_envoy_answers_the_same() {
-    let Some(binary) = std::env::var_os("ENVOY_BINARY") else {
-        assert!(
-            std::env::var_os("CI").is_none(),
-            "ENVOY_BINARY names no stock Envoy"
-        );
-        eprintln!(
-            "SKIPPED: `cargo xtask test` fetches a stock Envoy to compare with; or set ENVOY_BINARY"
-        );
+    let Some(binary) = stock::binary() else {
         return;
     };
     let manager = manager(&filter());
-    let envoy = Envoy::start(&binary, &manager).await;
+    let envoy = Envoy::start(&binary, std::slice::from_ref(&manager), &[]).await;
     let sidecar = Sidecar::start(&Authority::new(), "client");
     let mut listener = outbound_http(forward("c"));
     listener["filterChains"][0]["filters"][0]["typedConfig"] = manager;
@@ -354,7 +284,7 @@ async fn a_stock_envoy_answers_the_same() {
     for (path, lines) in all {
         for grpc in [false, true] {
             let mut answers = Vec::new();
-            for address in [ours, envoy.address] {
+            for address in [ours, envoy.addresses[0]] {
                 let mut request = get(&path);
                 for (name, value) in &lines {
                     request.headers_mut().append(*name, value.parse().unwrap());
