@@ -4,6 +4,7 @@
 mod authorization_policy;
 mod common;
 mod destination_rule;
+mod extension_provider;
 mod gateway;
 mod mesh_config;
 mod peer_authentication;
@@ -23,6 +24,9 @@ pub use destination_rule::{
     Failover, H2UpgradePolicy, HashKey, HttpCookie, HttpSettings, LoadBalancer, LocalityLbSetting,
     OutlierDetection, PortTrafficPolicy, RetryBudget, SimpleLb, Subset, TcpKeepalive, TcpSettings,
     TrafficPolicy, Warmup,
+};
+pub use extension_provider::{
+    AuthorizerProvider, CheckedRequestBody, ExtAuthzGrpc, ExtAuthzHttp, ExtensionProvider,
 };
 pub use gateway::{Gateway, GatewayPort, Server, ServerTlsMode, ServerTlsSettings, TlsProtocol};
 pub use mesh_config::{

@@ -2,6 +2,7 @@
 
 mod authorization_policy;
 mod destination_rule;
+mod extension_provider;
 pub mod format;
 mod gateway;
 pub mod jwks;

@@ -26,11 +26,15 @@
 //! | MEL0209 | an AuthorizationPolicy asks for tokens that nobody verifies |
 //! | MEL0210 | an AuthorizationPolicy names a Service's port where the workload's is meant |
 //! | MEL0211 | a Gateway names a Secret in a namespace where the control plane may read none |
+//! | MEL0212 | the provider of a CUSTOM policy cannot be asked |
+//! | MEL0213 | the CUSTOM policies of a workload name several providers |
+//! | MEL0214 | a CUSTOM policy selects connections that its provider cannot be asked about |
 //! | MEL0220 | an egress host of a Sidecar imports nothing |
 //! | MEL0221 | an egress port of a Sidecar names another protocol than its service |
 //! | MEL0222 | a VirtualService has no hosts, and none leads to it |
 
 mod authorization;
+mod authorizers;
 mod gateways;
 mod mutual_tls;
 mod selection;

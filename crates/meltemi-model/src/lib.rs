@@ -9,7 +9,7 @@
 mod analysis;
 mod authentication;
 mod authorization_policy;
-
+mod authorizer;
 mod change;
 mod credential;
 mod destination_rule;
@@ -29,7 +29,6 @@ mod workload;
 pub use analysis::analyze;
 pub use authentication::{AuthenticationRow, EndpointAuthentication, authentication_rows};
 pub use authorization_policy::MeshAuthorizationPolicy;
-
 pub use change::{ChangeSet, Part};
 pub use credential::{AUTHORITY_SUFFIX, Credential, KeyPair};
 pub use destination_rule::{EffectivePolicy, HostRule};

@@ -1,12 +1,13 @@
 //! AuthorizationPolicies as RBAC filters, in the form that Istio gives them.
 //!
 //! ```text
-//! policies of the workload --by action--> CUSTOM | AUDIT, DENY, ALLOW --> a filter each: for requests, for connections
+//! policies of the workload --by action--> CUSTOM (see `custom`) | AUDIT, DENY, ALLOW --> a filter each: for requests, for connections
 //!          rule: from -> principals, to -> permissions, when -> either of them
 //! ```
 //! A filter of one action stands for all its policies. Enforced rules and those of a dry run are two sets of one filter.
 
 mod claims;
+mod custom;
 mod operation;
 mod rule;
 mod source;
@@ -27,6 +28,7 @@ use meltemi_proto::envoy::extensions::filters::{
 use crate::filters::{http_filter, network_filter};
 use crate::inputs::Inputs;
 use crate::wire;
+use custom::Custom;
 use rule::Layer;
 use source::Domains;
 
@@ -59,26 +61,33 @@ impl Authorization {
             return Self::default();
         }
         let domains = Domains::of(inputs.config());
-        let of = |action, layer| {
+        let of_action = |action| -> Vec<&MeshAuthorizationPolicy> {
             let own = policies
                 .iter()
                 .filter(|policy| policy.spec.action == action);
-            let own: Vec<&MeshAuthorizationPolicy> = own.map(|policy| &***policy).collect();
+            own.map(|policy| &***policy).collect()
+        };
+        let of = |action, layer| {
+            let own = of_action(action);
             (!own.is_empty()).then(|| RuleSets::of(&own, action, layer, &domains))
         };
         let http = |action| of(action, Layer::Requests).map(|sets| sets.http_filter(action));
         let network =
             |action| of(action, Layer::Connections).map(|sets| sets.network_filter(action));
+        let custom = Custom::of(inputs, of_action(AuthorizationAction::Custom), &domains);
         let others = [
             AuthorizationAction::Audit,
             AuthorizationAction::Deny,
             AuthorizationAction::Allow,
         ];
-        let all = [AuthorizationAction::Custom].into_iter().chain(others);
+        let mut connections = custom
+            .as_ref()
+            .map_or_else(Vec::new, Custom::network_filters);
+        connections.extend(others.into_iter().filter_map(network));
         Self {
-            custom: http(AuthorizationAction::Custom).into_iter().collect(),
+            custom: custom.map_or_else(Vec::new, |custom| custom.http_filters()),
             http: others.into_iter().filter_map(http).collect(),
-            network: all.filter_map(network).collect(),
+            network: connections,
         }
     }
 }
@@ -137,10 +146,10 @@ impl RuleSets {
     }
 }
 
-/// What is asked of an authorizer that there is not is denied.
 fn wire_action(action: AuthorizationAction) -> rbac::Action {
     match action {
         AuthorizationAction::Allow => rbac::Action::Allow,
+        // What it matches is for the authorizer, or denied if there is none.
         AuthorizationAction::Deny | AuthorizationAction::Custom => rbac::Action::Deny,
         AuthorizationAction::Audit => rbac::Action::Log,
     }
@@ -165,24 +174,13 @@ fn named_rules(
 ) -> Vec<(String, Policy)> {
     let rules = &policy.spec.rules;
     if rules.is_empty() {
-        return vec![(name(policy, 0), never())];
+        return vec![(policy.rule_name(0), never())];
     }
     let written = rules.iter().enumerate().filter_map(|(index, rule)| {
         let written = rule::write(rule, policy, layer, domains)?;
-        Some((name(policy, index), written))
+        Some((policy.rule_name(index), written))
     });
     written.collect()
-}
-
-/// As Istio names the rules of a provider that it does not know.
-fn name(policy: &MeshAuthorizationPolicy, index: usize) -> String {
-    let name = policy.rule_name(index);
-    if policy.spec.action != AuthorizationAction::Custom {
-        return name;
-    }
-    let provider = policy.spec.provider.as_ref();
-    let provider = provider.map_or("", |provider| &provider.name);
-    format!("istio-ext-authz-{provider}-{name}-deny-due-to-bad-CUSTOM-action")
 }
 
 /// A rule that nothing matches: an ALLOW policy without rules denies all.

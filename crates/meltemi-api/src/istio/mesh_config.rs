@@ -3,7 +3,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::common::{StringMap, duration};
-use super::{LocalityLbSetting, Retries};
+use super::{ExtensionProvider, LocalityLbSetting, Retries};
 
 /// Mesh-wide settings (`mesh.v1alpha1.MeshConfig`); `Default` is Istio's.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -35,6 +35,8 @@ pub struct MeshConfig {
     pub path_normalization: PathNormalization,
     /// Where no DestinationRule has one.
     pub locality_lb_setting: LocalityLbSetting,
+    /// The authorizers that CUSTOM policies can name.
+    pub extension_providers: Vec<ExtensionProvider>,
 }
 
 impl Default for MeshConfig {
@@ -59,6 +61,7 @@ impl Default for MeshConfig {
             enable_prometheus_merge: true,
             path_normalization: PathNormalization::default(),
             locality_lb_setting: LocalityLbSetting::default(),
+            extension_providers: Vec::new(),
         }
     }
 }

@@ -108,11 +108,6 @@ fn action(policy: &AuthorizationPolicy, spec: &FieldPath, check: &mut Check<'_>)
                     "name one of meshConfig.extensionProviders",
                 );
             }
-            let message =
-                "external authorizers are not supported yet: whatever the rules match is denied";
-            let warning = Diagnostic::warning("MEL0005", message)
-                .hint("use ALLOW and DENY, or remove the policy to stop the denial");
-            check.add(&spec.field("action"), warning);
         }
         _ => {}
     }

@@ -13,6 +13,7 @@ impl MeshConfig {
         all.extend(retry_problems(self));
         all.extend(alias_problems(self));
         all.extend(locality_problems(self));
+        all.extend(self.provider_problems());
         all
     }
 
@@ -31,6 +32,7 @@ impl MeshConfig {
             let setting = &last.locality_lb_setting;
             self.locality_lb_setting.clone_from(setting);
         }
+        self.keep_sound_providers(last);
     }
 }
 

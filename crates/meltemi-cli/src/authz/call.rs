@@ -23,6 +23,9 @@ use prost::Message as _;
 const MESH_HTTP: [&str; 3] = [alpn::ISTIO_HTTP11, alpn::ISTIO, alpn::HTTP11];
 const PLAIN_HTTP: [&str; 1] = [alpn::HTTP11];
 
+/// Of the rules that choose what an external authorizer is asked about.
+const ASKED_PREFIX: &str = "istio_ext_authz_";
+
 /// Who calls what.
 #[derive(Debug)]
 pub(super) struct Call<'a> {
@@ -52,6 +55,8 @@ pub(super) struct Judgement {
     /// Of the filters, to the first that denies.
     pub(super) enforced: Vec<Said>,
     pub(super) dry_runs: Vec<Said>,
+    /// The rule of CUSTOM that matched: an external authorizer has a say, too.
+    pub(super) asks: Option<Said>,
 }
 
 impl Judgement {
@@ -214,6 +219,18 @@ fn collect<'f>(
                 rule: verdict.policy.cloned(),
             })
         };
+        if &*filter.shadow_prefix == ASKED_PREFIX {
+            // These rules choose what the authorizer behind them is asked about.
+            let rule = shadow.and_then(|shadow| shadow.policy.cloned());
+            judgement.asks = judgement.asks.or_else(|| {
+                Some(Said {
+                    action: "CUSTOM",
+                    is_allowed: true,
+                    rule: Some(rule?),
+                })
+            });
+            continue;
+        }
         let shadow = shadow.and_then(|shadow| said(&filter.shadow_rules, shadow));
         judgement.dry_runs.extend(shadow);
         judgement.enforced.extend(said(&filter.rules, enforced));

@@ -245,6 +245,11 @@ impl Answer<'_> {
         denial.or_else(|| said.iter().find(|said| said.action == "ALLOW"))
     }
 
+    /// The rule by which an external authorizer is asked, too: what it says nobody knows before.
+    fn asks(&self) -> Option<&Said> {
+        self.judged.as_ref().ok()?.asks.as_ref()
+    }
+
     /// `file:line` of a rule that came from a file.
     fn place(&self, rule: &Rule) -> Option<String> {
         let key = ObjectKey::new(
@@ -280,7 +285,12 @@ impl Answer<'_> {
     }
 
     fn to_text(&self) -> String {
-        let verdict = if self.is_allowed() { "ALLOW" } else { "DENY" };
+        let asks = self.asks();
+        let verdict = match (self.is_allowed(), asks) {
+            (true, None) => "ALLOW",
+            (true, Some(_)) => "ALLOW if the authorizer does",
+            (false, _) => "DENY",
+        };
         let call = match &self.judged {
             Ok(judged) if judged.is_http => format!("{} ", self.request),
             _ => "a connection ".to_owned(),
@@ -294,6 +304,7 @@ impl Answer<'_> {
             (_, Some(said)) => format!("  because: {}", self.because(said)),
             (_, None) => "  because: no policy denies it, and there is none of ALLOW".to_owned(),
         });
+        lines.extend(asks.map(|said| format!("  asks:    by {}", self.because(said))));
         lines.push(match self.caller {
             Some(identity) => format!("  caller:  {} (mutual TLS)", identity.principal()),
             None => "  caller:  unknown (plain text)".to_owned(),
@@ -325,6 +336,7 @@ impl Answer<'_> {
             "http": self.judged.as_ref().is_ok_and(|judged| judged.is_http),
             "caller": self.caller.map(Identity::principal),
             "decidedBy": self.decided().map(one),
+            "asks": self.asks().map(one),
             "reason": self.judged.as_ref().err().map(ToString::to_string),
             "dryRuns": dry_runs.map(one).collect::<Vec<Value>>(),
         })

@@ -97,17 +97,19 @@ fn note(rules: &Value, is_dry_run: bool, rows: &mut Rows) {
     let mut is_empty = true;
     for (name, policy) in policies {
         is_empty = false;
-        let (action, name, index) = match Rule::parse(name) {
+        let (action, name, index, is_dry_run) = match Rule::parse(name) {
             Some(rule) => {
+                // Rules of CUSTOM are evaluated only, as those of a dry run are, but the authorizer behind them decides.
+                let is_dry_run = is_dry_run && !rule.is_custom;
                 let action = if rule.is_custom {
                     Action::Custom
                 } else {
                     action
                 };
                 let name = format!("{}.{}", rule.policy.name, rule.policy.namespace);
-                (action, name, rule.index)
+                (action, name, rule.index, is_dry_run)
             }
-            None => (action, name.clone(), 0),
+            None => (action, name.clone(), 0, is_dry_run),
         };
         let rules = rows.entry((action, is_dry_run, name)).or_default();
         // A policy without rules stands there as one that nothing matches.

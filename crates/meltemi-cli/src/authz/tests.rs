@@ -141,7 +141,7 @@ fn a_file_is_judged_as_if_it_were_applied() {
         answer,
         json!({
             "allowed": false, "from": "sleep.default", "to": "web.default:8080", "http": true,
-            "caller": "cluster.local/ns/default/sa/sleep", "reason": null, "dryRuns": [],
+            "caller": "cluster.local/ns/default/sa/sleep", "reason": null, "dryRuns": [], "asks": null,
             "decidedBy": {"action": "DENY", "allowed": false, "policy": "default/deny", "rule": 0, "location": format!("{path}:8")},
         })
     );
@@ -152,6 +152,30 @@ fn a_file_is_judged_as_if_it_were_applied() {
         "{}",
         broken.1
     );
+}
+
+/// What an authorizer says nobody knows before it is asked.
+#[test]
+fn an_authorizer_is_told_of() {
+    let spec =
+        "{action: CUSTOM, provider: {name: opa}, rules: [{to: [{operation: {methods: [GET]}}]}]}";
+    let config = "extensionProviders: [{name: opa, envoyExtAuthzGrpc: {service: web.default.svc.cluster.local, port: 80}}]";
+    let config = format!(
+        "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio, namespace: istio-system}}\ndata: {{mesh: '{config}'}}\n"
+    );
+    let fake = mesh(&[policy("ask", "", spec), config]);
+    let (status, text) = can(&fake, &["sleep", "web"]);
+    assert_eq!(status, 0, "{text}");
+    assert!(
+        text.starts_with("ALLOW if the authorizer does: GET / "),
+        "{text}"
+    );
+    let line = "  asks:    by AuthorizationPolicy default/ask, spec.rules[0], CUSTOM\n";
+    assert!(text.contains(line), "{text}");
+    // Without it, the same rules deny.
+    let fake = mesh(&[policy("ask", "", spec)]);
+    let (status, text) = can(&fake, &["sleep", "web"]);
+    assert_eq!(status, exit::DENIED, "{text}");
 }
 
 #[test]

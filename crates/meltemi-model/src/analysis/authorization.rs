@@ -10,7 +10,7 @@ use meltemi_api::{Object, Resource, did_you_mean};
 use meltemi_core::{Diagnostic, FieldPath, Labels, Severity};
 
 use super::selection::Pods;
-use super::{pairs, report};
+use super::{authorizers, pairs, report};
 use crate::authorization_policy::GATEWAY_NAME;
 use crate::{Endpoint, Mesh, MeshSnapshot, Service};
 
@@ -27,6 +27,7 @@ pub(super) fn policy(
     let reached = reached(snapshot, pods, object, policy);
     nobody(object, policy, &reached, found);
     unserved_gateways(pods, object, policy, found);
+    authorizers::policy(snapshot, object, policy, &reached, found);
     let rules = FieldPath::new("spec").field("rules");
     for (index, rule) in policy.rules.iter().enumerate() {
         let path = rules.index(index);

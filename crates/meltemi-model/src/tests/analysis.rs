@@ -560,3 +560,74 @@ fn authorization_policies_that_reach_nobody_or_ask_in_vain() {
         check(&policy, verified, &[]);
     }
 }
+
+#[test]
+fn custom_policies_whose_authorizer_cannot_be_asked() {
+    use meltemi_api::istio::MeshConfig;
+    let providers = "extensionProviders:\n\
+        - {name: good, envoyExtAuthzGrpc: {service: reviews.default.svc.cluster.local, port: 9080}}\n\
+        - {name: http, envoyExtAuthzHttp: {service: default/reviews.default.svc.cluster.local, port: 9080}}\n\
+        - {name: short, envoyExtAuthzGrpc: {service: reviews, port: 9080}}\n\
+        - {name: other, envoyExtAuthzGrpc: {service: shop/reviews.default.svc.cluster.local, port: 9080}}\n\
+        - {name: port, envoyExtAuthzGrpc: {service: reviews.default.svc.cluster.local, port: 1}}\n";
+    let policy = |name: &str, provider: &str, rules: &str| {
+        format!(
+            "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: {name}, namespace: default}}\n\
+             spec: {{action: CUSTOM, provider: {{name: {provider}}}, rules: {rules}}}\n"
+        )
+    };
+    let check = |policies: &[String], expected: &[&str]| {
+        let mut mesh = mesh(&[shop(), policies.concat()].concat());
+        let (config, _) = meltemi_api::parse_message::<MeshConfig>("mesh", providers);
+        mesh.set_config(config.unwrap());
+        let found: Vec<String> = analyze(&mesh)
+            .iter()
+            .map(|found| {
+                format!(
+                    "{} {}: {} ({})",
+                    found.code, found.field, found.message, found.hint
+                )
+            })
+            .collect();
+        let expected: Vec<String> = expected
+            .iter()
+            .map(|text| text.replacen(' ', " spec.provider.name: ", 1))
+            .collect();
+        assert_eq!(found, expected);
+    };
+    check(&[policy("p", "good", "[{}]")], &[]);
+    check(
+        &[policy("p", "goood", "[{}]")],
+        &[
+            "MEL0212 meshConfig.extensionProviders has no provider \"goood\": whatever the rules match is denied (did you mean \"good\"?)",
+        ],
+    );
+    check(
+        &[policy("p", "short", "[{}]")],
+        &[
+            "MEL0212 the provider \"short\" of meshConfig: no service has the host \"reviews\": whatever the rules match is denied (did you mean \"reviews.default.svc.cluster.local\"?)",
+        ],
+    );
+    check(
+        &[policy("p", "other", "[{}]")],
+        &[
+            "MEL0212 the provider \"other\" of meshConfig: \"reviews.default.svc.cluster.local\" is no service of the namespace shop: whatever the rules match is denied (write default/reviews.default.svc.cluster.local)",
+        ],
+    );
+    check(
+        &[policy("p", "port", "[{}]")],
+        &[
+            "MEL0212 the provider \"port\" of meshConfig: 1 is no port of reviews.default.svc.cluster.local: whatever the rules match is denied (its ports: 9080)",
+        ],
+    );
+    let several = "a workload asks one provider, and policies for one of default name another, too";
+    let hint = "(let all CUSTOM policies of a workload name one provider)";
+    let one_port = "[{to: [{operation: {ports: ['8080']}}]}]";
+    check(
+        &[policy("a", "good", "[{}]"), policy("b", "http", one_port)],
+        &[
+            &format!("MEL0213 {several} (http): whatever the rules match is denied {hint}"),
+            &format!("MEL0213 {several} (good): whatever the rules match is denied {hint}"),
+        ],
+    );
+}

@@ -1,6 +1,7 @@
 //! `testdata/<case>/in.yaml` -> `out.<type>.yaml`. `UPDATE_GOLDEN=1` writes them anew; review the difference like code.
 //!
-//! The first line of an input says whose configuration it is: `# proxy: <deployment> <meltemi|envoy> [router]`.
+//! The first line of an input says whose configuration it is: `# proxy: <deployment> <meltemi|envoy> [router]`; a second one
+//! may give MeshConfig: `# mesh: {...}`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,7 +44,9 @@ fn check(case: &Path) -> Vec<String> {
         "envoy" => Flavour::Envoy,
         other => panic!("unknown flavour {other}"),
     };
-    let world = World::new(&input);
+    let mesh = input.lines().nth(1);
+    let mesh = mesh.and_then(|line| line.strip_prefix("# mesh: "));
+    let world = World::new(&input).config(mesh.unwrap_or("{}"));
     let view = ProxyView {
         role,
         ..world.view(pod, flavour)

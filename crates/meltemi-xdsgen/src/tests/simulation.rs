@@ -547,6 +547,7 @@ fn virtual_services_route() {
 }
 
 mod authorization;
+mod external_authorization;
 mod gateways;
 mod locality;
 mod on_demand;
