@@ -11,6 +11,7 @@
 mod bookinfo;
 mod client;
 mod echo;
+mod ext_authz;
 mod helloworld;
 mod httpbin;
 mod nc;
@@ -40,6 +41,8 @@ enum App {
     Bookinfo(bookinfo::Service),
     /// Reports what it received, over HTTP/1.1, h2c, gRPC, WebSocket and TCP.
     Echo(echo::Options),
+    /// Judges requests by the header `x-ext-authz`, for proxies that ask over HTTP or gRPC.
+    ExtAuthz(ext_authz::Options),
     /// Says which version and which pod answered.
     Helloworld(helloworld::Options),
     /// A work-alike of httpbin.
@@ -112,6 +115,7 @@ async fn run(app: App) -> anyhow::Result<()> {
     match app {
         App::Bookinfo(service) => bookinfo::run(service).await,
         App::Echo(options) => echo::run(options).await,
+        App::ExtAuthz(options) => ext_authz::run(options).await,
         App::Helloworld(options) => helloworld::run(options).await,
         App::Httpbin(options) => httpbin::run(options).await,
         App::TcpEcho(options) => tcp_echo::run(options).await,

@@ -118,6 +118,8 @@ impl Default for Images {
             ("meltemi/client", &["meltemi-apps", "client"], &[]),
             ("meltemi/echo", &["meltemi-apps", "echo"], &[]),
             ("testing/app", &["meltemi-apps", "echo"], &[]),
+            ("testing/ext-authz", &["meltemi-apps", "ext-authz"], &[]),
+            ("meltemi/ext-authz", &["meltemi-apps", "ext-authz"], &[]),
             (
                 "mccutchen/go-httpbin",
                 &["meltemi-apps", "httpbin"],

@@ -192,6 +192,7 @@ fn sample(name: &str, programs: &Programs) -> Result<Option<Image>, String> {
         "go-httpbin" => app(&["httpbin"], &["--port", "8080"], None),
         "httpbin" => app(&["httpbin"], &["--port", "80"], None),
         "echo" | "app" => app(&["echo"], &[], None),
+        "ext-authz" => app(&["ext-authz"], &[], None),
         "sleep" => app(&["sleep"], &[], None),
         "client" => app(&["client"], &[], None),
         "tcp-echo-server" => app(&["tcp-echo"], &["9000", "hello"], None),

@@ -13,6 +13,7 @@ mod demo;
 mod diagnostics;
 mod endurance;
 mod envoy;
+mod external_authorization;
 mod gateway;
 mod guide;
 mod guide_page;
