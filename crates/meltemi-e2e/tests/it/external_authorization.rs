@@ -143,3 +143,31 @@ fn an_authorizer_judges_connections() {
     let asked = "principal: spiffe://cluster.local/ns/default/sa/curl";
     assert!(logs.stdout.contains(asked), "{logs:?}");
 }
+
+/// The task's other way: the authorizer is a container of the pod, behind ServiceEntries of the pod's own address, and the proxy
+/// holds only what it needs.
+#[test]
+fn an_authorizer_in_the_pod_is_found_whatever_is_imported() {
+    let lab = Lab::up("ext-authz-local", &[]);
+    lab.apply_file(&meltemi_e2e::sample("extauthz/local-ext-authz.yaml"));
+    lab.apply_file(&meltemi_e2e::istio("curl/curl.yaml"));
+    lab.apply(
+        "apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata:\n  name: httpbin\n  namespace: default\n\
+         spec: {workloadSelector: {labels: {app: httpbin}}, egress: [{hosts: ['./curl.default.svc.cluster.local']}]}\n",
+    );
+    lab.wait_ready();
+    lab.apply(&mesh(
+        "{name: grpc, envoyExtAuthzGrpc: {service: ext-authz-grpc.local, port: 9000}}, \
+         {name: http, envoyExtAuthzHttp: {service: default/ext-authz-http.local, port: 8000, includeRequestHeadersInCheck: [x-ext-authz]}}",
+    ));
+    for provider in ["grpc", "http"] {
+        lab.apply(&policy("ext-authz", provider, "httpbin", "[{}]"));
+        eventually(&format!("the authorizer over {provider} denies"), || {
+            let (status, answer) = get(&lab, "/headers", &[]);
+            (status == "403" && answer.contains(DENIAL)).then_some(())
+        });
+        until(&lab, "/headers", &["x-ext-authz: allow"], "200");
+        lab.meltemi(&["lab", "delete", "ap", "ext-authz"]).ok();
+        until(&lab, "/headers", &[], "200");
+    }
+}

@@ -547,7 +547,7 @@ fn set_or_appended() {
 fn denials_and_errors_over_grpc() {
     let denied = |status: i32| DeniedHttpResponse {
         status: (status != 0)
-            .then(|| meltemi_proto::envoy::r#type::v3::HttpStatus { code: status }),
+            .then_some(meltemi_proto::envoy::r#type::v3::HttpStatus { code: status }),
         headers: vec![option("x-why", "1"), option("connection", "x")],
         body: "no".to_owned(),
     };

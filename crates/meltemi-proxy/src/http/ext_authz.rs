@@ -34,14 +34,14 @@ pub(crate) struct Refusal {
     pub(crate) body: Bytes,
 }
 
-impl From<ErrorKind> for Refusal {
+impl From<ErrorKind> for Box<Refusal> {
     fn from(kind: ErrorKind) -> Self {
         let body = ProxyError::from(kind.clone()).body();
-        Self {
+        Self::new(Refusal {
             kind,
             headers: HeaderMap::new(),
             body: body.into(),
-        }
+        })
     }
 }
 
@@ -51,7 +51,7 @@ pub(crate) async fn judge(
     config: &ExtAuthz,
     route: Option<&ExtAuthzPerRoute>,
     body: &BodySource,
-) -> Result<Passed, Refusal> {
+) -> Result<Passed, Box<Refusal>> {
     if route.is_some_and(|route| route.is_disabled) {
         return Ok(Passed::AsItWas);
     }
@@ -214,7 +214,7 @@ fn allow(
     exchange: &mut Exchange,
     config: &ExtAuthz,
     allowance: Allowance,
-) -> Result<Passed, Refusal> {
+) -> Result<Passed, Box<Refusal>> {
     let manager = &exchange.connection.manager;
     let limits = HeadLimits {
         headers: manager.max_request_headers_count,
@@ -241,27 +241,27 @@ fn allow(
     })
 }
 
-fn deny(exchange: &mut Exchange, config: &ExtAuthz, denial: Denial) -> Refusal {
+fn deny(exchange: &mut Exchange, config: &ExtAuthz, denial: Denial) -> Box<Refusal> {
     note(exchange, config, denial.metadata);
     let mut body = denial.body;
     if config.max_denied_body_bytes > 0 {
         body.truncate(config.max_denied_body_bytes);
     }
-    Refusal {
+    Box::new(Refusal {
         kind: ErrorKind::ExtAuthzDenied(denial.status.unwrap_or(StatusCode::FORBIDDEN)),
         headers: denial.headers,
         body,
-    }
+    })
 }
 
-fn fail(exchange: &mut Exchange, config: &ExtAuthz, said: Option<Denial>) -> Refusal {
+fn fail(exchange: &mut Exchange, config: &ExtAuthz, said: Option<Denial>) -> Box<Refusal> {
     let said = said.unwrap_or_default();
     note(exchange, config, said.metadata);
-    Refusal {
+    Box::new(Refusal {
         kind: ErrorKind::ExtAuthzFailed(said.status.unwrap_or(config.status_on_error)),
         headers: said.headers,
         body: said.body,
-    }
+    })
 }
 
 fn note(

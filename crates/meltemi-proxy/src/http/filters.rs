@@ -114,12 +114,6 @@ pub(crate) enum Answer {
     Preflight(Arc<Cors>),
 }
 
-impl From<ext_authz::Refusal> for Answer {
-    fn from(refusal: ext_authz::Refusal) -> Self {
-        Self::Unauthorized(Box::new(refusal))
-    }
-}
-
 pub(crate) fn reply(exchange: Exchange, answer: Answer) -> Response<ResponseBody> {
     match answer {
         Answer::Error(kind) => respond::error(exchange, kind.into()),
@@ -209,7 +203,7 @@ pub(crate) async fn before_routing(
                         }
                         Err(Unanswered) => Some(Answer::Error(ErrorKind::NotDiscovered)),
                     },
-                    Err(refusal) => Some(refusal.into()),
+                    Err(refusal) => Some(Answer::Unauthorized(refusal)),
                 }
             }
             (Gate::Cors, Some(OverrideConfig::Cors(cors))) => preflight(exchange, cors),

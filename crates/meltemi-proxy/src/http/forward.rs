@@ -73,6 +73,7 @@ impl Found {
             let host = virtual_host(exchange, &config).await?;
             found.host = host.map(|host| (config, host));
         }
+        exchange.route = None;
         let host = found.host.as_ref();
         exchange.virtual_host = host.map(|(_, host)| host.name.clone());
         found.select(exchange);

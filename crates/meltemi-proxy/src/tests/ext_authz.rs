@@ -4,6 +4,7 @@ mod envoy;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -29,7 +30,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tonic::transport::server::TcpIncoming;
 
 use super::configuration::{cluster, forward, nowhere, outbound_http, outbound_tcp, with_http2};
-use super::mesh::{App, Authority, Client, Sidecar, get, post};
+use super::mesh::{App, Authority, Client, Sidecar, get, http2_client, post};
 
 const FILTER: &str = "envoy.filters.http.ext_authz";
 const POLICY_ID: &str = "istio_ext_authz_shadow_effective_policy_id";
@@ -440,6 +441,36 @@ async fn an_authorizer_that_does_not_answer_is_not_waited_for() {
         &[cluster("c", &[setup.app.address]), silent],
     );
     assert_eq!(setup.send("/", &[]).await.status(), StatusCode::FORBIDDEN);
+}
+
+/// C28: a client that goes away while the authorizer thinks leaves nothing behind.
+#[tokio::test]
+async fn nobody_is_asked_for_a_client_that_has_gone() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let config = json!({"grpcService": {"envoyGrpc": {"clusterName": "silent"}, "timeout": "60s"}});
+    let setup = Setup::new(&[by_grpc(&config)], &[forward("c")]).await;
+    let address = silent.local_addr().unwrap();
+    let clusters = [
+        cluster("c", &[setup.app.address]),
+        cluster("silent", &[address]),
+    ];
+    setup.sidecar.apply(type_url::CLUSTER, &clusters);
+    let active = || {
+        let upstream = setup.sidecar.shared.store.upstream("silent").unwrap();
+        upstream.stats.active_requests.load(Ordering::Relaxed)
+    };
+    let mut client = http2_client(setup.sidecar.address("outbound").await).await;
+    let request = Request::get("http://echo.default/").body(Full::<Bytes>::default());
+    let asking = tokio::spawn(client.send_request(request.unwrap()));
+    while active() == 0 {
+        tokio::task::yield_now().await;
+    }
+    asking.abort();
+    while active() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(setup.sidecar.lines(1).await[0].contains(" 0 DC "));
+    assert_eq!(setup.app.connections(), 0);
 }
 
 #[tokio::test]

@@ -113,6 +113,51 @@ async fn the_cluster_of_keys_is_asked_for() {
     assert!(names.iter().any(|name| name == "issuer"), "{names:?}");
 }
 
+/// An authorizer, too, and no listener that asks it is in force before it can be asked: with `failure_mode_allow` what came in
+/// between would pass unjudged.
+#[tokio::test]
+async fn a_listener_waits_for_its_authorizers() {
+    let sidecar = Sidecar::on_demand(&Authority::new(), "client");
+    let ask = |url: &str, cluster: &str| {
+        json!({"@type": url, "transportApiVersion": "V3", "failureModeAllow": true,
+            "grpcService": {"envoyGrpc": {"clusterName": cluster}, "timeout": "1s"}})
+    };
+    let mut requests = http_chain("routes");
+    let filters = requests["filters"][0]["typedConfig"]["httpFilters"].as_array_mut();
+    let filter = ask(type_url::EXT_AUTHZ, "of-requests");
+    filters
+        .unwrap()
+        .insert(0, json!({"name": "a", "typedConfig": filter}));
+    requests["filterChainMatch"] = json!({"transportProtocol": "tls"});
+    let mut connections = tcp_chain("c");
+    let mut filter = ask(type_url::NETWORK_EXT_AUTHZ, "of-connections");
+    filter["statPrefix"] = "tcp.".into();
+    let filters = connections["filters"].as_array_mut().unwrap();
+    filters.insert(0, json!({"name": "a", "typedConfig": filter}));
+    let mut inbound = standing("virtualInbound");
+    inbound["filterChains"] = json!([requests, connections]);
+    sidecar.apply(type_url::LISTENER, &[inbound]);
+    let wanted = ["c", "of-connections", "of-requests"];
+    assert_eq!(names(&sidecar, type_url::CLUSTER), wanted);
+    let configurator = &sidecar.configurator;
+    drop(
+        configurator
+            .lock()
+            .apply(type_url::ROUTE, Vec::new(), &["routes".to_owned()]),
+    );
+    let is_in_force = || {
+        let listeners = sidecar.shared.store.listeners.load();
+        listeners
+            .iter()
+            .any(|listener| &*listener.name == "virtualInbound")
+    };
+    for (number, name) in wanted.iter().enumerate() {
+        assert!(!is_in_force(), "{number} clusters");
+        sidecar.apply(type_url::CLUSTER, &[cluster(name, &[nowhere()])]);
+    }
+    assert!(is_in_force());
+}
+
 /// Endpoints over EDS, so that the cluster is not complete without them.
 fn add_eds_cluster(plane: &Plane, name: &str, endpoint: SocketAddr) {
     let mut cluster = cluster(name, &[endpoint]);

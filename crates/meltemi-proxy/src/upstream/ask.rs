@@ -7,11 +7,12 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use meltemi_core::names::alpn;
+use meltemi_proxy_core::error::ResetReason;
 use meltemi_proxy_core::runtime::{AlpnOverrides, AlpnProtocol, UpstreamHttpVersion};
 
 use super::cluster::{PickFor, Slot};
 use super::connect::{self, Alpn, Wish};
-use super::{Picked, PoolProtocol, Upstream};
+use super::{Outcome, Picked, PoolProtocol, Upstream};
 use crate::http::attempt;
 use crate::http::body::RequestBody;
 use crate::http::incoming::Incoming;
@@ -81,11 +82,17 @@ pub(crate) async fn ask(
         let request = request(protocol).map_err(|error| error.to_string())?;
         let lease = connect::lease(worker, &upstream, &host, protocol, &wish, fresh).await;
         let mut lease = lease.map_err(|error| {
+            // Our own limit says nothing of the host.
+            if error.reason != ResetReason::Overflow {
+                upstream.observe(&host, Outcome::LocalOrigin);
+            }
             let reason = error.reason.as_str();
             error.failure.unwrap_or_else(|| reason.to_owned())
         })?;
         match lease.send(request).await {
             Ok(response) => {
+                let status = response.status().as_u16();
+                upstream.observe(&host, Outcome::Status(status));
                 let (parts, body) = response.into_parts();
                 let (body, trailers) = read(body, question.limit_bytes).await?;
                 lease.finish();
@@ -100,7 +107,10 @@ pub(crate) async fn ask(
             Err(failed) if !fresh && attempt::classify(&failed, lease.is_reused(), true).stale => {
                 fresh = true;
             }
-            Err(failed) => return Err(failed.error.to_string()),
+            Err(failed) => {
+                upstream.observe(&host, Outcome::LocalOrigin);
+                return Err(failed.error.to_string());
+            }
         }
     }
 }

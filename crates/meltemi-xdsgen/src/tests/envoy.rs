@@ -10,11 +10,21 @@ use serde_json::{Value, json};
 use super::support::{World, to_json};
 use crate::{Flavour, Generated, Kind, ProxyView, Role, generate};
 
-const CASES: [(&str, &str, &str); 7] = [
+const CASES: [(&str, &str, &str); 9] = [
     (
         "authorization",
         "web",
         include_str!("../../testdata/authorization/in.yaml"),
+    ),
+    (
+        "external-authorization",
+        "web",
+        include_str!("../../testdata/external-authorization/in.yaml"),
+    ),
+    (
+        "external-authorization-grpc",
+        "web",
+        include_str!("../../testdata/external-authorization-grpc/in.yaml"),
     ),
     (
         "gateway",
@@ -67,7 +77,9 @@ fn a_stock_envoy_accepts_everything() {
             log,
             "accessLogFile: /dev/stdout\naccessLogEncoding: JSON\n",
         ] {
-            let world = World::new(input).config(config);
+            let providers = input.lines().find_map(|line| line.strip_prefix("# mesh: "));
+            let providers = providers.unwrap_or_default().trim_matches(['{', '}']);
+            let world = World::new(input).config(&format!("{config}{providers}"));
             let view = ProxyView {
                 role: match case {
                     "gateway" => Role::Router,
