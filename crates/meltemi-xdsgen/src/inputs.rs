@@ -277,7 +277,7 @@ impl<'a> Inputs<'a> {
     }
 
     /// Where the authorizers of the workload's policies are.
-    fn authorizers(&self) -> Vec<Hostname> {
+    pub(crate) fn authorizers(&self) -> Vec<Hostname> {
         let policies = self.authorization_policies().into_iter();
         let custom = policies.filter(|policy| policy.spec.action == AuthorizationAction::Custom);
         let named = custom.filter_map(|policy| policy.spec.provider.as_ref());

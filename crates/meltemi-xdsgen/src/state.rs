@@ -243,11 +243,12 @@ fn full_set(view: &Arc<ProxyView>, mesh: &MeshSnapshot) -> Inventory {
     Inventory::new(units, Source::new(inputs.into_read(), view, None))
 }
 
-/// A gateway has the clusters that its routes lead to.
+/// A gateway has the clusters that its routes lead to, and those that its filters ask.
 fn at_the_edge(inputs: &Inputs<'_>) -> BTreeSet<Unit> {
     let merged = gateways::merged(inputs);
     let mut destinations = gateways::destinations(inputs, &merged);
     destinations.extend(jwt::key_servers(inputs));
+    destinations.extend(inputs.authorizers());
     let destinations = destinations.into_iter();
     destinations
         .flat_map(|host| [Unit::Clusters(host.clone()), Unit::Endpoints(host)])

@@ -38,10 +38,22 @@ pub(super) fn policy(
             )
         })
     });
-    if let Err((message, hint)) = service {
-        let message = format!("{message}: {DENIES}");
-        tell(Severity::Error, "MEL0212", message, hint);
-        return;
+    let service = match service {
+        Ok(service) => service,
+        Err((message, hint)) => {
+            let message = format!("{message}: {DENIES}");
+            tell(Severity::Error, "MEL0212", message, hint);
+            return;
+        }
+    };
+    let mut namespaces = reached.iter().map(|(namespace, _)| *namespace);
+    if let Some(namespace) = namespaces.find(|own| !service.export_to.includes(own)) {
+        let host = &service.hostname;
+        let message = format!(
+            "the provider \"{name}\" of meshConfig: {host} is not exported to the namespace {namespace}: {DENIES}"
+        );
+        let hint = "export it there: exportTo, or the annotation networking.istio.io/exportTo";
+        tell(Severity::Error, "MEL0212", message, hint.to_owned());
     }
     for (namespace, labels) in reached {
         let others: BTreeSet<&str> = snapshot

@@ -576,11 +576,11 @@ fn custom_policies_whose_authorizer_cannot_be_asked() {
              spec: {{action: CUSTOM, provider: {{name: {provider}}}, rules: {rules}}}\n"
         )
     };
-    let check = |policies: &[String], expected: &[&str]| {
-        let mut mesh = mesh(&[shop(), policies.concat()].concat());
+    let check_in = |shop: &str, policies: &[String]| -> Vec<String> {
+        let mut mesh = mesh(&[shop, &policies.concat()].concat());
         let (config, _) = meltemi_api::parse_message::<MeshConfig>("mesh", providers);
         mesh.set_config(config.unwrap());
-        let found: Vec<String> = analyze(&mesh)
+        analyze(&mesh)
             .iter()
             .map(|found| {
                 format!(
@@ -588,7 +588,10 @@ fn custom_policies_whose_authorizer_cannot_be_asked() {
                     found.code, found.field, found.message, found.hint
                 )
             })
-            .collect();
+            .collect()
+    };
+    let check = |policies: &[String], expected: &[&str]| {
+        let found = check_in(&shop(), policies);
         let expected: Vec<String> = expected
             .iter()
             .map(|text| text.replacen(' ', " spec.provider.name: ", 1))
@@ -619,6 +622,22 @@ fn custom_policies_whose_authorizer_cannot_be_asked() {
         &[
             "MEL0212 the provider \"port\" of meshConfig: 1 is no port of reviews.default.svc.cluster.local: whatever the rules match is denied (its ports: 9080)",
         ],
+    );
+    check(
+        &[policy("p", "http", "[{}]")],
+        &[
+            "MEL0214 an authorizer over HTTP cannot be asked about connections of port 5432 of legacy.default.svc.cluster.local: those that the rules match are denied (name a provider with envoyExtAuthzGrpc, or restrict the rules to the ports of requests (operation.ports))",
+        ],
+    );
+    let private = shop().replacen(
+        "metadata: {name: reviews, namespace: default}",
+        "metadata: {name: reviews, namespace: default, annotations: {networking.istio.io/exportTo: other}}",
+        1,
+    );
+    let hidden = check_in(&private, &[policy("p", "good", "[{}]")]);
+    assert!(
+        hidden[0].starts_with("MEL0212 spec.provider.name: the provider \"good\" of meshConfig: reviews.default.svc.cluster.local is not exported to the namespace default"),
+        "{hidden:?}"
     );
     let several = "a workload asks one provider, and policies for one of default name another, too";
     let hint = "(let all CUSTOM policies of a workload name one provider)";

@@ -194,7 +194,8 @@ pub(crate) async fn before_routing(
                     Some(OverrideConfig::ExtAuthz(over)) => Some(&**over),
                     _ => None,
                 };
-                match ext_authz::judge(exchange, config, over, body).await {
+                // Boxed, so that requests that nobody is asked about do not keep its room.
+                match Box::pin(ext_authz::judge(exchange, config, over, body)).await {
                     Ok(Passed::AsItWas) => None,
                     Ok(Passed::Elsewhere) => match Found::of(exchange).await {
                         Ok(again) => {

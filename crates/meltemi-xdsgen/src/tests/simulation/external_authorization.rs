@@ -236,6 +236,27 @@ fn the_authorizer_is_called_whatever_is_imported() {
     assert!(!alone.clusters.keys().any(|name| name.contains("ext-authz")));
 }
 
+/// A gateway has the clusters of its routes only, and the authorizer's.
+#[test]
+fn a_gateway_can_ask_too() {
+    let gateway = "---\napiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: edge, namespace: shop}\n\
+                   spec: {selector: {app: web}, servers: [{port: {number: 8080, name: http, protocol: HTTP}, hosts: ['*']}]}\n";
+    let world = world(&[custom("grpc"), gateway.to_owned()]);
+    let generated = crate::generate(
+        &world.router("web", Flavour::Meltemi),
+        &world.mesh.snapshot(),
+    );
+    let cluster = "outbound|9000||ext-authz.authz.svc.cluster.local";
+    assert!(generated.clusters.contains_key(cluster));
+    assert!(generated.endpoints.contains_key(cluster));
+    let listener = crate::tests::support::to_json(&generated.listeners["0.0.0.0_8080"]);
+    let text = listener.to_string();
+    assert!(
+        text.contains("envoy.filters.http.ext_authz") && text.contains(cluster),
+        "{text}"
+    );
+}
+
 /// A service that is not for the workload's namespace cannot be asked.
 #[test]
 fn an_authorizer_must_be_exported() {
