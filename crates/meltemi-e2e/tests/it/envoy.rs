@@ -4,7 +4,7 @@ use std::io::Write;
 
 use meltemi_e2e::{Lab, eventually, istio};
 
-use crate::tokens;
+use crate::{external_authorization, tokens};
 
 /// productpage with a stock Envoy in the place of our proxy: the agent fetches the certificate, serves it to Envoy and starts it.
 const PRODUCTPAGE: &str = "
@@ -125,5 +125,28 @@ fn a_stock_envoy_talks_mutual_tls_with_our_proxies() {
         ("details", "/productpage", "403"),
     ] {
         assert_eq!(page(app, path), expected, "{app} {path}");
+    }
+
+    // It asks the authorizer of a CUSTOM policy, as our proxies do.
+    lab.apply_file(&istio("extauthz/ext-authz.yaml"));
+    lab.apply(&external_authorization::mesh(
+        external_authorization::PROVIDERS,
+    ));
+    let asked = |header: &str| {
+        let url = "http://productpage:9080/productpage";
+        lab.curl("deploy/ratings-v1", "ratings", &["-H", header, url])
+            .1
+    };
+    for provider in ["sample-ext-authz-grpc", "sample-ext-authz-http"] {
+        let policy = external_authorization::policy("asked", provider, "productpage", "[{}]");
+        lab.apply(&policy);
+        eventually(&format!("the stock Envoy does as {provider} says"), || {
+            let answers = (asked("x-ext-authz: allow"), asked("x-ext-authz: deny"));
+            (answers == ("200".to_owned(), "403".to_owned())).then_some(())
+        });
+        lab.meltemi(&["lab", "delete", "ap", "asked"]).ok();
+        eventually("nobody is asked any more", || {
+            (asked("x-ext-authz: deny") == "200").then_some(())
+        });
     }
 }

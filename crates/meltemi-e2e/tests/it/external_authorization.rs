@@ -5,7 +5,7 @@ use meltemi_e2e::{Lab, eventually};
 const CURL: (&str, &str) = ("deploy/curl", "curl");
 const DENIAL: &str = "denied by ext_authz for not found header `x-ext-authz: allow` in the request";
 
-fn policy(name: &str, provider: &str, app: &str, rules: &str) -> String {
+pub(crate) fn policy(name: &str, provider: &str, app: &str, rules: &str) -> String {
     format!(
         "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata:\n  name: {name}\n  namespace: default\n\
          spec: {{selector: {{matchLabels: {{app: {app}}}}}, action: CUSTOM, provider: {{name: {provider}}}, rules: {rules}}}\n"
@@ -13,14 +13,14 @@ fn policy(name: &str, provider: &str, app: &str, rules: &str) -> String {
 }
 
 /// What MeshConfig says, with these providers.
-fn mesh(providers: &str) -> String {
+pub(crate) fn mesh(providers: &str) -> String {
     format!(
         "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: istio\n  namespace: istio-system\ndata:\n  mesh: |\n    \
          accessLogFile: /dev/stdout\n    extensionProviders: [{providers}]\n"
     )
 }
 
-const PROVIDERS: &str = "{name: sample-ext-authz-grpc, envoyExtAuthzGrpc: {service: ext-authz.default.svc.cluster.local, port: 9000}}, \
+pub(crate) const PROVIDERS: &str = "{name: sample-ext-authz-grpc, envoyExtAuthzGrpc: {service: ext-authz.default.svc.cluster.local, port: 9000}}, \
     {name: sample-ext-authz-http, envoyExtAuthzHttp: {service: ext-authz.default.svc.cluster.local, port: 8000, includeRequestHeadersInCheck: [x-ext-authz], \
     headersToUpstreamOnAllow: [x-ext-authz-check-result], headersToDownstreamOnDeny: [x-ext-authz-check-result]}}, \
     {name: nobody, envoyExtAuthzGrpc: {service: gone.default.svc.cluster.local, port: 9000}}";
