@@ -1,11 +1,13 @@
+mod authorizers;
+
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use meltemi_api::istio::{
-    AuthorizationAction, AuthorizerProvider, ConnectionPool, Destination, IngressListener,
-    MeshConfig, OutboundTrafficPolicyMode, RequestAuthentication,
+    ConnectionPool, Destination, IngressListener, MeshConfig, OutboundTrafficPolicyMode,
+    RequestAuthentication,
 };
 use meltemi_core::{Hostname, Labels, Locality};
 use meltemi_model::{
@@ -14,15 +16,14 @@ use meltemi_model::{
     ServiceEndpoints, Workload, WorkloadTls,
 };
 
+pub(crate) use authorizers::Authorizer;
+
 use crate::origin::Origin;
 use crate::view::{Field, Fields};
 use crate::{Flavour, ProxyView, Role};
 
 /// A service and the workload's part in it: target ports by the name of the service port.
 pub(crate) type OwnService<'a> = (&'a Arc<Service>, Vec<(u16, &'a str)>);
-
-/// A provider of MeshConfig, and the service that it is.
-pub(crate) type Authorizer<'a> = (AuthorizerProvider<'a>, &'a Arc<Service>);
 
 /// The only door through which generators see the mesh and the proxy. Every read is noted: what was generated is generated
 /// again when, and only when, a part of the mesh that it was made from changes, and serves every proxy that agrees in the
@@ -274,40 +275,6 @@ impl<'a> Inputs<'a> {
             .filter_map(JwksSource::of)
             .filter_map(|source| self.key_server(&source));
         servers.map(|server| server.host).collect()
-    }
-
-    /// Where the authorizers of the workload's policies are.
-    pub(crate) fn authorizers(&self) -> Vec<Hostname> {
-        let policies = self.authorization_policies().into_iter();
-        let custom = policies.filter(|policy| policy.spec.action == AuthorizationAction::Custom);
-        let named = custom.filter_map(|policy| policy.spec.provider.as_ref());
-        let services = named.filter_map(|named| self.authorizer_service(&named.name).ok());
-        services
-            .map(|(_, service)| service.hostname.clone())
-            .collect()
-    }
-
-    fn authorizer_service(&self, name: &str) -> Result<Authorizer<'a>, String> {
-        let told = |(message, _): (String, String)| message;
-        let provider = self.config().authorizer(name).map_err(told)?;
-        if let Ok(host) = Hostname::new(provider.service().1) {
-            let host = self.unaliased(host);
-            self.note(Part::Service(host));
-        }
-        let service = self.mesh.authorizer_service(&provider).map_err(told)?;
-        Ok((provider, service))
-    }
-
-    /// The authorizer that a policy names, and its service.
-    ///
-    /// # Errors
-    /// It cannot be asked: there is no such provider or service, or the service is not for this proxy.
-    pub(crate) fn authorizer(&self, name: &str) -> Result<Authorizer<'a>, String> {
-        let (provider, service) = self.authorizer_service(name)?;
-        match self.service(&service.hostname) {
-            Some(_) => Ok((provider, service)),
-            None => Err(format!("{} is not exported to here", service.hostname)),
-        }
     }
 
     /// The host itself, or the one that it is another name of.

@@ -255,3 +255,32 @@ fn verdicts_stand_in_dynamic_metadata() {
         );
     }
 }
+
+/// Envoy, "External Authorization, Dynamic Metadata".
+#[test]
+fn what_an_authorizer_says_stands_in_dynamic_metadata() {
+    let said = serde_json::json!({"user": "alice", "level": 5, "groups": ["a"], "lines": "a\nb"});
+    let mut record = record();
+    let said = said.as_object().cloned().unwrap();
+    record.authorization.note_authorizer(Some(Arc::new(said)));
+    // One that says nothing takes nothing away.
+    record.authorization.note_authorizer(None);
+    let http = "envoy.filters.http.ext_authz";
+    for (namespace, key, expected) in [
+        (http, "user", "alice"),
+        (http, "level", "5"),
+        (http, "groups", "[\"a\"]"),
+        (http, "nothing", "-"),
+        ("envoy.filters.network.ext_authz", "user", "-"),
+        ("envoy.filters.http.rbac", "user", "-"),
+    ] {
+        let format = format!("%DYNAMIC_METADATA({namespace}:{key})%");
+        check(&format, &record, expected);
+    }
+    // A line of the log is one line.
+    check(
+        &format!("%DYNAMIC_METADATA({http}:lines)%"),
+        &record,
+        "a\\x0ab",
+    );
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use meltemi_proto::envoy::service::auth::v3::AttributeContext;
+use meltemi_proto::envoy::service::auth::v3::{AttributeContext, CheckRequest};
 
 use super::super::stock::{self, Envoy};
 use super::*;
@@ -162,9 +162,12 @@ fn question(asked: &CheckRequest) -> String {
     format!("{headers:?} {attributes:?}")
 }
 
+/// The whole lines that there are by now.
 fn lines(log: &tempfile::NamedTempFile) -> Vec<String> {
     let text = std::fs::read_to_string(log.path()).unwrap();
-    text.lines().map(str::to_owned).collect()
+    let lines = text.split_inclusive('\n');
+    let whole = lines.filter(|line| line.ends_with('\n'));
+    whole.map(str::to_owned).collect()
 }
 
 #[tokio::test]
