@@ -247,6 +247,11 @@ fn check_lists_what_a_proxy_enforces() {
     };
     let never = json!({"ns[default]-policy[nothing]-rule[0]": {"permissions": [{"notRule": {"any": true}}]}});
     let filters = json!([
+        // Evaluated like a dry run, and enforced by the authorizer behind it.
+        rbac(
+            Value::Null,
+            json!({"action": "DENY", "policies": rule(&["istio-ext-authz-opa-ns[default]-policy[asked]-rule[0]"])}),
+        ),
         rbac(
             json!({"action": "LOG", "policies": rule(&["ns[istio-system]-policy[audit]-rule[0]"])}),
             Value::Null
@@ -279,6 +284,7 @@ fn check_lists_what_a_proxy_enforces() {
         rows,
         [
             vec!["ACTION", "AuthorizationPolicy", "RULES"],
+            vec!["CUSTOM", "asked.default", "1"],
             vec!["AUDIT", "audit.istio-system", "1"],
             vec!["DENY", "a.default", "2"],
             vec!["DENY (dry run)", "tried.default", "1"],
@@ -290,7 +296,7 @@ fn check_lists_what_a_proxy_enforces() {
     let output = fake.run(&["authz", "check", "web", "-o", "json"]);
     let list: Value = serde_json::from_str(&output.stdout).unwrap();
     assert_eq!(
-        list[2],
+        list[3],
         json!({"action": "DENY", "authorizationPolicy": "tried.default", "rules": 1, "dryRun": true})
     );
 }
