@@ -18,6 +18,10 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
     match args.split_first() {
         Some((first, rest)) if first == "images" => images::run(rest, &folder()),
         Some((first, rest)) if first == "test" => test::run(rest),
+        Some((first, [])) if first == "env" => {
+            testbed(args, &folder())?;
+            put_programs_in_path()
+        }
         _ => testbed(args, &folder()),
     }
 }
@@ -26,6 +30,14 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
 fn folder() -> PathBuf {
     std::env::var_os("MELTEMI_KUBE_DIR")
         .map_or_else(|| shell::cache_dir().join("kube"), PathBuf::from)
+}
+
+/// `meltemi` and its like, as they are built here.
+#[allow(clippy::print_stdout, reason = "a shell evaluates it")]
+fn put_programs_in_path() -> Result<(), String> {
+    let programs = shell::target_dir()?.join("debug");
+    println!("export PATH=\"{}:$PATH\"", programs.display());
+    Ok(())
 }
 
 /// Runs the program `meltemi-testbed` with everything that it needs, for the cluster of a folder.
