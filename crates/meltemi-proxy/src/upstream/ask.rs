@@ -115,10 +115,7 @@ pub(crate) async fn ask(
     }
 }
 
-async fn read(
-    mut body: Incoming,
-    limit_bytes: usize,
-) -> Result<(Bytes, HeaderMap), String> {
+async fn read(mut body: Incoming, limit_bytes: usize) -> Result<(Bytes, HeaderMap), String> {
     let mut read = BytesMut::new();
     let mut trailers = HeaderMap::new();
     while let Some(frame) = body.frame().await {
