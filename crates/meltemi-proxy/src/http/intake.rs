@@ -107,7 +107,7 @@ pub(crate) fn take_in(connection: &HttpConnection, parts: Parts) -> Intake {
         head.extensions = Extensions::new();
     }
     let broken = broken.map(|BrokenBody(malformed)| malformed);
-    if let Some(malformed) = broken.or(strict.err()) {
+    if let Some(malformed) = broken.or_else(|| strict.err()) {
         return Intake::Refused(head, ErrorKind::Malformed(malformed));
     }
     if head.version == Version::HTTP_10 && !manager.http1.accept_http_10 {

@@ -53,6 +53,10 @@ struct Served {
 }
 
 /// What comes next on a connection.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly always a request, and taken apart at once"
+)]
 pub(crate) enum Next {
     /// With what becomes a tunnel if the answer is 101.
     Request(Request<Body>, Option<OnTunnel>),
