@@ -177,6 +177,23 @@ impl JwtAuthentication {
     }
 }
 
+/// What a token would prove if it were genuine: an answer to who asks about policies. No request is let pass by it, since it
+/// looks at no signature.
+///
+/// # Errors
+/// Why it would be refused all the same.
+pub fn foresee(
+    config: &JwtAuthentication,
+    token: &str,
+    now: Duration,
+) -> Result<Map<String, Value>, JwtStatus> {
+    let token = Token::parse(token)?;
+    let provider = config.providers.iter().find(|own| own.is_of(&token.issuer));
+    let provider = provider.ok_or(JwtStatus::UnknownIssuer)?;
+    provider.check_claims(&provider.audiences, &token, now)?;
+    Ok(provider.told(&token).into_iter().collect())
+}
+
 struct Judge<'a, 'k> {
     config: &'a JwtAuthentication,
     request: JwtRequest<'a>,
@@ -339,11 +356,7 @@ impl Judge<'_, '_> {
         if !provider.is_of(&token.issuer) {
             return Err(JwtStatus::UnknownIssuer);
         }
-        provider.check_subject_and_life(token, self.now)?;
-        let wants = |known: &Arc<str>| token.audiences.iter().any(|own| audience(own) == &**known);
-        if !audiences.is_empty() && !audiences.iter().any(wants) {
-            return Err(JwtStatus::AudienceNotAllowed);
-        }
+        provider.check_claims(audiences, token, self.now)?;
         let keys = match &provider.keys {
             JwtKeys::Local(keys) => Some(keys.clone()),
             JwtKeys::Remote(remote) => (self.fetched)(remote),
@@ -378,12 +391,7 @@ impl Judge<'_, '_> {
                 None => drop(headers.remove(&wanted.header)),
             }
         }
-        if let Some(key) = &provider.payload_in_metadata {
-            let mut payload = token.payload.clone();
-            claims::normalise(&mut payload, &provider.space_delimited_claims);
-            let metadata = &mut self.verified.metadata;
-            metadata.insert((**key).to_owned(), Value::Object(payload));
-        }
+        self.verified.metadata.extend(provider.told(token));
         self.verified.clears_route |= provider.clear_route_cache && is_told;
     }
 }
@@ -391,6 +399,29 @@ impl Judge<'_, '_> {
 impl JwtProvider {
     fn is_of(&self, issuer: &str) -> bool {
         self.issuer.is_empty() || *self.issuer == *issuer
+    }
+
+    /// All that a token must be besides genuine.
+    fn check_claims(
+        &self,
+        audiences: &[Arc<str>],
+        token: &Token,
+        now: Duration,
+    ) -> Result<(), JwtStatus> {
+        self.check_subject_and_life(token, now)?;
+        let wants = |known: &Arc<str>| token.audiences.iter().any(|own| audience(own) == &**known);
+        match audiences.is_empty() || audiences.iter().any(wants) {
+            true => Ok(()),
+            false => Err(JwtStatus::AudienceNotAllowed),
+        }
+    }
+
+    /// The payload as policies see it.
+    fn told(&self, token: &Token) -> Option<(String, Value)> {
+        let key = self.payload_in_metadata.as_deref()?;
+        let mut payload = token.payload.clone();
+        claims::normalise(&mut payload, &self.space_delimited_claims);
+        Some((key.to_owned(), Value::Object(payload)))
     }
 
     /// Differs from Envoy: `exp: 0` is 1970, not "never".

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use meltemi_core::Identity;
@@ -9,6 +10,7 @@ use meltemi_core::names::alpn;
 use meltemi_model::MeshSnapshot;
 use meltemi_proto::Resource;
 use meltemi_proxy_core::filter_chain::{ConnectionFacts, match_filter_chain};
+use meltemi_proxy_core::jwt::{self, JwtStatus};
 use meltemi_proxy_core::rbac::{self, RbacRequest};
 use meltemi_proxy_core::request::RequestHead;
 use meltemi_proxy_core::runtime::{
@@ -18,6 +20,7 @@ use meltemi_proxy_core::runtime::{
 use meltemi_proxy_core::{compile, path};
 use meltemi_xdsgen::{ProxyView, generate};
 use prost::Message as _;
+use serde_json::{Map, Value};
 
 /// The ALPN of a mesh client that speaks HTTP, and of one that does not.
 const MESH_HTTP: [&str; 3] = [alpn::ISTIO_HTTP11, alpn::ISTIO, alpn::HTTP11];
@@ -37,6 +40,9 @@ pub(super) struct Call<'a> {
     pub(super) path: &'a str,
     pub(super) host: &'a str,
     pub(super) headers: &'a [(String, String)],
+    pub(super) token: Option<&'a str>,
+    /// Since 1970.
+    pub(super) now: Duration,
 }
 
 /// What a filter said.
@@ -77,6 +83,8 @@ pub(super) enum Unjudged {
     Refused(String),
     #[error("\"{0}\" is no path, header or method of a request")]
     Malformed(String),
+    #[error("the token is refused: {0}")]
+    Token(JwtStatus),
 }
 
 /// Judges a call to the workload that `view` is of.
@@ -104,13 +112,22 @@ pub(super) fn judge(
     let chain = chain(&listener, call).ok_or(Unjudged::NoChain)?;
     match &chain.terminal {
         Terminal::Http(manager) => {
-            let filters = manager.http_filters.iter();
-            let filters = filters.filter_map(|filter| match &filter.kind {
+            let kinds = || manager.http_filters.iter().map(|filter| &filter.kind);
+            let filters = kinds().filter_map(|kind| match kind {
                 HttpFilterKind::Rbac(config) => Some(config),
                 _ => None,
             });
-            let rules = manager.path;
-            requests(filters, call, rules)
+            let tokens = kinds().find_map(|kind| match kind {
+                HttpFilterKind::Jwt(config) => Some(config),
+                _ => None,
+            });
+            let verified = match (tokens, call.token) {
+                (Some(config), Some(token)) => Some(jwt::foresee(config, token, call.now)),
+                // Nobody looks at it.
+                _ => None,
+            };
+            let verified = verified.transpose().map_err(Unjudged::Token)?;
+            requests(filters, call, verified.as_ref(), manager.path)
         }
         _ => {
             let filters = chain.filters.iter().filter_map(|filter| match filter {
@@ -150,6 +167,7 @@ fn chain<'l>(listener: &'l Listener, call: &Call<'_>) -> Option<&'l FilterChain>
 fn requests<'f>(
     filters: impl Iterator<Item = &'f Arc<RbacFilter>>,
     call: &Call<'_>,
+    verified: Option<&Map<String, Value>>,
     rules: PathNormalisation,
 ) -> Result<Judgement, Unjudged> {
     let malformed = |text: &str| Unjudged::Malformed(text.to_owned());
@@ -171,7 +189,12 @@ fn requests<'f>(
         scheme: "http",
         headers: &headers,
     };
-    Ok(collect(filters, &facts(call, Some(&head)), true))
+    let (request, san) = facts(call, Some(&head));
+    let request = RbacRequest {
+        verified,
+        ..request
+    };
+    Ok(collect(filters, &(request, san), true))
 }
 
 fn facts<'a>(

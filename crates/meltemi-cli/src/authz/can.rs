@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use meltemi_api::istio::{MeshConfig, TlsMode};
 use meltemi_api::{Kind, Object, ObjectKey, Resource, parse_message};
@@ -57,6 +58,8 @@ pub(super) async fn run(
         path: &args.path,
         host: &host,
         headers: &args.headers,
+        token: args.jwt.as_deref(),
+        now: now(io),
     };
     let judged = judge(&view, &snapshot, &call);
     if let Err(error @ (Unjudged::Malformed(_) | Unjudged::NoListener(_))) = &judged {
@@ -78,6 +81,12 @@ pub(super) async fn run(
         true => Ok(()),
         false => Err(CliError::Denied),
     }
+}
+
+/// Since 1970.
+fn now(io: &Io<'_>) -> Duration {
+    let seconds = u64::try_from(io.now.as_second()).unwrap_or_default();
+    Duration::from_secs(seconds)
 }
 
 /// The running mesh with the files over it.

@@ -1,3 +1,5 @@
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::Rule;
@@ -117,6 +119,65 @@ fn without_policies_and_with_strict_ones() {
         refused.1
     );
     assert_eq!(can(&fake, &["sleep", "web"]).0, 0);
+}
+
+/// As it would be sent; nobody looks at its signature.
+fn token(claims: &Value) -> String {
+    let encode = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
+    let header = json!({"alg": "RS256", "kid": "a"});
+    format!("{}.{}.c2lnbmVk", encode(&header), encode(claims))
+}
+
+#[test]
+fn a_token_is_taken_for_genuine_and_judged_otherwise() {
+    let request = "---\napiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: a}\n\
+        spec: {jwtRules: [{issuer: me@example.com, audiences: [web], jwksUri: 'https://example.com/keys'}]}\n";
+    let groups = "{rules: [{from: [{source: {requestPrincipals: ['me@example.com/*']}}], \
+        when: [{key: 'request.auth.claims[groups]', values: [ops]}]}]}";
+    let fake = mesh(&[request.to_owned(), policy("groups", "", groups)]);
+    let claims =
+        json!({"iss": "me@example.com", "sub": "joe", "aud": "web", "groups": ["dev", "ops"]});
+    let with = |change: &dyn Fn(&mut Value)| {
+        let mut claims = claims.clone();
+        change(&mut claims);
+        can(&fake, &["sleep", "web", "--jwt", &token(&claims)])
+    };
+    let allowed = with(&|_| {});
+    assert_eq!(allowed.0, 0, "{}", allowed.1);
+    assert!(
+        allowed
+            .1
+            .contains("AuthorizationPolicy default/groups, spec.rules[0], ALLOW")
+    );
+    assert_eq!(can(&fake, &["sleep", "web"]).0, exit::DENIED);
+    let other = with(&|claims| claims["groups"] = json!(["dev"]));
+    assert!(
+        other.1.contains("no rule of an ALLOW policy matches"),
+        "{}",
+        other.1
+    );
+    for (claim, value, why) in [
+        (
+            "iss",
+            json!("you@example.com"),
+            "Jwt issuer is not configured",
+        ),
+        ("aud", json!("api"), "Audiences in Jwt are not allowed"),
+        ("exp", json!(1), "Jwt is expired"),
+    ] {
+        let refused = with(&|claims| claims[claim] = value.clone());
+        assert_eq!(refused.0, exit::DENIED);
+        let because = format!("because: the token is refused: {why}");
+        assert!(refused.1.contains(&because), "{}", refused.1);
+    }
+    let nonsense = can(&fake, &["sleep", "web", "--jwt", "nonsense"]);
+    assert!(
+        nonsense
+            .1
+            .contains("the token is refused: Jwt is not in the form"),
+        "{}",
+        nonsense.1
+    );
 }
 
 #[test]

@@ -28,6 +28,7 @@ Examples:
   meltemi authz can sleep httpbin --method GET --path /headers
   meltemi authz can deploy/productpage-v1 reviews-v2 --port 9080
   meltemi authz can sleep httpbin -f deny-all.yaml -o json
+  meltemi authz can sleep httpbin --path /headers --jwt \"$TOKEN\"
   meltemi authz can legacy httpbin --plain --header 'x-token: admin'")]
     Can(CanArgs),
 }
@@ -55,6 +56,9 @@ pub struct CanArgs {
     /// A header of the request, as 'name: value'
     #[arg(short = 'H', long = "header", value_name = "HEADER", value_parser = header)]
     pub headers: Vec<(String, String)>,
+    /// A token of the request, as RequestAuthentication asks for one; its signature is taken for good
+    #[arg(long, value_name = "TOKEN")]
+    pub jwt: Option<String>,
     /// Without mutual TLS, even where the caller has a sidecar
     #[arg(long)]
     pub plain: bool,
